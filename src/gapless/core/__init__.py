@@ -1,0 +1,1 @@
+"""The vocabulary: decisions, architectures, spaces, mixes, plans and methods. Sees torch and the standard library only."""

@@ -1,0 +1,128 @@
+"""Parameters and multiply-adds: one convention, stated once.
+
+Parameters are all entries of trainable tensors outside the auxiliary head. MACs count convolutions and linear layers only, one per multiply-add, no bias,
+batch 1, without the auxiliary head (``torch.utils.flop_counter``, which counts two operations per multiply-add).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gapless.core.cell import Cell, CellModule, partial_width, rejoin
+from gapless.core.op import NormRule, Op, zeros
+
+Unit = Literal["params", "macs"]
+
+
+def count_params(module: nn.Module) -> int:
+    """Return the number of trainable entries, without those whose name contains ``auxiliary``.
+
+    >>> count_params(nn.Linear(3, 2))
+    8
+    """
+    return sum(p.numel() for name, p in module.named_parameters() if "auxiliary" not in name)
+
+
+def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
+    """Return the multiply-adds of one image; each ``shape`` is [C, H, W] of an input.
+
+    >>> count_macs(nn.Conv2d(3, 4, 1), (3, 2, 2))
+    48
+    """
+    ghost = copy.deepcopy(module).to("meta").eval()
+    return _flops(ghost, [torch.empty(1, *s, device="meta") for s in shape]) // 2
+
+
+def cost(module: nn.Module, unit: Unit, *shape: tuple[int, ...]) -> int:
+    """Return :func:`count_params` or :func:`count_macs`."""
+    return count_params(module) if unit == "params" else count_macs(module, *shape)
+
+
+def _flops(module: Callable[..., object], inputs: list[Tensor]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return int(counter.get_total_flops())
+
+
+class Bill:
+    """Answers ``build`` (see :class:`gapless.core.choose.Choose`) with modules that add what each option costs, over all places, to a table.
+
+    Attributes
+    ----------
+    table
+        (decision, option label) -> cost, complete after one forward pass of one image.
+    open
+        Whether passes still bill; a closed bill lets what is outside the decisions be counted alone.
+    """
+
+    def __init__(self, unit: Unit, options: Mapping[str, tuple[str, ...]]) -> None:
+        self.unit, self.options = unit, options
+        self.table: dict[tuple[str, str], int] = {}
+        self.open = True
+        self._known: dict[tuple[Op, int, int, tuple[int, ...], bool | None], int] = {}
+
+    def cell(
+        self,
+        cell: Cell,
+        ops: Mapping[str, Op],
+        *,
+        channels: int,
+        norm: NormRule,
+        partial: int = 1,
+        drop_path: bool = False,
+    ) -> nn.Module:
+        """Return a cell that bills each option of each edge and passes on states of the right shape."""
+        width = partial_width(channels, partial)
+        edges = {
+            e.key: _Billed(self, e.ask, {o: ops[o] for o in self.options[e.ask]}, width, partial, e.stride, norm) for e in cell.edges
+        }
+        return CellModule(cell, edges)
+
+    def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
+        """Return a site that bills each of its options and passes on the output of the first."""
+        return _BilledSite(self, ask, {o: make(o) for o in self.options[ask]})
+
+    def add(self, ask: str, label: str, amount: int) -> None:
+        """Put ``amount`` on the account of an option."""
+        self.table[ask, label] = self.table.get((ask, label), 0) + amount
+
+    def price(self, op: Op, width: int, stride: int, norm: NormRule, size: tuple[int, ...]) -> int:
+        """Return the cost of an operation on ``width`` channels of a size; the same question is answered once."""
+        key = (op, width, stride, size, norm.affine)
+        if key not in self._known:
+            with torch.device("meta"):
+                module = op.build(width, stride=stride, norm=norm)
+            self._known[key] = cost(module, self.unit, (width, *size))
+        return self._known[key]
+
+
+class _Billed(nn.Module):
+    def __init__(self, bill: Bill, ask: str, ops: dict[str, Op], width: int, partial: int, stride: int, norm: NormRule) -> None:
+        super().__init__()
+        self.bill, self.ask, self.ops = bill, ask, ops
+        self.width, self.partial, self.stride, self.norm = width, partial, stride, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        for label, op in self.ops.items() if self.bill.open else ():
+            self.bill.add(self.ask, label, self.bill.price(op, self.width, self.stride, self.norm, tuple(x.shape[-2:])))
+        return rejoin(zeros(x[:, : self.width], self.stride), x, self.partial, self.stride)
+
+
+class _BilledSite(nn.Module):
+    def __init__(self, bill: Bill, ask: str, options: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.bill, self.ask = bill, ask
+        self.__dict__["options"] = options  # not children: they must not count as fixed parameters
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        for label, module in self.__dict__["options"].items() if self.bill.open else ():
+            ghost = copy.deepcopy(module).to("meta").eval()
+            self.bill.add(self.ask, label, cost(ghost, self.bill.unit, *(tuple(x.shape[1:]) for x in inputs)))
+            self.shape = ghost(*inputs).shape
+        return inputs[0].new_empty(self.shape)

@@ -1,0 +1,174 @@
+"""How a method wants to be trained, as data; and the ordinary training settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gapless.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam on the architecture parameters; defaults of DARTS (arXiv 1806.09055, released code), ``decay`` coupled (L2)."""
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    decay: float = 1e-3
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of a search at one supernet size.
+
+    Parameters
+    ----------
+    share
+        Part of all epochs; the shares of a plan sum to 1.
+    keep
+        Options kept per decision (int), or the share of them (float); ``None`` keeps what there is.
+    space
+        Fields of the space that change at this stage, as ``{"partial": 4}``.
+    data
+        Share of the training images that this stage uses.
+    """
+
+    share: float = 1.0
+    keep: int | float | None = None
+    space: Mapping[str, Any] = field(default_factory=dict)
+    data: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The schedule of a method, as data that the engine follows.
+
+    Parameters
+    ----------
+    coupling
+        ``alternate``: architecture and weights by turns, on data of their own; ``joint``: both from one pass; ``unrolled``: as alternate,
+        with the second-order term of DARTS; ``weights_only``: the engine trains no architecture parameter.
+    order
+        Which comes first inside a step.
+    arch_every
+        One architecture update per so many weight updates.
+    same_mix
+        Whether both passes of a step use one and the same mix.
+    arch_clip
+        Bound on the norm of the architecture gradient; ``None`` leaves it alone.
+    arch_bn
+        Whether architecture passes move the running statistics (they do in all released code).
+    inactive
+        Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a zero gradient, so
+        that momentum goes on moving them (PyTorch before 2.0).
+    decay_on
+        With ``coast``: decay ``all`` options or those that ``ran``.
+    decay_step
+        ``coupled``: decay is part of the one step; ``separate``: a second step of both optimisers from the gradient of
+        ``decay * |x|^2`` (the released DropNAS).
+    clip_over
+        Whether the norm of the weight clip counts the ``weights`` or ``weights+arch`` (the released DrNAS on NAS-Bench-201).
+    virtual
+        The virtual step of ``unrolled``: ``plain`` gradient descent (the paper), or with ``momentum`` and decay (the released code).
+    lr_after_stage
+        ``continue`` the curve; or ``restart`` it recursively from the initial rate (the released DrNAS on current PyTorch).
+    warmup_epochs
+        Epochs at the start of every stage in which only weights are trained.
+    stages
+        At least one.
+    after
+        What becomes of the weights: ``retrain`` from scratch or ``continue``.
+    """
+
+    coupling: Literal["alternate", "joint", "unrolled", "weights_only"] = "alternate"
+    order: Literal["arch_first", "weights_first"] = "arch_first"
+    arch_every: int = 1
+    same_mix: bool = False
+    arch_clip: float | None = None
+    arch_bn: bool = True
+    inactive: Literal["skip", "coast"] = "skip"
+    decay_on: Literal["all", "ran"] = "all"
+    decay_step: Literal["coupled", "separate"] = "coupled"
+    clip_over: Literal["weights", "weights+arch"] = "weights"
+    virtual: Literal["plain", "momentum"] = "plain"
+    lr_after_stage: Literal["continue", "restart"] = "continue"
+    warmup_epochs: int = 0
+    stages: tuple[Stage, ...] = (Stage(),)
+    after: Literal["retrain", "continue"] = "retrain"
+    arch: Adam = Adam()
+
+    def stage_epochs(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs of each stage; they sum to ``epochs``.
+
+        Raises
+        ------
+        UserError
+            Where a stage would have no epoch, or its warm-up would leave the architecture untrained.
+        """
+        if not math.isclose(sum(s.share for s in self.stages), 1.0):
+            raise ValueError(f"the shares of the stages sum to {sum(s.share for s in self.stages)}, not 1")
+        ends = [round(epochs * sum(s.share for s in self.stages[: i + 1])) for i in range(len(self.stages))]
+        lengths = tuple(b - a for a, b in zip([0, *ends], ends, strict=False))
+        if min(lengths) < 1:
+            raise UserError(f"{epochs} epochs are too few for {len(self.stages)} stages.")
+        if self.coupling != "weights_only" and self.warmup_epochs >= min(lengths):
+            raise UserError(
+                f"A warm-up of {self.warmup_epochs} epochs in each stage leaves no epoch of {min(lengths)} to train the architecture. "
+                "Give more --epochs or a shorter --method.warmup."
+            )
+        return lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Ordinary training settings of a search. The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released code).
+
+    Parameters
+    ----------
+    epochs
+        Passes over the images that train the weights.
+    batch
+        Images per step, for weights and architecture alike.
+    lr, lr_min
+        Initial and final learning rate of the weights.
+    schedule
+        ``cosine`` from ``lr`` to ``lr_min``, or ``constant``.
+    lr_per
+        Whether the rate changes per ``epoch`` or per ``step``.
+    lr_warmup
+        Epochs over which the rate grows linearly to its initial value.
+    momentum, nesterov, weight_decay
+        Of SGD on the weights.
+    clip
+        Bound on the norm of the weight gradient; 0 turns it off.
+    arch_share
+        Share of the training images kept for the architecture where the method asks for data of its own.
+    validate_every
+        Epochs between two measurements of the supernet's accuracy; 0 turns them off.
+    """
+
+    epochs: int = 50
+    batch: int = 64
+    lr: float = 0.025
+    lr_min: float = 0.001
+    schedule: Literal["cosine", "constant"] = "cosine"
+    lr_per: Literal["epoch", "step"] = "epoch"
+    lr_warmup: int = 0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+    arch_share: float = 0.5
+    validate_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch", 1), ("lr", 0), ("lr_min", 0), ("lr_warmup", 0), ("weight_decay", 0), ("clip", 0), ("validate_every", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"--train.{name} is {getattr(self, name)}; it must be at least {low}.")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--train.momentum is {self.momentum}; it must lie in [0, 1).")
+        if not 0 < self.arch_share < 1:
+            raise UserError(f"--train.arch_share is {self.arch_share}; it must lie between 0 and 1.")

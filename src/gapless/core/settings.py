@@ -1,0 +1,124 @@
+"""Fields of spaces and keyword settings of methods: read off their definitions, checked in the user's words."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from gapless.core.errors import UserError, nearest
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting: its name, type, default (``inspect.Parameter.empty`` where there is none) and one paragraph of help."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str = ""
+
+
+def fields_of(cls: type) -> dict[str, Field]:
+    """Return the keyword-only settings of a class (dataclass fields, or keyword-only arguments of ``__init__``), in order."""
+    init = inspect.signature(cls.__init__)
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
+    text = _help(cls)
+    return {
+        name: Field(name, hints.get(name, Any), p.default, text.get(name, ""))
+        for name, p in init.parameters.items()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and not name.startswith("_")
+    }
+
+
+def _help(cls: type) -> dict[str, str]:
+    """Read the ``Parameters`` sections (numpy style) of a class and its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        for doc in (base.__dict__.get("__doc__"), getattr(base.__dict__.get("__init__"), "__doc__", None)):
+            section = re.search(r"^ *Parameters\n *-+\n(.*?)(?=^ *\w[\w ]*\n *-{3,}\n|\Z)", inspect.cleandoc(doc or ""), re.S | re.M)
+            if section:
+                for names, body in re.findall(r"^(\w[\w, ]*)\n((?:    .*\n?|\n)+)", section.group(1) + "\n", re.M):
+                    for name in names.split(","):
+                        found[name.strip()] = " ".join(body.split())
+    return found
+
+
+def check_names(cls: type, given: Mapping[str, Any], prefix: str, where: str = "") -> None:
+    """Raise a :class:`UserError` for a name in ``given`` that is no setting of ``cls``."""
+    legal = fields_of(cls)
+    for name in given:
+        if name not in legal:
+            what = getattr(cls, "label", cls.__name__)
+            raise UserError(
+                f"{where}`{prefix}{name}` is no setting of {what}.{nearest(name, legal)} It has: {', '.join(legal) or 'none'}."
+            )
+
+
+def make(cls: type[T], given: Mapping[str, Any], *args: Any, prefix: str = "", where: str = "") -> T:
+    """Return ``cls(*args, **given)`` after checking each name and type; numbers written as whole may serve as floats.
+
+    Raises
+    ------
+    UserError
+        For an unknown name or a value of another type: what was given, what is legal.
+    """
+    check_names(cls, given, prefix, where)
+    legal = fields_of(cls)
+    values = {name: convert(value, legal[name].type, f"{where}`{prefix}{name}`") for name, value in given.items()}
+    return cls(*args, **values)
+
+
+def convert(value: Any, kind: Any, what: str) -> Any:
+    """Return ``value`` as the annotated type, or raise a :class:`UserError` naming ``what``."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Literal:
+        if value not in args:
+            hint = nearest(str(value), map(str, args))
+            raise UserError(f"{what} is {value!r}; legal: {', '.join(map(str, args))}.{hint}")
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None or value == "none" and type(None) in args and str not in args:
+            return None
+        errors = []
+        for arm in (a for a in args if a is not type(None)):
+            try:
+                return convert(value, arm, what)
+            except UserError as error:
+                errors.append(error)
+        raise errors[0]
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
+        if inner is None and len(items) != len(args):
+            raise UserError(f"{what} is {value!r}; it takes {len(args)} values.")
+        return tuple(convert(v, inner or args[i], what) for i, v in enumerate(items))
+    if kind is bool:
+        words = {"true": True, "false": False, "yes": True, "no": False}
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise UserError(f"{what} is {value!r}; legal: true, false.")
+    if kind in (int, float):
+        try:
+            if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
+                raise ValueError
+            return kind(value)
+        except (TypeError, ValueError):
+            raise UserError(f"{what} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}.") from None
+    if kind is str:
+        if not isinstance(value, str):
+            raise UserError(f"{what} is {value!r}; it must be text.")
+        return value
+    return value

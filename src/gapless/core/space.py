@@ -1,0 +1,248 @@
+"""A search space: decisions, limits and one description of the network. Everything else is derived once, here."""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from gapless.core import cost
+from gapless.core.choose import Choose
+from gapless.core.decision import Arch, Decision, Keep, check
+from gapless.core.errors import UserError
+from gapless.core.mix import Mix, one_hot
+from gapless.core.network import Chosen
+from gapless.core.settings import check_names
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """One cell to draw: node labels in topological order, and edges (source, target, label)."""
+
+    title: str
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space(abc.ABC):
+    """The base of every space. A space is frozen: another size is ``dataclasses.replace(space, cells=20)``.
+
+    Parameters
+    ----------
+    classes, channels, size
+        Of the data: number of classes, image channels, image side in pixels.
+    """
+
+    source: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    classes: int = 10
+    channels: int = 3
+    size: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "channels", "size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least 1.")
+
+    # ------------------------------------------------------------------ what a space says of itself
+
+    @property
+    @abc.abstractmethod
+    def decisions(self) -> tuple[Decision, ...]:
+        """The questions, in row order."""
+
+    @property
+    def limits(self) -> tuple[Keep, ...]:
+        """How many decisions are present; by default all are."""
+        return ()
+
+    @abc.abstractmethod
+    def build(self, choose: Choose) -> nn.Module:
+        """Describe the network. ``forward`` of the module maps images [N, C, H, W] to logits [N, classes]."""
+
+    def alone(self) -> Space:
+        """Return the space at the size at which the paper trains an architecture on its own."""
+        return self
+
+    def write(self, arch: Arch) -> str:
+        """Return the notation of the field."""
+        return str(arch)
+
+    def parse(self, text: str) -> Arch:
+        """Read the notation of the field; the inverse of ``write``."""
+        return Arch.parse(text)
+
+    def sketch(self, arch: Arch) -> tuple[Sketch, ...]:
+        """Return what to draw: by default a chain with an edge per decision."""
+        nodes = ("input", *(d.name for d in self.decisions[:-1]), "output")
+        return (Sketch("", nodes, tuple((i, i + 1, arch.get(d.name, "")) for i, d in enumerate(self.decisions))),)
+
+    # ------------------------------------------------------------------ what follows from it
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Decision name -> row."""
+        return {d.name: i for i, d in enumerate(self.decisions)}
+
+    @cached_property
+    def columns(self) -> int:
+        """O: the largest number of options of a decision."""
+        return max(len(d.options) for d in self.decisions)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(D, O)."""
+        return len(self.decisions), self.columns
+
+    @cached_property
+    def legal(self) -> Tensor:
+        """[D, O] bool: the options that exist."""
+        return _mask(self.columns, [range(len(d.options)) for d in self.decisions])
+
+    @cached_property
+    def eligible(self) -> Tensor:
+        """[D, O] bool: the options that an architecture may hold."""
+        return _mask(self.columns, [d.eligible for d in self.decisions])
+
+    @cached_property
+    def count(self) -> int:
+        """The number of architectures."""
+        limited = {name for limit in self.limits for name in limit.among}
+        answers = {d.name: len(d.eligible) for d in self.decisions}
+        total = math.prod(n for name, n in answers.items() if name not in limited)
+        for limit in self.limits:  # elementary symmetric polynomial: the sum over subsets of the product of answers
+            ways = [1] + [0] * limit.count
+            for name in limit.among:
+                for k in range(limit.count, 0, -1):
+                    ways[k] += ways[k - 1] * answers[name]
+            total *= ways[limit.count]
+        return total
+
+    def check(self, arch: Arch) -> None:
+        """Raise a :class:`UserError` where ``arch`` is not in the space."""
+        check(arch, self.decisions, self.limits)
+
+    def read(self, given: str | Path) -> Arch:
+        """Read an architecture in any notation: the field's, ours, or a file holding one; and check that it is in the space."""
+        text = str(given).strip()
+        if os.path.isfile(text):
+            text = _content(Path(text))
+        arch = Arch.parse(text) if "=" in text and "(" not in text else self.parse(text)
+        self.check(arch)
+        return arch
+
+    def sample(self, generator: torch.Generator) -> Arch:
+        """Draw kept decisions, then their options, uniformly and independently."""
+        absent: set[str] = set()
+        for limit in self.limits:
+            order = torch.randperm(len(limit.among), generator=generator).tolist()
+            absent |= {limit.among[i] for i in order[limit.count :]}
+        choice = {}
+        for d in self.decisions:
+            if d.name not in absent:
+                pick = int(torch.randint(len(d.eligible), (), generator=generator))
+                choice[d.name] = d.options[d.eligible[pick]]
+        return Arch(choice)
+
+    def neighbours(self, arch: Arch) -> tuple[Arch, ...]:
+        """Return the architectures one change away: another option, or another kept decision with any of its options."""
+        self.check(arch)
+        found: list[Arch] = []
+        for d in self.decisions:
+            legal = [d.options[i] for i in d.eligible]
+            if d.name in arch:
+                found += [Arch({**arch, d.name: o}) for o in legal if o != arch[d.name]]
+                continue
+            limit = next(k for k in self.limits if d.name in k.among)
+            for out in (name for name in limit.among if name in arch):
+                rest = {k: v for k, v in arch.items() if k != out}
+                found += [Arch({**rest, d.name: o}) for o in legal]
+        return tuple(found)
+
+    def choice(self, arch: Arch) -> tuple[int | None, ...]:
+        """Return the column of each decision, ``None`` where it is absent."""
+        return tuple(d.options.index(arch[d.name]) if d.name in arch else None for d in self.decisions)
+
+    def encode(self, arch: Arch) -> Tensor:
+        """Return [D, O]: a one in each row of a decision that is present."""
+        self.check(arch)
+        return self.one_hot(arch).weight
+
+    def one_hot(self, arch: Arch, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Mix:
+        """Return the mix that runs ``arch`` alone."""
+        return one_hot(self.choice(arch), self.columns, dtype=dtype, device=device)
+
+    def decode(self, scores: Tensor) -> Arch:
+        """Read an architecture off scores [D, O]: in each row the best eligible option; of limited decisions those with the best option.
+
+        Ties go to the lower column and to the earlier decision. For the DARTS space this is the rule of DARTS (arXiv 1806.09055),
+        "the two strongest edges into each node, by their strongest operation that is not none"; for NAS-Bench-201 the argmax.
+        """
+        if tuple(scores.shape) != self.shape:
+            raise ValueError(f"scores are of shape {tuple(scores.shape)}; this space has {self.shape[0]} decisions and {self.shape[1]} columns")
+        if not torch.isfinite(scores[self.eligible.to(scores.device)]).any(dim=-1).all():
+            raise ValueError("scores are not finite")
+        table = torch.where(self.eligible, scores.detach().cpu().double(), -math.inf).tolist()
+        best = [max(range(self.columns), key=row.__getitem__) for row in table]
+        absent: set[str] = set()
+        for limit in self.limits:
+            order = sorted(limit.among, key=lambda name: -table[self.rows[name]][best[self.rows[name]]])
+            absent |= set(order[limit.count :])
+        return Arch({d.name: d.options[best[i]] for i, d in enumerate(self.decisions) if d.name not in absent})
+
+    def network(self, arch: Arch) -> nn.Module:
+        """Return the stand-alone network of ``arch``: only kept edges and chosen options, freshly initialised."""
+        self.check(arch)
+        chosen = Chosen(arch)
+        network = self.build(chosen)
+        network.add_module("drop_path", chosen.drop)
+        return network
+
+    def cost_table(self, unit: cost.Unit) -> tuple[Tensor, int]:
+        """Return ([D, O] float64, constant): the cost of a network is the constant plus the entries of its options.
+
+        Units and conventions: :mod:`gapless.core.cost`.
+        """
+        bill = cost.Bill(unit, {d.name: d.options for d in self.decisions})
+        with torch.device("meta"):
+            network = self.build(bill)
+        image = torch.empty(1, self.channels, self.size, self.size, device="meta")
+        with torch.no_grad():
+            network.eval()(image)
+        bill.open = False
+        constant = cost.cost(network, unit, tuple(image.shape[1:]))
+        table = torch.zeros(self.shape, dtype=torch.float64)
+        for (name, option), amount in bill.table.items():
+            row = self.rows[name]
+            table[row, self.decisions[row].options.index(option)] = amount
+        return table, constant
+
+    def replace(self, **fields: Any) -> Self:
+        """Return the space with other fields; an unknown field is an error in the user's words."""
+        check_names(type(self), fields, "--space.")
+        return replace(self, **fields)
+
+
+def _content(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        return str(json.loads(text)["arch"]) if path.suffix == ".json" else text
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+        raise UserError(f"{path} holds no architecture: neither a text in the field's notation nor JSON with a key 'arch'.") from None
+
+
+def _mask(columns: int, rows: Sequence[Sequence[int]]) -> Tensor:
+    mask = torch.zeros(len(rows), columns, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        mask[i, list(row)] = True
+    return mask

@@ -1,0 +1,1 @@
+"""The only loops: the supernet, its training, its evaluation."""

@@ -1,0 +1,67 @@
+"""Adam on architecture parameters, with entries that took no part left alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gapless.core.plan import Adam
+
+
+class ArchAdam:
+    """Adam (Kingma and Ba, arXiv 1412.6980) with coupled L2, as ``torch.optim.Adam``, and a mask per step.
+
+    An entry outside its mask keeps its value and its moments bit for bit (lazy Adam; bias correction counts all steps).
+
+    Parameters
+    ----------
+    method
+        The module whose parameters are trained.
+    settings
+        Rates and decay.
+    """
+
+    def __init__(self, method: nn.Module, settings: Adam) -> None:
+        self.method, self.settings = method, settings
+        self.steps = 0
+        self.mean = {name: torch.zeros_like(p) for name, p in method.named_parameters()}
+        self.square = {name: torch.zeros_like(p) for name, p in method.named_parameters()}
+
+    @torch.no_grad()
+    def step(self, gradient: Mapping[str, Tensor], *, mask: Mapping[str, Tensor] | None = None, decay: float | None = None) -> None:
+        """Update the parameters that have a gradient.
+
+        Parameters
+        ----------
+        gradient
+            Name -> gradient.
+        mask
+            Name -> bool of the parameter's shape; entries that are False are left alone.
+        decay
+            Coupled L2; by default the settings'.
+        """
+        s = self.settings
+        self.steps += 1
+        first, second = 1 - s.betas[0] ** self.steps, 1 - s.betas[1] ** self.steps
+        for name, p in self.method.named_parameters():
+            if name not in gradient:
+                continue
+            g = gradient[name].to(p) + (s.decay if decay is None else decay) * p
+            mean = self.mean[name].lerp(g, 1 - s.betas[0])
+            square = self.square[name] * s.betas[1] + (1 - s.betas[1]) * g * g
+            value = p - (s.lr / first) * mean / (square.sqrt() / math.sqrt(second) + s.eps)
+            if mask is not None and name in mask:
+                keep = mask[name]
+                mean, square, value = (torch.where(keep, a, b) for a, b in ((mean, self.mean[name]), (square, self.square[name]), (value, p)))
+            self.mean[name].copy_(mean)
+            self.square[name].copy_(square)
+            p.copy_(value)
+
+    def to(self, device: torch.device | str) -> ArchAdam:
+        """Move the moments."""
+        self.mean = {k: v.to(device) for k, v in self.mean.items()}
+        self.square = {k: v.to(device) for k, v in self.square.items()}
+        return self

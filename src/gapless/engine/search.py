@@ -1,0 +1,462 @@
+"""The search loop. It follows a :class:`Plan`, feeds mixes to the supernet, and cuts the graph at the mix. It knows no method by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gapless.core.decision import Arch
+from gapless.core.images import Images
+from gapless.core.method import Method, Seen
+from gapless.core.mix import Mix
+from gapless.core.plan import Train
+from gapless.core.progress import Progress, seeded, stream
+from gapless.core.space import Space
+from gapless.engine.adam import ArchAdam
+from gapless.engine.judge import judge, still
+from gapless.engine.schedule import learning_rate, locate
+from gapless.engine.supernet import Supernet
+from gapless.engine.unrolled import hypergradient
+from gapless.engine.widen import carry, widen
+
+Precision = Literal["float32", "bfloat16", "float64"]
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one epoch of a search did. ``asdict`` of it is a line of the trace.
+
+    Attributes
+    ----------
+    epoch, stage
+        Counted from 0.
+    lr
+        Of the weights, at the last step of the epoch.
+    train_loss, train_accuracy
+        Mean over the epoch's weight passes, in training; accuracy in percent.
+    arch_loss
+        Mean over the architecture passes of the epoch, without penalties; None where there was none.
+    valid_loss, valid_accuracy
+        Of the supernet on the images that the weights do not train on, running statistics; None where there are none, or not measured.
+    arch
+        The architecture that the scores say now.
+    scores
+        [D][O], as the method gives them.
+    images_per_second, seconds, peak_memory_mb
+        Training images a second; wall time; largest memory of the process (or of the GPU) so far.
+    """
+
+    epoch: int
+    stage: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    arch_loss: float | None
+    valid_loss: float | None
+    valid_accuracy: float | None
+    arch: str
+    scores: list[list[float]]
+    images_per_second: float
+    seconds: float
+    peak_memory_mb: float
+
+    def line(self) -> dict[str, Any]:
+        """Return the record as plain JSON types."""
+        return asdict(self)
+
+
+class Search:
+    """One search over a space: supernet, method, optimisers, clock.
+
+    Parameters
+    ----------
+    space
+        The space at the size to search with; a method's first stage may change fields.
+    method
+        Made for this space.
+    data
+        Whose training split is divided between weights and architecture; the test split is not touched.
+    train
+        Epochs, batch, rates.
+    seed
+        Of every random stream: initialisation, order of images, augmentation, mixes.
+    device
+        Where the supernet and the images live.
+    precision
+        ``bfloat16`` runs the supernet under autocast; parameters stay float32.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        method: Method,
+        data: Images,
+        train: Train,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self.plan = method.plan
+        self.lengths = self.plan.stage_epochs(train.epochs)
+        self.space = space.replace(**self.plan.stages[0].space)
+        self.train, self.seed, self.precision = train, seed, precision
+        self.device = torch.device(device)
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.data = data.to(self.device)
+        with seeded(seed, "weights"):
+            self.supernet = Supernet(self.space).to(self.device, self.dtype)
+        self.method = method.to(self.device, self.dtype)
+        self.optimiser = self._sgd()
+        self.arch_optimiser = ArchAdam(self.method, self.plan.arch)
+        self.weight_index, self.arch_index = self._divide()
+        self.epoch = 0
+        self.step = 0
+        self.arch_step = 0
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> Iterator[Record]:
+        """Train to the end and yield a record per epoch."""
+        while self.epoch < self.train.epochs:
+            yield self.run_epoch()
+
+    def run_epoch(self) -> Record:
+        """Train one epoch."""
+        begun = time.perf_counter()
+        stage, stage_epoch = locate(self.plan, self.train.epochs, self.epoch)
+        if stage and stage_epoch == 0:
+            self.enter(stage)
+        order = self.weight_order(stage)
+        steps = -(-len(order) // self.train.batch)
+        if len(order) % self.train.batch == 1 and steps > 1:
+            steps -= 1  # a batch of one image has no statistics
+        lr, losses, rights, arch_losses, images = 0.0, [], [], [], 0
+        self.supernet.train()
+        for i in range(steps):
+            done = (self.epoch + i / steps) / self.train.epochs
+            now = Progress(self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed)
+            lr = learning_rate(self.train, self.plan, now)
+            index = order[i * self.train.batch : (i + 1) * self.train.batch]
+            batch = self._batch(index, "weights", self.step)
+            arch_due = self.arch_due(now)
+            arch_batch = self.arch_batch() if arch_due and self.plan.coupling != "joint" else None
+            loss, accuracy, arch_loss = self.update(now, lr, batch, arch_batch, train_arch=arch_due)
+            losses.append(loss)
+            rights.append(accuracy * len(index))
+            images += len(index)
+            if arch_loss is not None:
+                arch_losses.append(arch_loss)
+            self.step += 1
+        train_loss, train_accuracy = float(torch.stack(losses).mean()), float(torch.stack(rights).sum()) / images
+        arch_loss_mean = float(torch.stack(arch_losses).mean()) if arch_losses else None
+        trained = time.perf_counter()
+        valid_loss, valid_accuracy = self.validate(replace(now, step=self.step))
+        record = Record(
+            epoch=self.epoch,
+            stage=stage,
+            lr=lr,
+            train_loss=train_loss,
+            train_accuracy=100 * train_accuracy,
+            arch_loss=arch_loss_mean,
+            valid_loss=valid_loss,
+            valid_accuracy=None if valid_accuracy is None else 100 * valid_accuracy,
+            arch=str(self.arch()),
+            scores=self.method.scores().detach().cpu().double().tolist(),
+            images_per_second=images / (trained - begun),
+            seconds=time.perf_counter() - begun,
+            peak_memory_mb=peak_memory_mb(self.device),
+        )
+        self.epoch += 1
+        return record
+
+    def arch(self) -> Arch:
+        """Return the architecture that the method's scores say now."""
+        return self.space.decode(self.method.scores())
+
+    def arch_due(self, now: Progress) -> bool:
+        """Return whether this step updates the architecture."""
+        if self.plan.coupling == "weights_only" or now.stage_epoch < self.plan.warmup_epochs:
+            return False
+        return now.step % self.plan.arch_every == 0
+
+    # ------------------------------------------------------------------ one step
+
+    def update(self, now: Progress, lr: float, batch: Batch, arch_batch: Batch | None, *, train_arch: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take one step and return (training loss, its accuracy as a share, architecture loss), detached on the device.
+
+        Parameters
+        ----------
+        now
+            The moment; its phase is set here.
+        lr
+            Of the weights.
+        batch, arch_batch
+            Images and labels; the second is not used when both are trained jointly.
+        train_arch
+            Whether the architecture moves in this step.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        if self.plan.coupling == "joint":
+            loss, accuracy = self._weight_step(now, batch, train_arch=train_arch)
+            return loss, accuracy, loss if train_arch else None
+        arch_loss = None
+        mix = self.method.mix(now.at("weights")) if self.plan.same_mix else None
+        if train_arch and self.plan.order == "arch_first":
+            arch_loss = self._arch_step(now, lr, batch, arch_batch, mix)
+        loss, accuracy = self._weight_step(now, batch, mix=mix)
+        if train_arch and self.plan.order == "weights_first":
+            arch_loss = self._arch_step(now, lr, batch, arch_batch, mix)
+        return loss, accuracy, arch_loss
+
+    def _arch_step(self, now: Progress, lr: float, batch: Batch, arch_batch: Batch | None, mix: Mix | None) -> Tensor:
+        assert arch_batch is not None
+        now = now.at("arch")
+        self.method.zero_grad()
+        total = None
+        for turn in range(self.method.passes(now)):
+            current = mix or self.method.mix(now.at("arch", turn))
+            leaves = current.to(dtype=self.dtype, device=self.device).leaves()
+            with nullcontext() if self.plan.arch_bn else still(self.supernet):
+                loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
+            gradient = leaves.gradient()
+            current.backward(gradient)
+            total = loss if total is None else total + loss
+        assert total is not None
+        penalty = self.method.penalty(now)
+        if penalty is not None:
+            penalty.backward()
+        self._move_arch(now, current, loss, accuracy, gradient)
+        return total
+
+    def _arch_gradient(self, leaves: Mix, lr: float, batch: Batch, arch_batch: Batch) -> tuple[Tensor, Tensor]:
+        tensors = [t for t in (leaves.weight, leaves.gain, leaves.offset) if t is not None]
+        if self.plan.coupling == "unrolled":
+            weights = list(self.supernet.parameters())
+            accuracies: list[Tensor] = []
+
+            def valid() -> Tensor:  # at the virtual weights, which are nobody's: their statistics are not kept
+                with still(self.supernet):
+                    loss, accuracy = self.loss(arch_batch, leaves)
+                accuracies.append(accuracy)
+                return loss
+
+            found, loss = hypergradient(weights, tensors, lambda: self.loss(batch, leaves)[0], valid, xi=lr, drift=self._drift)
+            accuracy = accuracies[0]
+        else:
+            loss, accuracy = self.loss(arch_batch, leaves)
+            found = list(torch.autograd.grad(loss, tensors))
+        for tensor, g in zip(tensors, found, strict=True):
+            tensor.grad = g
+        return loss.detach(), accuracy
+
+    def _drift(self) -> list[Tensor]:
+        """Return what the released DARTS adds to the gradient of the virtual step: momentum and weight decay."""
+        if self.plan.virtual == "plain":
+            return [torch.zeros_like(p) for p in self.supernet.parameters()]
+        found = []
+        for p in self.supernet.parameters():
+            buffer = self.optimiser.state.get(p, {}).get("momentum_buffer")
+            decay = self.train.weight_decay * p.detach()
+            found.append(decay if buffer is None else decay + self.train.momentum * buffer)
+        return found
+
+    def _weight_step(self, now: Progress, batch: Batch, *, mix: Mix | None = None, train_arch: bool = False) -> tuple[Tensor, Tensor]:
+        now = now.at("weights")
+        joint = train_arch and self.plan.coupling == "joint"
+        wants_arch = joint or self.plan.clip_over == "weights+arch"
+        self.optimiser.zero_grad(set_to_none=True)
+        self.method.zero_grad()
+        for turn in range(self.method.passes(now)):
+            current = mix or self.method.mix(now.at("weights", turn))
+            placed = current.to(dtype=self.dtype, device=self.device)
+            placed = placed.leaves() if wants_arch else placed.detach()
+            loss, accuracy = self.loss(batch, placed)
+            loss.backward()
+            if wants_arch:
+                current.backward(placed.gradient())
+        ran = [p for p in self.supernet.parameters() if p.grad is not None]
+        others = [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
+        self._clip([*ran, *others])
+        self._move_weights(ran)
+        if joint:
+            penalty = self.method.penalty(now)
+            if penalty is not None:
+                penalty.backward()
+            self._move_arch(now, current, loss.detach(), accuracy, placed.gradient(), ran)
+        elif self.plan.decay_step == "separate":
+            self._decay_weights(ran)
+        return loss.detach(), accuracy
+
+    def loss(self, batch: Batch, mix: Mix) -> tuple[Tensor, Tensor]:
+        """Return (mean cross entropy, accuracy as a share, detached) of a batch under a mix, in training mode."""
+        x, y = batch
+        with self._autocast():
+            logits = self.supernet(x, mix)
+        if self.precision == "bfloat16":
+            logits = logits.float()
+        return F.cross_entropy(logits, y), (logits.detach().argmax(dim=1) == y).to(self.dtype).mean()
+
+    # ------------------------------------------------------------------ the optimisers
+
+    def _sgd(self) -> torch.optim.SGD:
+        t = self.train
+        plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
+        return torch.optim.SGD(
+            self.supernet.parameters(), lr=t.lr, momentum=t.momentum, nesterov=t.nesterov, weight_decay=0.0 if plain else t.weight_decay
+        )
+
+    def _clip(self, parameters: list[Tensor]) -> None:
+        if self.train.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
+
+    def _move_weights(self, ran: list[Tensor]) -> None:
+        if self.plan.inactive == "coast":
+            if self.plan.decay_on == "ran" and self.plan.decay_step == "coupled":
+                for p in ran:
+                    p.grad = p.grad.add(p.detach(), alpha=self.train.weight_decay)  # type: ignore[union-attr]
+            for p in self.supernet.parameters():
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)
+        self.optimiser.step()
+
+    def _decay_weights(self, ran: list[Tensor]) -> None:
+        """Take the second step of ``decay_step="separate"``: the gradient of ``decay * |w|^2`` over what ran."""
+        self.optimiser.zero_grad(set_to_none=True)
+        for p in ran:
+            p.grad = 2 * self.train.weight_decay * p.detach()
+        self._clip(ran)
+        self._move_weights(ran)
+
+    def _move_arch(
+        self, now: Progress, mix: Mix, loss: Tensor, accuracy: Tensor, gradient: Mapping[str, Tensor], weights: list[Tensor] | None = None
+    ) -> None:
+        """Update the method's parameters from their gradients, then let the method settle.
+
+        ``weights`` are those that ran, where this step trains them jointly: a separate decay step takes them along.
+        """
+        plan, method = self.plan, self.method
+        if plan.arch_clip is not None:
+            torch.nn.utils.clip_grad_norm_(method.parameters(), plan.arch_clip)
+        before = {name: p.detach().clone() for name, p in method.named_parameters()}
+        found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        ran = self._ran(mix, found)
+        mask = ran if plan.inactive == "skip" else None
+
+        def decay(strength: float) -> dict[str, Tensor]:
+            values = {name: p.detach() for name, p in method.named_parameters() if name in found}
+            return {name: strength * (v * ran[name] if name in ran else v) for name, v in values.items()}
+
+        if plan.decay_step == "separate":
+            self.arch_optimiser.step(found, mask=mask, decay=0.0)
+            if weights is not None:
+                self._decay_weights(weights)
+            self.arch_optimiser.step(decay(2 * plan.arch.decay), mask=mask, decay=0.0)
+        elif plan.inactive == "coast" and plan.decay_on == "ran":
+            pull = decay(plan.arch.decay)
+            self.arch_optimiser.step({name: g + pull[name] for name, g in found.items()}, decay=0.0)
+        else:
+            self.arch_optimiser.step(found, mask=mask)
+        method.zero_grad()
+        with torch.no_grad():
+            method.settle(Seen(now, mix.detach(), loss, accuracy, gradient, before))
+
+    def _ran(self, mix: Mix, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the mask of the options that ran, for each parameter that has an entry per option."""
+        if mix.active is None:
+            return {}
+        mask = torch.zeros(self.space.shape, dtype=torch.bool)
+        for row, columns in enumerate(mix.active):
+            mask[row, list(columns)] = True
+        mask = mask.to(self.device)
+        return {name: mask for name, g in found.items() if tuple(g.shape) == self.space.shape}
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+
+    # ------------------------------------------------------------------ stages
+
+    def enter(self, stage: int) -> None:
+        """Begin a later stage: prune, widen, carry the optimiser's state by name."""
+        wanted = self.plan.stages[stage]
+        self.method.narrow(wanted)
+        space = self.space.replace(**wanted.space)
+        if space == self.space:
+            return
+        old, before = self.supernet, self.optimiser
+        with seeded(self.seed, "weights", stage):
+            self.supernet, index = widen(old, space, stream(self.seed, "widen", stage))
+        self.space = space
+        self.optimiser = self._sgd()
+        carry(old, self.supernet, before, self.optimiser, index)
+
+    # ------------------------------------------------------------------ data
+
+    def _divide(self) -> tuple[Tensor, Tensor]:
+        """Return the training images of the weights and those of the architecture, by a fixed random division that no seed moves."""
+        total = len(self.data.train)
+        if self.plan.coupling in ("joint", "weights_only"):
+            return torch.arange(total), torch.empty(0, dtype=torch.long)
+        order = torch.randperm(total, generator=stream("division"))
+        cut = total - round(total * self.train.arch_share)
+        return order[:cut].sort().values, order[cut:].sort().values
+
+    def weight_order(self, stage: int) -> Tensor:
+        """Return the order of an epoch's images; a stage may use a share of them."""
+        index = self.weight_index
+        share = self.plan.stages[stage].data
+        if share < 1:
+            pick = torch.randperm(len(index), generator=stream("share"))[: max(1, round(share * len(index)))]
+            index = index[pick]
+        return index[torch.randperm(len(index), generator=stream(self.seed, "order", self.epoch))]
+
+    def arch_batch(self) -> Batch:
+        """Return the next batch for the architecture: an endless round over its images, shuffled anew each time."""
+        size = min(self.train.batch, len(self.arch_index))
+        per_round = len(self.arch_index) // size
+        cycle, place = divmod(self.arch_step, per_round)
+        order = torch.randperm(len(self.arch_index), generator=stream(self.seed, "arch order", cycle))
+        batch = self._batch(self.arch_index[order[place * size : (place + 1) * size]], "arch", self.arch_step)
+        self.arch_step += 1
+        return batch
+
+    def _batch(self, index: Tensor, name: str, step: int) -> Batch:
+        generator = stream(self.seed, "augment", name, step)
+        return self.data.batch(self.data.train, index, generator=generator, augment=True, dtype=self.dtype)
+
+    def validate(self, now: Progress) -> tuple[float | None, float | None]:
+        """Return (loss, accuracy as a share) of the supernet on the architecture's images, not augmented."""
+        every = self.train.validate_every
+        if not len(self.arch_index) or not every or (self.epoch + 1) % every and self.epoch + 1 < self.train.epochs:
+            return None, None
+        with torch.no_grad():
+            mix = self.method.mix(now.at("judge")).detach().to(dtype=self.dtype, device=self.device)
+        parts = self.arch_index.split(4 * self.train.batch)
+        batches = (self.data.batch(self.data.train, part, dtype=self.dtype) for part in parts)
+
+        def forward(x: Tensor) -> Tensor:
+            with self._autocast():
+                logits: Tensor = self.supernet(x, mix)
+            return logits
+
+        return judge(self.supernet, forward, batches, bn="running")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the largest memory so far in MiB: allocated on a GPU, or resident in this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

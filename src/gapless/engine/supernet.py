@@ -1,0 +1,158 @@
+"""The weight-sharing supernet: every option of every decision, weighed by a mix. This is the readable reference execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gapless.core.cell import Cell, CellModule, partial_width, rejoin
+from gapless.core.decision import Arch
+from gapless.core.mix import Mix
+from gapless.core.op import NormRule, Op, OpModule, zeros
+from gapless.core.space import Space
+
+
+class Router:
+    """Carries the mix of the present forward pass to the sites."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.columns = tuple(tuple(range(len(d.options))) for d in space.decisions)
+        self.mix: Mix | None = None
+        self._entries: list[tuple[Tensor, ...] | None] = []
+
+    def set(self, mix: Mix | None) -> None:
+        """Take the mix of a forward pass; ``None`` when it is over."""
+        if mix is not None and tuple(mix.weight.shape[-2:]) != self.space.shape:
+            raise ValueError(f"the mix is of shape {tuple(mix.weight.shape)}; the space has (D, O) = {self.space.shape}")
+        self.mix = mix
+        self._entries = [] if mix is None else [None] * len(self.columns)
+
+    def active(self, row: int) -> tuple[int, ...]:
+        """Return the columns that run for a decision."""
+        if self.mix is None:
+            raise RuntimeError("a supernet runs as supernet(images, mix)")
+        return self.columns[row] if self.mix.active is None else self.mix.active[row]
+
+    def weights(self, row: int) -> tuple[Tensor, ...]:
+        """Return the weight of each column of a decision: scalars, or [N, 1, 1, 1] for a mix per image."""
+        assert self.mix is not None
+        found = self._entries[row]
+        if found is None:
+            line = self.mix.weight.select(-2, row)
+            found = line.unbind(-1) if line.dim() == 1 else tuple(w.view(-1, 1, 1, 1) for w in line.unbind(-1))
+            self._entries[row] = found
+        return found
+
+    def scale(self, row: int, y: Tensor) -> Tensor:
+        """Apply gain and offset of a decision."""
+        assert self.mix is not None
+        if self.mix.gain is not None:
+            y = self.mix.gain[row] * y
+        return y if self.mix.offset is None else y + self.mix.offset[row]
+
+
+class MixedEdge(nn.ModuleDict):
+    """An edge of the supernet: label -> operation, weighed and summed. Options that are not active are not called."""
+
+    def __init__(self, router: Router, ask: str, ops: Mapping[str, OpModule], partial: int, stride: int) -> None:
+        super().__init__(dict(ops))
+        self.router, self.row = router, router.space.rows[ask]
+        self.partial, self.stride = partial, stride
+
+    def forward(self, x: Tensor) -> Tensor | None:
+        """Map [N, C, H, W] to what arrives at the target, or None where the decision is absent."""
+        active = self.router.active(self.row)
+        if not active:
+            return None
+        part = x[:, : x.shape[1] // self.partial]
+        ops, weights = list(self.values()), self.router.weights(self.row)
+        total: Tensor | None = None
+        for column in active:
+            op = ops[column]
+            if not op.zero:
+                term = weights[column] * op(part)
+                total = term if total is None else total + term
+        if total is None:
+            total = zeros(part, self.stride)
+        return self.router.scale(self.row, rejoin(total, x, self.partial, self.stride))
+
+
+class MixedSite(nn.ModuleDict):
+    """A free site of the supernet: label -> module, weighed and summed."""
+
+    def __init__(self, router: Router, ask: str, options: Mapping[str, nn.Module]) -> None:
+        super().__init__(dict(options))
+        self.router, self.row = router, router.space.rows[ask]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the weighted sum of the active options."""
+        active, options = self.router.active(self.row), list(self.values())
+        weights = self.router.weights(self.row)
+        terms = [weights[column] * options[column](*inputs) for column in active]
+        if not terms:
+            raise ValueError(f"the decision {self.router.space.decisions[self.row].name!r} cannot be absent")
+        return self.router.scale(self.row, sum(terms[1:], terms[0]))
+
+
+class Everything:
+    """Answers every question of ``build`` with all options (see :class:`gapless.core.choose.Choose`)."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+
+    def cell(
+        self,
+        cell: Cell,
+        ops: Mapping[str, Op],
+        *,
+        channels: int,
+        norm: NormRule,
+        partial: int = 1,
+        drop_path: bool = False,
+    ) -> nn.Module:
+        """Return a cell of mixed edges."""
+        width = partial_width(channels, partial)
+        edges: dict[str, nn.Module] = {}
+        for edge in cell.edges:
+            options = self.router.space.decisions[self.router.space.rows[edge.ask]].options
+            built = {o: ops[o].build(width, stride=edge.stride, norm=norm) for o in options}
+            edges[edge.key] = MixedEdge(self.router, edge.ask, built, partial, edge.stride)
+        return CellModule(cell, edges)
+
+    def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
+        """Return a mixed site."""
+        options = self.router.space.decisions[self.router.space.rows[ask]].options
+        return MixedSite(self.router, ask, {o: make(o) for o in options})
+
+
+class Supernet(nn.Module):
+    """All architectures of a space in one network: ``supernet(images, mix)`` gives logits.
+
+    With the one-hot mix of an architecture it equals ``space.network(arch)`` with the same weights, exactly.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space = space
+        self.router = Router(space)
+        self.network = space.build(Everything(self.router))
+
+    def forward(self, x: Tensor, mix: Mix) -> Tensor:
+        """Map images [N, C, H, W] and a mix to logits [N, classes]."""
+        self.router.set(mix)
+        try:
+            logits: Tensor = self.network(x)
+        finally:
+            self.router.set(None)
+        return logits
+
+    def inherit(self, arch: Arch) -> nn.Module:
+        """Return the stand-alone network of ``arch`` with a copy of the supernet's weights and statistics."""
+        weights = self.network.state_dict()
+        example = next(iter(self.network.parameters()), torch.empty(0))
+        child = self.space.network(arch).to(example)
+        child.load_state_dict({name: weights[name] for name in child.state_dict()})
+        return child.train(self.training)

@@ -1,0 +1,77 @@
+"""DARTS: Differentiable Architecture Search. Liu, Simonyan, Yang. ICLR 2019, arXiv 1806.09055.
+
+Each edge is a mixture of its options weighed by a softmax over ``alpha`` (equation 2). ``alpha`` descends the loss on data of its own,
+``w`` the training loss, by turns (algorithm 1). The second-order variant differentiates through one virtual training step (equations 6 to 8).
+
+Where paper and released code differ: the paper's virtual step is plain gradient descent; the code adds momentum and weight decay
+(``faithful=True``). The paper anneals the rate to 0, the code to 0.001; we follow the code. "none" takes part in the softmax and is never read off.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gapless.core.method import Method, Setting, living, start
+from gapless.core.mix import Mix
+from gapless.core.plan import Adam, Plan, Train
+from gapless.core.progress import Progress
+from gapless.core.space import Space
+
+
+class DARTS(Method):
+    """DARTS, first order or second order.
+
+    Parameters
+    ----------
+    unrolled
+        Whether the architecture gradient looks through one virtual training step (second order).
+    faithful
+        Whether the virtual step adds momentum and weight decay, as the released code does.
+    warmup
+        Epochs in which only weights are trained (released code: 0).
+    arch_lr, arch_decay
+        Adam on the architecture: learning rate and coupled L2 (released code: 3e-4 and 1e-3).
+    """
+
+    label = "darts"
+    source = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
+    settings = {
+        "darts": Setting("quark0/darts, cnn/train_search.py"),
+        "nasbench201": Setting("xiangning-chen/DrNAS, 201-space/train_search.py, method softmax", Train(epochs=100)),
+        "": Setting("quark0/darts, cnn/train_search.py"),
+    }
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        unrolled: bool = False,
+        faithful: bool = False,
+        warmup: int = 0,
+        arch_lr: float = 3e-4,
+        arch_decay: float = 1e-3,
+    ) -> None:
+        super().__init__(space)
+        self.alpha = start(space)
+        self._plan = Plan(
+            coupling="unrolled" if unrolled else "alternate",
+            virtual="momentum" if faithful else "plain",
+            warmup_epochs=warmup,
+            arch=Adam(lr=arch_lr, decay=arch_decay),
+        )
+
+    @property
+    def plan(self) -> Plan:
+        """Architecture first, then weights, every step."""
+        return self._plan
+
+    def mix(self, now: Progress) -> Mix:
+        """Return ``softmax(alpha)`` per decision."""
+        return Mix(self.scores(), self.active)
+
+    def scores(self) -> Tensor:
+        """Return ``softmax(alpha)``."""
+        return living(self.alpha, self.alive).softmax(dim=-1)
+
+
+METHOD = DARTS

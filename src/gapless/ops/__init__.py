@@ -1,0 +1,1 @@
+"""Candidate operations by name, as data."""

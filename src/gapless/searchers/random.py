@@ -1,0 +1,54 @@
+"""Random search: architectures drawn uniformly; the best by score, or the first where nothing is scored.
+
+The baseline of Li and Talwalkar, arXiv 1902.07638, and of Yu et al., arXiv 1902.08142: what a search must beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gapless.core.decision import Arch
+from gapless.core.progress import stream
+from gapless.core.searcher import Searcher, Told
+
+
+class Random(Searcher):
+    """Uniform draws. One draw without a score is one random cell."""
+
+    label = "random"
+    source = "Random search, Li and Talwalkar, arXiv 1902.07638"
+    needs_score = False
+
+    asked = 0
+    leader: tuple[Arch, float] | None = None
+
+    def ask(self, n: int = 1) -> list[Arch]:
+        """Draw ``n`` architectures, each from a stream of its own."""
+        drawn = [self.space.sample(stream(self.seed, "random", self.asked + i)) for i in range(n)]
+        self.asked += n
+        return drawn
+
+    def tell(self, results: Iterable[Told]) -> None:
+        """Remember the best by the first score."""
+        for arch, scores in results:
+            value = next(iter(scores.values()))
+            if self.leader is None or value > self.leader[1]:
+                self.leader = (arch, value)
+
+    def best(self) -> Arch:
+        """Return the best told, else the first draw."""
+        return self.leader[0] if self.leader else self.space.sample(stream(self.seed, "random", 0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of draws and the leader."""
+        return {"asked": self.asked, "leader": None if self.leader is None else [str(self.leader[0]), self.leader[1]]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``."""
+        self.asked = int(state["asked"])
+        leader = state["leader"]
+        self.leader = None if leader is None else (Arch.parse(leader[0]), float(leader[1]))
+
+
+METHOD = Random

@@ -1,0 +1,361 @@
+"""The DARTS space: a normal and a reduction cell, each of four nodes fed by two earlier states (Liu et al., arXiv 1806.09055)."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any, ClassVar, Literal, Self
+
+from torch import Tensor, nn
+
+from gapless.core.cell import Cell, Edge
+from gapless.core.choose import Choose
+from gapless.core.decision import Arch, Decision, Keep
+from gapless.core.errors import UserError, nearest
+from gapless.core.op import Conv, Norm, NormRule, Op, Relu
+from gapless.core.space import Sketch, Space
+from gapless.ops.cells import OPS, REDUCE, find
+
+SEVEN = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+CONVS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "darts": ("none", *SEVEN),
+    "drnas": SEVEN,
+    "original": (*CONVS, "max_pool_3x3", "avg_pool_3x3", "skip_connect", "none"),
+    "3-skip": (*CONVS, "skip_connect", "skip_connect#2", "skip_connect#3", "none"),
+    "1-skip": (*CONVS, "skip_connect", "none"),
+}
+"""Option sets in column order: DARTS; DrNAS (no "none"); DropNAS's three (arXiv 2201.11679, released code)."""
+KINDS = ("normal", "reduce")
+NODES = range(2, 6)
+
+
+def cell(kind: str) -> Cell:
+    """Return the graph of all 14 edges; in a reduction cell those that leave an input have stride 2."""
+    edges = (
+        Edge(source, target, f"{kind}:{target}<-{source}", stride=2 if kind == "reduce" and source < 2 else 1)
+        for target in NODES
+        for source in range(target)
+    )
+    return Cell(inputs=2, edges=tuple(edges), output=tuple(NODES))
+
+
+CELLS = {kind: cell(kind) for kind in KINDS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Darts(Space):
+    """The DARTS space. The defaults are the search network of DARTS on CIFAR-10; ``alone()`` is the network that it retrains.
+
+    Parameters
+    ----------
+    options
+        The candidate operations: darts (8), drnas (7, no none), original, 3-skip, 1-skip (DropNAS).
+    cells
+        Cells in a row; those at one and two thirds are reduction cells.
+    width
+        Channels of the first cells; each reduction doubles them.
+    stem
+        ``cifar``: one convolution to three times the width. ``imagenet``: three strided convolutions.
+    stem_width
+        Channels of the ImageNet stem; 0 stands for the width (PC-DARTS and DrNAS search with three times the width).
+    inputs
+        Edges kept into each node; ``none`` keeps all, and lets an architecture answer "none".
+    affine
+        Whether normalisation in cells has a scale and a shift (while searching: no; alone: yes).
+    pool_norm
+        Normalisation behind pools: ``none``, ``plain`` (not affine) or ``affine``.
+    partial
+        One of so many channels goes through the operations (1: all).
+    auxiliary
+        Whether there is an auxiliary head on the second reduction cell; ``forward_with_aux`` gives its logits.
+    drop_path
+        Whether edges that are no identity can be dropped in training.
+    """
+
+    source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
+    label: ClassVar[str] = "darts"
+    options: Literal["darts", "drnas", "original", "3-skip", "1-skip"] = "darts"
+    cells: int = 8
+    width: int = 16
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    stem_width: int = 0
+    inputs: int | None = 2
+    affine: bool = False
+    pool_norm: Literal["none", "plain", "affine"] = "plain"
+    partial: int = 1
+    auxiliary: bool = False
+    drop_path: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low in (("cells", 1), ("width", 1), ("partial", 1), ("stem_width", 0)):
+            if getattr(self, name) < low:
+                raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least {low}.")
+        if self.options not in OPTIONS:
+            raise UserError(f"--space.options is {self.options!r}.{nearest(self.options, OPTIONS)} Legal: {', '.join(OPTIONS)}.")
+        if self.inputs is not None and self.inputs not in (1, 2):
+            raise UserError(f"--space.inputs is {self.inputs}; legal: 1, 2, none.")
+        if self.width % self.partial:
+            raise UserError(f"--space.width {self.width} cannot be split into --space.partial {self.partial} parts.")
+        if self.stem == "imagenet" and self.width % 2:
+            raise UserError(f"--space.width is {self.width}; with the ImageNet stem it must be even.")
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The 14 edges of the normal cell, then those of the reduction cell; rows inside a node ordered by source."""
+        options = OPTIONS[self.options]
+        groups = {o: "weights" if "conv" in o else "free" for o in options}
+        never = ("none",) if self.inputs is not None and "none" in options else ()
+        return tuple(
+            Decision(e.ask, options, into=f"{kind}:{e.target}", groups=groups, never=never) for kind in KINDS for e in CELLS[kind].edges
+        )
+
+    @property
+    def limits(self) -> tuple[Keep, ...]:
+        """``inputs`` edges into each node."""
+        if self.inputs is None:
+            return ()
+        return tuple(Keep(tuple(e.ask for e in CELLS[kind].into(node)), self.inputs) for kind in KINDS for node in NODES)
+
+    def ops(self) -> dict[str, Op]:
+        """Return option label -> operation, pools with the normalisation that the space asks for."""
+        behind = {"none": (), "plain": (Norm(affine=False),), "affine": (Norm(affine=True),)}[self.pool_norm]
+        return {o: Op(find(o).layers + behind) if "pool" in o else find(o) for o in OPTIONS[self.options]}
+
+    def build(self, choose: Choose) -> nn.Module:
+        """Return stem, cells with their preprocessing, pooling, classifier."""
+        norm = NormRule(affine=self.affine)
+        ops, width = self.ops(), self.width
+        stem: nn.Module = CifarStem(self.channels, 3 * width) if self.stem == "cifar" else ImageNetStem(self.channels, self.stem_width or width)
+        before, last = (3 * width,) * 2 if self.stem == "cifar" else (self.stem_width or width,) * 2
+        halved = self.stem == "imagenet"
+        cells: list[DartsCell] = []
+        for i in range(self.cells):
+            reduce = i in self.reductions
+            width *= 2 if reduce else 1
+            kind = "reduce" if reduce else "normal"
+            body = choose.cell(CELLS[kind], ops, channels=width, norm=norm, partial=self.partial, drop_path=self.drop_path)
+            cells.append(DartsCell(body, before, last, width, halved, norm))
+            before, last, halved = last, len(NODES) * width, reduce
+        head = None
+        if self.auxiliary:
+            at = 2 * self.cells // 3
+            head = AuxiliaryHead(len(NODES) * self.width * 2 ** sum(r <= at for r in self.reductions), self.classes, self.stem == "imagenet")
+        return DartsNetwork(stem, cells, nn.Linear(last, self.classes), head, 2 * self.cells // 3)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Where the reduction cells stand."""
+        return tuple(sorted({self.cells // 3, 2 * self.cells // 3}))
+
+    def alone(self) -> Self:
+        """Return the network that DARTS retrains: 20 cells of width 36, or with the ImageNet stem 14 of width 48."""
+        cells, width = (20, 36) if self.stem == "cifar" else (14, 48)
+        return replace(
+            self, cells=cells, width=width, stem_width=0, affine=True, pool_norm="none", partial=1, auxiliary=True, drop_path=True
+        )
+
+    def write(self, arch: Arch) -> str:
+        """Return the ``Genotype(...)`` text; pairs (operation, source) by node, sources ascending."""
+        lists = {}
+        for kind in KINDS:
+            kept = [e for e in CELLS[kind].edges if e.ask in arch]
+            lists[kind] = [(arch[e.ask].partition("#")[0], e.source) for e in kept]
+        span = f"range({NODES.start}, {NODES.stop})"
+        return f"Genotype(normal={lists['normal']}, normal_concat={span}, reduce={lists['reduce']}, reduce_concat={span})"
+
+    def parse(self, text: str) -> Arch:
+        """Read a ``Genotype(...)`` text with flat or nested pairs, or the name of a published genotype. Nothing is evaluated."""
+        if text.strip() in GENOTYPES:
+            text = GENOTYPES[text.strip()]["genotype"]
+        fields = _fields(text)
+        choice: dict[str, str] = {}
+        for kind in KINDS:
+            for option, node, source in _pairs(fields, kind, self.inputs):
+                if option not in OPS:
+                    raise UserError(f"The genotype names the operation {option!r}.{nearest(option, OPS)} Known: {', '.join(OPS)}.")
+                if option not in OPTIONS[self.options]:
+                    have = [n for n, o in OPTIONS.items() if option in o]
+                    hint = f" Try --space.options {have[0]}." if have else ""
+                    raise UserError(f"{option!r} is not among the options {self.options!r} of this space.{hint}")
+                if not 0 <= source < node:
+                    raise UserError(f"The genotype feeds node {node} from state {source}; it can only be fed from 0 to {node - 1}.")
+                name = f"{kind}:{node}<-{source}"
+                if name in choice:
+                    raise UserError(f"The genotype has two edges {name}.")
+                choice[name] = option
+        return Arch(choice)
+
+    def sketch(self, arch: Arch) -> tuple[Sketch, ...]:
+        """Return the normal and the reduction cell."""
+        nodes = ("c[k-2]", "c[k-1]", *(str(n - 2) for n in NODES), "c[k]")
+        found = []
+        for kind in KINDS:
+            kept = [(e.source, e.target, arch[e.ask]) for e in CELLS[kind].edges if e.ask in arch]
+            found.append(Sketch(kind, nodes, (*kept, *((n, NODES.stop, "") for n in NODES))))
+        return tuple(found)
+
+
+class CifarStem(nn.Module):
+    """A 3x3 convolution; both inputs of the first cell are its output."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [N, channels, H, W] to two states of the same size."""
+        y = self.norm(self.conv(x))
+        return y, y
+
+
+class ImageNetStem(nn.Module):
+    """Strided convolutions: the first state is at a quarter of the resolution, the second at an eighth."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        half = width // 2
+        self.first = nn.Sequential(
+            nn.Conv2d(channels, half, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(),
+            nn.Conv2d(half, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.second = nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [N, channels, H, W] to states of H / 4 and H / 8."""
+        y = self.first(x)
+        return y, self.second(y)
+
+
+class DartsCell(nn.Module):
+    """A cell with its two preprocessing operations."""
+
+    def __init__(self, body: nn.Module, before: int, last: int, width: int, halved: bool, norm: NormRule) -> None:
+        super().__init__()
+        point = Op((Relu(), Conv(1), Norm()))
+        self.preprocess0 = (REDUCE if halved else point).build(width, inputs=before, stride=2 if halved else 1, norm=norm)
+        self.preprocess1 = point.build(width, inputs=last, norm=norm)
+        self.body = body
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """Map the outputs of the two cells before to this cell's."""
+        y: Tensor = self.body(self.preprocess0(s0), self.preprocess1(s1))
+        return y
+
+
+class AuxiliaryHead(nn.Module):
+    """The auxiliary head of DARTS on 8x8 (CIFAR) or 7x7 (ImageNet) states; other sizes are averaged to 8x8 or 7x7 first.
+
+    The ImageNet head has no last normalisation: the released code leaves it out to match the published runs.
+    """
+
+    def __init__(self, channels: int, classes: int, imagenet: bool) -> None:
+        super().__init__()
+        self.side = 7 if imagenet else 8
+        norm: list[nn.Module] = [] if imagenet else [nn.BatchNorm2d(768)]
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(5, stride=self.side - 5, count_include_pad=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            *norm,
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a state [N, C, H, W] to logits."""
+        if x.shape[-2:] != (self.side, self.side):
+            x = nn.functional.adaptive_avg_pool2d(x, self.side)
+        y: Tensor = self.classifier(self.features(x).flatten(1))
+        return y
+
+
+class DartsNetwork(nn.Module):
+    """Stem, cells, pooling, classifier, and where asked for an auxiliary head."""
+
+    def __init__(self, stem: nn.Module, cells: list[DartsCell], classifier: nn.Linear, head: AuxiliaryHead | None, head_at: int) -> None:
+        super().__init__()
+        self.stem = stem
+        self.cells = nn.ModuleList(cells)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = classifier
+        self.auxiliary = head
+        self.head_at = head_at
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [N, channels, H, W] to logits [N, classes]."""
+        return self._run(x)[0]
+
+    def forward_with_aux(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and those of the auxiliary head, or None where there is no head."""
+        logits, state = self._run(x)
+        return logits, None if self.auxiliary is None else self.auxiliary(state)
+
+    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        s0, s1 = self.stem(x)
+        kept = s1
+        for i, body in enumerate(self.cells):
+            s0, s1 = s1, body(s0, s1)
+            if i == self.head_at:
+                kept = s1
+        return self.classifier(self.pool(s1).flatten(1)), kept
+
+
+def _fields(text: str) -> dict[str, Any]:
+    wrong = UserError(
+        f"{text.strip()[:80]!r} is no genotype, which reads Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), "
+        f"reduce=[...], reduce_concat=range(2, 6)), nor a published one: {', '.join(GENOTYPES)}."
+    )
+    try:
+        tree = ast.parse(text[text.index("Genotype") :].strip() if "Genotype" in text else text, mode="eval").body
+        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.func.id != "Genotype":
+            raise wrong
+        named = dict(zip(("normal", "normal_concat", "reduce", "reduce_concat"), tree.args, strict=False))
+        named |= {k.arg: k.value for k in tree.keywords if k.arg}
+        return {name: ast.literal_eval(node) for name, node in named.items() if name in KINDS}
+    except (SyntaxError, ValueError):
+        raise wrong from None
+
+
+def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[str, int, int]]:
+    if kind not in fields:
+        raise UserError(f"The genotype has no {kind!r} cell.")
+    given = list(fields[kind])
+    flat = all(isinstance(p, tuple | list) and len(p) == 2 and isinstance(p[0], str) for p in given)
+    if flat:
+        per = inputs or 2
+        if inputs is None and len(given) == len(CELLS[kind].edges):
+            nodes = [list(given[sum(range(2, n)) : sum(range(2, n + 1))]) for n in NODES]
+        else:
+            nodes = [given[i : i + per] for i in range(0, len(given), per)]
+    else:
+        nodes = given
+    if len(nodes) != len(NODES):
+        raise UserError(f"The {kind} cell of the genotype feeds {len(nodes)} nodes; it must feed {len(NODES)}.")
+    found = []
+    for node, pairs in zip(NODES, nodes, strict=True):
+        for pair in pairs:
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int)):
+                raise UserError(f"The {kind} cell of the genotype holds {pair!r}; each pair is ('operation', source).")
+            found.append((pair[0], node, pair[1]))
+    return found
+
+
+def _published() -> dict[str, dict[str, str]]:
+    return tomllib.loads(resources.files("gapless.spaces").joinpath("genotypes.toml").read_text(encoding="utf-8"))
+
+
+GENOTYPES = _published()
+"""Published genotypes by name: ``genotype`` (text), ``source``."""
+
+SPACE = Darts

@@ -1,0 +1,64 @@
+"""Record golden values from the official code of DARTS, DrNAS and DropNAS.
+
+    python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH [--only CASE ...] [--out FOLDER]
+
+The paths are checkouts of quark0/darts, xiangning-chen/DrNAS and wiljohnhong/DropNAS; they are only read and run, on
+the CPU and in float64.  The JSON files this writes are facts about that code: the numbers it computes from inputs that
+``rule.py`` defines.  They hold none of its text.
+"""
+
+import argparse
+from pathlib import Path
+
+import record_darts
+import record_drnas
+import record_dropnas
+import record_readout
+import record_retrain
+import torch
+from official import commit_of
+
+COMMITS = {
+    "darts": "f276dd346a09ae3160f8e3aca5c7b193fda1da37",
+    "drnas": "f2caa4dbdd96c1be29b56cb7ed47a74a184e6ef0",
+    "dropnas": "90582eeead29ba70d6d8e6a33303835d211d0533",
+}
+RECORDERS = (
+    ("darts", record_darts),
+    ("drnas", record_drnas),
+    ("dropnas", record_dropnas),
+    ("darts", record_retrain),
+)
+
+
+def main():
+    """Record the cases that were asked for."""
+    cases = [case for _, recorder in RECORDERS for case in recorder.CASES] + list(record_readout.CASES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in COMMITS:
+        parser.add_argument(f"--{name}", required=True, type=Path, help=f"checkout at {COMMITS[name]}")
+    parser.add_argument("--only", nargs="+", choices=cases, default=cases, metavar="CASE", help=", ".join(cases))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this)")
+    args = parser.parse_args()
+    checkouts = {name: getattr(args, name).resolve() for name in COMMITS}
+    for name, checkout in checkouts.items():
+        if commit_of(checkout) != COMMITS[name]:
+            parser.error(f"{checkout} is not at {COMMITS[name]}")
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    for name, recorder in RECORDERS:
+        for case in recorder.CASES:
+            if case in args.only:
+                report(recorder.record(case, checkouts[name], args.out))
+    if "readout" in args.only:
+        report(record_readout.record("readout", checkouts, args.out))
+
+
+def report(files):
+    """Name the files that were written."""
+    for path in files:
+        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
