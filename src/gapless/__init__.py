@@ -1,1 +1,18 @@
-"""Gapless finds a neural architecture inside one weight-sharing supernet, and says how far the answer can be trusted."""
+"""Gapless finds a neural architecture inside one weight-sharing supernet, and says how far the answer can be trusted.
+
+>>> import gapless
+>>> cell = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+>>> gapless.evaluate(cell)["params"]
+1288506
+"""
+
+__version__ = "0.1.0"
+
+from gapless.core.errors import UserError
+from gapless.runs.recipe import Recipe
+from gapless.runs.run import Run
+from gapless.studies.evaluate import evaluate
+from gapless.studies.search import search
+from gapless.studies.show import show
+
+__all__ = ["Recipe", "Run", "UserError", "evaluate", "search", "show"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,14 +36,14 @@ class Images(Protocol):
 
     def batch(
         self,
-        split: Split,
+        split: Any,
         index: Tensor,
         *,
         generator: torch.Generator | None = None,
         augment: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """Return normalised images [n, C, H, W] and labels [n]; ``augment`` draws from ``generator``."""
+        """Return normalised images of one of the two splits, [n, C, H, W] and labels [n]; ``augment`` draws from ``generator``."""
         ...
 
     def to(self, device: torch.device | str) -> Images:

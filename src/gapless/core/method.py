@@ -100,7 +100,7 @@ class Method(nn.Module, abc.ABC):
 
     def settle(self, seen: Seen) -> None:
         """Amend the parameters after an optimiser step."""
-        return None
+        return
 
     def narrow(self, stage: Stage) -> None:
         """Prune at the start of a stage: keep the ``stage.keep`` best living options of each decision by ``scores``."""

@@ -84,7 +84,10 @@ class Chosen:
                 continue
             op = ops[label].build(partial_width(channels, partial), stride=edge.stride, norm=norm)
             edges[edge.key] = ChosenEdge(label, op, partial, self.drop if drop_path else None)
-        return CellModule(cell, edges)
+        body = CellModule(cell, edges)
+        if drop_path:
+            body.add_module("drop_path", self.drop)
+        return body
 
     def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
         """Return the chosen option of a free site."""

@@ -7,12 +7,11 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union
 
 from gapless.core.errors import UserError, nearest
-
 
 T = TypeVar("T")
 
@@ -27,54 +26,57 @@ class Field:
     help: str = ""
 
 
-def fields_of(cls: type) -> dict[str, Field]:
-    """Return the keyword-only settings of a class (dataclass fields, or keyword-only arguments of ``__init__``), in order."""
-    init = inspect.signature(cls.__init__)
-    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
-    text = _help(cls)
+def fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
+    """Return the keyword-only settings of a class (dataclass fields, arguments of ``__init__``) or of a function, in order."""
+    call = definition.__init__ if isinstance(definition, type) else definition
+    hints = typing.get_type_hints(definition if dataclasses.is_dataclass(definition) else call)
+    text = _help(definition)
     return {
         name: Field(name, hints.get(name, Any), p.default, text.get(name, ""))
-        for name, p in init.parameters.items()
+        for name, p in inspect.signature(call).parameters.items()
         if p.kind is inspect.Parameter.KEYWORD_ONLY and not name.startswith("_")
     }
 
 
-def _help(cls: type) -> dict[str, str]:
-    """Read the ``Parameters`` sections (numpy style) of a class and its bases."""
+def _help(definition: Callable[..., Any]) -> dict[str, str]:
+    """Read the ``Parameters`` sections (numpy style) of a function, or of a class and its bases."""
     found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        for doc in (base.__dict__.get("__doc__"), getattr(base.__dict__.get("__init__"), "__doc__", None)):
-            section = re.search(r"^ *Parameters\n *-+\n(.*?)(?=^ *\w[\w ]*\n *-{3,}\n|\Z)", inspect.cleandoc(doc or ""), re.S | re.M)
-            if section:
-                for names, body in re.findall(r"^(\w[\w, ]*)\n((?:    .*\n?|\n)+)", section.group(1) + "\n", re.M):
-                    for name in names.split(","):
-                        found[name.strip()] = " ".join(body.split())
+    for base in reversed(definition.__mro__) if isinstance(definition, type) else (definition,):
+        doc = inspect.cleandoc(base.__dict__.get("__doc__") or "" if isinstance(base, type) else base.__doc__ or "")
+        section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-{3,}\n|\Z)", doc, re.S | re.M)
+        for names, body in re.findall(r"^(\w[\w, ]*)\n((?:    .*\n?|\n)+)", section.group(1) + "\n", re.M) if section else ():
+            for name in names.split(","):
+                found[name.strip()] = " ".join(body.split())
     return found
 
 
-def check_names(cls: type, given: Mapping[str, Any], prefix: str, where: str = "") -> None:
-    """Raise a :class:`UserError` for a name in ``given`` that is no setting of ``cls``."""
-    legal = fields_of(cls)
+def check_names(definition: Callable[..., Any], given: Mapping[str, Any], prefix: str, where: str = "") -> None:
+    """Raise a :class:`UserError` for a name in ``given`` that is no setting of ``definition``."""
+    legal = fields_of(definition)
     for name in given:
         if name not in legal:
-            what = getattr(cls, "label", cls.__name__)
+            what = getattr(definition, "label", "") or definition.__name__
             raise UserError(
                 f"{where}`{prefix}{name}` is no setting of {what}.{nearest(name, legal)} It has: {', '.join(legal) or 'none'}."
             )
 
 
-def make(cls: type[T], given: Mapping[str, Any], *args: Any, prefix: str = "", where: str = "") -> T:
-    """Return ``cls(*args, **given)`` after checking each name and type; numbers written as whole may serve as floats.
+def typed(definition: Callable[..., Any], given: Mapping[str, Any], *, prefix: str = "", where: str = "") -> dict[str, Any]:
+    """Return ``given`` with each name checked and each value of the annotated type; whole numbers may serve as floats.
 
     Raises
     ------
     UserError
         For an unknown name or a value of another type: what was given, what is legal.
     """
-    check_names(cls, given, prefix, where)
-    legal = fields_of(cls)
-    values = {name: convert(value, legal[name].type, f"{where}`{prefix}{name}`") for name, value in given.items()}
-    return cls(*args, **values)
+    check_names(definition, given, prefix, where)
+    legal = fields_of(definition)
+    return {name: convert(value, legal[name].type, f"{where}`{prefix}{name}`") for name, value in given.items()}
+
+
+def make(cls: type[T], given: Mapping[str, Any], *args: Any, prefix: str = "", where: str = "") -> T:
+    """Return ``cls(*args, **given)`` after :func:`typed`."""
+    return cls(*args, **typed(cls, given, prefix=prefix, where=where))
 
 
 def convert(value: Any, kind: Any, what: str) -> Any:
@@ -88,7 +90,7 @@ def convert(value: Any, kind: Any, what: str) -> Any:
             raise UserError(f"{what} is {value!r}; legal: {', '.join(map(str, args))}.{hint}")
         return value
     if origin in (Union, types.UnionType):
-        if value is None or value == "none" and type(None) in args and str not in args:
+        if value is None or (value == "none" and type(None) in args and str not in args):
             return None
         errors = []
         for arm in (a for a in args if a is not type(None)):

@@ -6,7 +6,7 @@ import abc
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +21,8 @@ from gapless.core.decision import Arch, Decision, Keep, check
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix, one_hot
 from gapless.core.network import Chosen
+from gapless.core.picture import Picture
 from gapless.core.settings import check_names
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """One cell to draw: node labels in topological order, and edges (source, target, label)."""
-
-    title: str
-    nodes: tuple[str, ...]
-    edges: tuple[tuple[int, int, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +37,10 @@ class Space(abc.ABC):
 
     source: ClassVar[str] = ""
     label: ClassVar[str] = ""
+    python_only: ClassVar[str] = ""
+    """What such a space needs that only Python can give; empty where the command line can make it."""
+    readings: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Fields under which an architecture given without its space is read, in the order in which they are tried."""
     classes: int = 10
     channels: int = 3
     size: int = 32
@@ -74,6 +70,22 @@ class Space(abc.ABC):
         """Return the space at the size at which the paper trains an architecture on its own."""
         return self
 
+    @classmethod
+    def usual(cls, **fields: Any) -> Self:
+        """Return the space with these fields, on the data that its paper used where nothing else is said."""
+        check_names(cls, fields, "--space.")
+        return cls(**fields)
+
+    @classmethod
+    def published(cls) -> tuple[str, ...]:
+        """Return the names of published architectures that ``parse`` knows."""
+        return ()
+
+    @classmethod
+    def claims(cls, text: str) -> bool:
+        """Return whether a text looks as if it were meant in this space's notation."""
+        return False
+
     def write(self, arch: Arch) -> str:
         """Return the notation of the field."""
         return str(arch)
@@ -82,10 +94,10 @@ class Space(abc.ABC):
         """Read the notation of the field; the inverse of ``write``."""
         return Arch.parse(text)
 
-    def sketch(self, arch: Arch) -> tuple[Sketch, ...]:
+    def pictures(self, arch: Arch) -> tuple[Picture, ...]:
         """Return what to draw: by default a chain with an edge per decision."""
         nodes = ("input", *(d.name for d in self.decisions[:-1]), "output")
-        return (Sketch("", nodes, tuple((i, i + 1, arch.get(d.name, "")) for i, d in enumerate(self.decisions))),)
+        return (Picture("", nodes, tuple((i, i + 1, arch.get(d.name, "")) for i, d in enumerate(self.decisions))),)
 
     # ------------------------------------------------------------------ what follows from it
 
@@ -190,7 +202,7 @@ class Space(abc.ABC):
         """
         if tuple(scores.shape) != self.shape:
             raise ValueError(f"scores are of shape {tuple(scores.shape)}; this space has {self.shape[0]} decisions and {self.shape[1]} columns")
-        if not torch.isfinite(scores[self.eligible.to(scores.device)]).any(dim=-1).all():
+        if not torch.isfinite(scores[self.eligible.to(scores.device)]).all():
             raise ValueError("scores are not finite")
         table = torch.where(self.eligible, scores.detach().cpu().double(), -math.inf).tolist()
         best = [max(range(self.columns), key=row.__getitem__) for row in table]
@@ -205,7 +217,7 @@ class Space(abc.ABC):
         self.check(arch)
         chosen = Chosen(arch)
         network = self.build(chosen)
-        network.add_module("drop_path", chosen.drop)
+        network.__dict__["drop_path"] = chosen.drop  # no child of the network: a Sequential would run it
         return network
 
     def cost_table(self, unit: cost.Unit) -> tuple[Tensor, int]:
@@ -218,7 +230,7 @@ class Space(abc.ABC):
             network = self.build(bill)
         image = torch.empty(1, self.channels, self.size, self.size, device="meta")
         with torch.no_grad():
-            network.eval()(image)
+            network.to("meta").eval()(image)
         bill.open = False
         constant = cost.cost(network, unit, tuple(image.shape[1:]))
         table = torch.zeros(self.shape, dtype=torch.float64)

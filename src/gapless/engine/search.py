@@ -436,7 +436,7 @@ class Search:
     def validate(self, now: Progress) -> tuple[float | None, float | None]:
         """Return (loss, accuracy as a share) of the supernet on the architecture's images, not augmented."""
         every = self.train.validate_every
-        if not len(self.arch_index) or not every or (self.epoch + 1) % every and self.epoch + 1 < self.train.epochs:
+        if not len(self.arch_index) or not every or ((self.epoch + 1) % every and self.epoch + 1 < self.train.epochs):
             return None, None
         with torch.no_grad():
             mix = self.method.mix(now.at("judge")).detach().to(dtype=self.dtype, device=self.device)

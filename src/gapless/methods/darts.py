@@ -9,6 +9,9 @@ Where paper and released code differ: the paper's virtual step is plain gradient
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
 from gapless.core.method import Method, Setting, living, start
@@ -33,9 +36,9 @@ class DARTS(Method):
         Adam on the architecture: learning rate and coupled L2 (released code: 3e-4 and 1e-3).
     """
 
-    label = "darts"
-    source = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
-    settings = {
+    label: ClassVar[str] = "darts"
+    source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
+    settings: ClassVar[Mapping[str, Setting]] = {
         "darts": Setting("quark0/darts, cnn/train_search.py"),
         "nasbench201": Setting("xiangning-chen/DrNAS, 201-space/train_search.py, method softmax", Train(epochs=100)),
         "": Setting("quark0/darts, cnn/train_search.py"),

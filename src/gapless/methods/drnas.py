@@ -15,7 +15,8 @@ Where paper and released code differ (``faithful=True`` does what the code did):
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,9 +57,9 @@ class DrNAS(Method):
         What the released code did, see the head of this file.
     """
 
-    label = "drnas"
-    source = "DrNAS, Chen, Wang, Cheng, Tang and Hsieh, arXiv 2006.10355"
-    settings = {
+    label: ClassVar[str] = "drnas"
+    source: ClassVar[str] = "DrNAS, Chen, Wang, Cheng, Tang and Hsieh, arXiv 2006.10355"
+    settings: ClassVar[Mapping[str, Setting]] = {
         "nasbench201": Setting("xiangning-chen/DrNAS, 201-space/train_search.py", Train(epochs=100)),
         "darts": Setting("xiangning-chen/DrNAS, DARTS-space/train_search.py", Train(epochs=50, lr=0.1, lr_min=0.0), {"options": "drnas"}),
         "": Setting("xiangning-chen/DrNAS, 201-space/train_search.py", Train(epochs=100)),

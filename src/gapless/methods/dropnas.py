@@ -16,6 +16,9 @@ Where paper and released code differ (``faithful=True`` does what the code did):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -46,9 +49,9 @@ class DropNAS(Method):
         What the released code did, see the head of this file.
     """
 
-    label = "dropnas"
-    source = "DropNAS, Hong et al., arXiv 2201.11679"
-    settings = {
+    label: ClassVar[str] = "dropnas"
+    source: ClassVar[str] = "DropNAS, Hong et al., arXiv 2201.11679"
+    settings: ClassVar[Mapping[str, Setting]] = {
         "darts": Setting("wiljohnhong/DropNAS, config.py", TRAIN, {"options": "original", "cells": 14}),
         "": Setting("wiljohnhong/DropNAS, config.py (written for the DARTS space)", TRAIN),
     }

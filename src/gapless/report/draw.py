@@ -22,6 +22,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextToPath
 from matplotlib.transforms import Affine2D
 
+from gapless.core.picture import Picture
+
 # Lengths are in inches with y growing downwards; font sizes and line widths are in points.
 LABEL_HEIGHT, LABEL_PITCH, NODE_HEIGHT, TITLE_HEIGHT, CAPTION_HEIGHT = 0.16, 0.20, 0.21, 0.24, 0.16
 HEAD_LENGTH, SLANT, RADIUS, STUB, AIR = 0.08, 0.42, 0.06, 0.12, 0.04
@@ -60,44 +62,6 @@ STYLES = {
 # Colour, width and dashes of a line, in general and for special labels of its edge.
 LINE = ("#333333", 0.9, SOLID)
 LINES = {"": ("#808080", 0.6, SOLID), "none": ("#a6a6a6", 0.7, DASHES)}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One cell to draw.
-
-    Parameters
-    ----------
-    title : str
-        Printed above the cell; empty for none.
-    nodes : tuple of str
-        Labels of the nodes, in topological order.
-    edges : tuple of (int, int, str)
-        Index of the source node, index of the target node, name of the operation.  An edge named "none" is drawn as
-        cut, in grey dashes; an edge with an empty name is a thin line without a label.
-
-    Raises
-    ------
-    ValueError
-        If there is no node, if an edge does not lead from a node to a later one, or if a text has several lines.
-    """
-
-    title: str
-    nodes: tuple[str, ...]
-    edges: tuple[tuple[int, int, str], ...]
-
-    def __post_init__(self) -> None:
-        if not self.nodes:
-            raise ValueError(f"picture {self.title!r} has no nodes; give at least one")
-        for source, target, label in self.edges:
-            if not 0 <= source < target < len(self.nodes):
-                raise ValueError(
-                    f"edge {source} -> {target} {label!r} of picture {self.title!r} does not lead from a node to a "
-                    f"later one; nodes are numbered in topological order, here from 0 to {len(self.nodes) - 1}"
-                )
-        for text in (self.title, *self.nodes, *(label for *_, label in self.edges)):
-            if len(text.splitlines()) > 1:
-                raise ValueError(f"text {text!r} of picture {self.title!r} has several lines; give a single line")
 
 
 class _Box(NamedTuple):

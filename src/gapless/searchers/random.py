@@ -6,7 +6,7 @@ The baseline of Li and Talwalkar, arXiv 1902.07638, and of Yu et al., arXiv 1902
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from gapless.core.decision import Arch
 from gapless.core.progress import stream
@@ -16,9 +16,9 @@ from gapless.core.searcher import Searcher, Told
 class Random(Searcher):
     """Uniform draws. One draw without a score is one random cell."""
 
-    label = "random"
-    source = "Random search, Li and Talwalkar, arXiv 1902.07638"
-    needs_score = False
+    label: ClassVar[str] = "random"
+    source: ClassVar[str] = "Random search, Li and Talwalkar, arXiv 1902.07638"
+    needs_score: ClassVar[bool] = False
 
     asked = 0
     leader: tuple[Arch, float] | None = None

@@ -15,7 +15,8 @@ from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
-from gapless.core.space import Sketch, Space
+from gapless.core.picture import Picture
+from gapless.core.space import Space
 from gapless.ops.cells import OPS, REDUCE, find
 
 SEVEN = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
@@ -77,6 +78,7 @@ class Darts(Space):
 
     source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
     label: ClassVar[str] = "darts"
+    readings: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"inputs": None})
     options: Literal["darts", "drnas", "original", "3-skip", "1-skip"] = "darts"
     cells: int = 8
     width: int = 16
@@ -158,6 +160,22 @@ class Darts(Space):
             self, cells=cells, width=width, stem_width=0, affine=True, pool_norm="none", partial=1, auxiliary=True, drop_path=True
         )
 
+    @classmethod
+    def usual(cls, **fields: Any) -> Self:
+        """Return the space on CIFAR-10, or with the ImageNet stem on ImageNet."""
+        imagenet = {"classes": 1000, "size": 224} if fields.get("stem") == "imagenet" else {}
+        return super().usual(**{**imagenet, **fields})
+
+    @classmethod
+    def published(cls) -> tuple[str, ...]:
+        """Return the names in ``genotypes.toml``."""
+        return tuple(GENOTYPES)
+
+    @classmethod
+    def claims(cls, text: str) -> bool:
+        """Return whether the text speaks of a genotype or of an edge of a normal or reduction cell."""
+        return "Genotype" in text or "normal:" in text or "reduce:" in text
+
     def write(self, arch: Arch) -> str:
         """Return the ``Genotype(...)`` text; pairs (operation, source) by node, sources ascending."""
         lists = {}
@@ -189,13 +207,13 @@ class Darts(Space):
                 choice[name] = option
         return Arch(choice)
 
-    def sketch(self, arch: Arch) -> tuple[Sketch, ...]:
+    def pictures(self, arch: Arch) -> tuple[Picture, ...]:
         """Return the normal and the reduction cell."""
         nodes = ("c[k-2]", "c[k-1]", *(str(n - 2) for n in NODES), "c[k]")
         found = []
         for kind in KINDS:
             kept = [(e.source, e.target, arch[e.ask]) for e in CELLS[kind].edges if e.ask in arch]
-            found.append(Sketch(kind, nodes, (*kept, *((n, NODES.stop, "") for n in NODES))))
+            found.append(Picture(kind, nodes, (*kept, *((n, NODES.stop, "") for n in NODES))))
         return tuple(found)
 
 
@@ -323,13 +341,15 @@ def _fields(text: str) -> dict[str, Any]:
         named = dict(zip(("normal", "normal_concat", "reduce", "reduce_concat"), tree.args, strict=False))
         named |= {k.arg: k.value for k in tree.keywords if k.arg}
         return {name: ast.literal_eval(node) for name, node in named.items() if name in KINDS}
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         raise wrong from None
 
 
 def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[str, int, int]]:
     if kind not in fields:
         raise UserError(f"The genotype has no {kind!r} cell.")
+    if not isinstance(fields[kind], list | tuple):
+        raise UserError(f"The {kind} cell of the genotype is {fields[kind]!r}; it must be a list of pairs ('operation', source).")
     given = list(fields[kind])
     flat = all(isinstance(p, tuple | list) and len(p) == 2 and isinstance(p[0], str) for p in given)
     if flat:
@@ -344,7 +364,7 @@ def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[
         raise UserError(f"The {kind} cell of the genotype feeds {len(nodes)} nodes; it must feed {len(NODES)}.")
     found = []
     for node, pairs in zip(NODES, nodes, strict=True):
-        for pair in pairs:
+        for pair in pairs if isinstance(pairs, list | tuple) else (pairs,):
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int)):
                 raise UserError(f"The {kind} cell of the genotype holds {pair!r}; each pair is ('operation', source).")
             found.append((pair[0], node, pair[1]))

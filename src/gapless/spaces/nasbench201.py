@@ -14,7 +14,8 @@ from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
-from gapless.core.space import Sketch, Space
+from gapless.core.picture import Picture
+from gapless.core.space import Space
 from gapless.ops.cells import find
 
 OPTIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -77,6 +78,11 @@ class NASBench201(Space):
         """Return the size that the benchmark trained: five cells per stage, 16 channels, affine normalisation."""
         return replace(self, width=16, cells=5, affine=True, partial=1)
 
+    @classmethod
+    def claims(cls, text: str) -> bool:
+        """Return whether the text has the benchmark's bars."""
+        return "|" in text
+
     def write(self, arch: Arch) -> str:
         """Return the benchmark's string, as ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|``."""
         nodes = itertools.groupby(EDGES, key=lambda e: e.target)
@@ -96,9 +102,9 @@ class NASBench201(Space):
                 choice[f"{target}<-{source}"] = option
         return Arch(choice)
 
-    def sketch(self, arch: Arch) -> tuple[Sketch, ...]:
+    def pictures(self, arch: Arch) -> tuple[Picture, ...]:
         """Return the cell, with the edges that are "none" marked so."""
-        return (Sketch("", ("input", "1", "2", "output"), tuple((e.source, e.target, arch[e.ask]) for e in EDGES)),)
+        return (Picture("", ("input", "1", "2", "output"), tuple((e.source, e.target, arch[e.ask]) for e in EDGES)),)
 
 
 class Reduction(nn.Module):

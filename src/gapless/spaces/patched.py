@@ -44,6 +44,7 @@ class Patched(Space):
 
     source: ClassVar[str] = "a model of your own"
     label: ClassVar[str] = "patched"
+    python_only: ClassVar[str] = "a model and its swaps"
     model: nn.Module
     swaps: Mapping[str, Mapping[str, Option]] = field(default_factory=dict)
 

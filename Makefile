@@ -1,0 +1,33 @@
+# Two commands set everything up on a fresh machine with Python 3.11 or newer and pip: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test recipe lint format clean
+
+demo: $(READY)
+	$(BIN)/gapless search
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+recipe: $(READY)
+	$(BIN)/python -m pytest -m recipe
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

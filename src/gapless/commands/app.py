@@ -1,0 +1,66 @@
+"""The ``gapless`` command: which commands there are, and how they fail.
+
+A wrong input is one or two sentences on standard error, exit status 2, and no traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, UnknownOptionError
+from rich.console import Console
+
+from gapless import __version__
+from gapless.commands import evaluate, list_, search, show
+from gapless.core import catalogue
+from gapless.core.errors import UserError
+from gapless.core.settings import fields_of
+
+HELP = """Find a neural architecture inside one weight-sharing supernet, and see how far the answer can be trusted.
+
+`gapless search` alone runs a demonstration of a few minutes on bundled data."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 wrong input, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit status."""
+    arguments = list(arguments)
+    try:
+        app = App(name="gapless", help=HELP, version=__version__, help_format="markdown")
+        app.command(search.command(arguments), name="search")
+        app.command(evaluate.command(arguments), name="evaluate")
+        app.command(show.command, name="show")
+        app.command(list_.command, name="list")
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (UserError, CycloptsError) as error:
+        message = str(error).strip()
+        if isinstance(error, CycloptsError):
+            message += f"{owners(error)} See --help."
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted.")
+        return 130
+    return 0
+
+
+def owners(error: CycloptsError) -> str:
+    """Return who has a setting that the chosen method or space does not have, as a sentence; empty where nobody has."""
+    token = getattr(error, "token", None)
+    word = (getattr(token, "keyword", None) or getattr(token, "value", None) or "").partition("=")[0]
+    for prefix, kinds in (("--method.", ("methods", "searchers")), ("--space.", ("spaces",))):
+        if isinstance(error, UnknownOptionError) and word.startswith(prefix):
+            name = word.removeprefix(prefix)
+            having = [n for kind in kinds for n in catalogue.names(kind) if name in fields_of(catalogue.find(n, kind))]
+            if having:
+                return f" It is a setting of {' and '.join(having)}."
+    return ""
+
+
+if __name__ == "__main__":
+    main()

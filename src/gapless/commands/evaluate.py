@@ -1,0 +1,65 @@
+"""``gapless evaluate``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.core import catalogue
+from gapless.core.errors import UserError
+from gapless.core.space import Space
+from gapless.studies.evaluate import evaluate, locate
+from gapless.tables.nasbench201 import DEFAULT
+
+DOC = """Print parameters and multiply-adds of an architecture, and with a table its row, rank and percentile among all cells.
+
+The size is that at which the paper trains an architecture alone, unless options such as `--space.cells 20` say otherwise.
+Give a run folder, or an architecture in any notation of the field: `|nor_conv_3x3~0|+|...`, `Genotype(normal=[...], ...)`,
+a published name such as `DARTS_V2`, or a file holding one."""
+
+
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind for these arguments: its options follow the space."""
+    space = _space(arguments) if arguments[:1] == ["evaluate"] else None
+    options = [
+        Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
+        Option("table", Path, "The NAS-Bench-201 table (Parquet)."),
+        Option("column", str, "What of the table is ranked.", default=DEFAULT),
+        Option("json", bool, "Print one JSON object as the last line of standard output."),
+    ]
+    if space is not None:
+        full = space.alone()
+        options += settings("space", type(space), f"Space {space.label}", {n: getattr(full, n) for n in full.__dataclass_fields__})
+    return bind(_run, DOC, [("architecture", str, "A run folder or an architecture.", True)], options)
+
+
+def _space(arguments: Sequence[str]) -> Space | None:
+    name = peek(arguments, "space")
+    if name is not None:
+        return catalogue.find(name, "spaces")()  # type: ignore[no-any-return]
+    for word in arguments[1:]:
+        if not word.startswith("-"):
+            with contextlib.suppress(UserError):
+                return locate(word)[1]
+    return None
+
+
+def _run(given: str, typed: Mapping[str, Any]) -> None:
+    column = typed.get("column", DEFAULT)
+    found = evaluate(given, space=typed.get("space"), fields=table(typed, "space"), table=typed.get("table"), column=column)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{found['space']}: {found['notation']}")
+    console.print(f"  {found['params']:,} parameters, {found['macs']:,} MACs")
+    if row := found.get("table"):
+        console.print(f"  {column}: {row[column]:.2f} %, rank {row['rank']:,} of {row['cells']:,}; better than {row['percentile']:.2f} % of all cells")
+        for epochs in ("200", "12"):
+            values = [f"{n.removesuffix(f'_{epochs}')} {v:.2f}" for n, v in row.items() if n.endswith(f"_{epochs}")]
+            if values:
+                console.print(f"  trained {epochs} epochs: {', '.join(values)}")
+    if typed.get("json"):
+        print_json(found)

@@ -1,0 +1,115 @@
+"""Options whose set depends on the chosen space and method: read off their definitions, bound in two passes.
+
+The first pass only looks for ``--space``, ``--method`` and a recipe; the second binds one flat signature with all settings of what they name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from gapless.core.settings import Field, fields_of
+
+UNSET = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command.
+
+    Parameters
+    ----------
+    name
+        As typed, without dashes: ``space.width``.
+    kind
+        Its type.
+    help
+        One sentence.
+    group
+        Title of the panel under which ``--help`` lists it; empty for the general one.
+    default
+        Shown in the help; what was not typed is not passed on.
+    """
+
+    name: str
+    kind: Any
+    help: str
+    group: str = ""
+    default: Any = None
+
+    def parameter(self) -> inspect.Parameter:
+        """Return the parameter that cyclopts binds."""
+        shown = "" if self.default is None or self.default is UNSET else f" [default: {_plain(self.default)}]"
+        extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
+        if self.name == "json":
+            extra["negative"] = ""
+        text = self.help.replace("``", "`") + shown
+        annotation = Parameter(name=f"--{self.name}", help=text, show_default=False, **extra)
+        return inspect.Parameter(
+            self.name.replace(".", "__"), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[self.kind | None, annotation]
+        )
+
+
+def settings(
+    prefix: str, definition: Callable[..., Any], group: str, shown: Mapping[str, Any] | None = None, skip: Sequence[str] = ()
+) -> list[Option]:
+    """Return the options ``--prefix.name`` for the settings of a class or function; ``shown`` overrides defaults in the help."""
+    fields: list[Field] = [f for f in fields_of(definition).values() if f.name not in skip]
+    return [Option(f"{prefix}.{f.name}", f.type, f.help, group, (shown or {}).get(f.name, f.default)) for f in fields]
+
+
+def bind(
+    body: Callable[..., None], doc: str, positional: Sequence[tuple[str, Any, str, bool]], options: Sequence[Option]
+) -> Callable[..., None]:
+    """Return a function that cyclopts can bind, which calls ``body(*positional, typed)`` with what was typed: option name -> value.
+
+    ``positional`` holds (name, type, help, whether it is required).
+    """
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_ONLY,
+            default=UNSET if required else None,
+            annotation=Annotated[kind if required else kind | None, Parameter(help=text)],
+        )
+        for name, kind, text, required in positional
+    ] + [option.parameter() for option in options]
+
+    def call(*args: Any, **given: Any) -> None:
+        args = (*args, *[None] * (len(positional) - len(args)))
+        body(*args, {name.replace("__", "."): value for name, value in given.items()})
+
+    call.__doc__ = doc
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call
+
+
+def table(typed: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the typed settings of one prefix, without it."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in typed.items() if name.startswith(f"{prefix}.")}
+
+
+def peek(arguments: Sequence[str], name: str) -> str | None:
+    """Return the value typed for ``--name``, before anything is bound."""
+    found = None
+    for i, word in enumerate(arguments):
+        if word == f"--{name}" and i + 1 < len(arguments):
+            found = arguments[i + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own: the last line of standard output."""
+    print(json.dumps(value), flush=True)
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,60 @@
+"""What there is, by name: the listing of a folder. An outside file works too: ``--method ./mine.py``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gapless.core.errors import UserError, unknown
+
+KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE"}
+"""Folder of the package -> the name that its modules give to what they define."""
+
+
+def names(kind: str) -> list[str]:
+    """Return what a folder of the package lists, sorted."""
+    package = importlib.import_module(f"gapless.{kind}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def find(name: str, *kinds: str) -> Any:
+    """Return the class of that name from the first of the folders that lists it, or from an outside ``.py`` file.
+
+    Raises
+    ------
+    UserError
+        Where neither is there, or the file does not define what it must.
+    """
+    attribute = KINDS[kinds[0]]
+    what = attribute.lower()
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"There is no file {name}.")
+        module = _load(path)
+        if not hasattr(module, attribute):
+            raise UserError(f"{name} defines no {attribute}; its last line should read: {attribute} = YourClass.")
+        return getattr(module, attribute)
+    for kind in kinds:
+        if name in names(kind):
+            return getattr(importlib.import_module(f"gapless.{kind}.{name}"), attribute)
+    raise unknown(what, name, [n for kind in kinds for n in names(kind)])
+
+
+def _load(path: Path) -> ModuleType:
+    key = f"gapless_outside_{path.stem}"
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

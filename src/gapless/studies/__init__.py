@@ -1,0 +1,1 @@
+"""One file is one experiment over the engine."""

@@ -1,0 +1,103 @@
+"""What is known of an architecture without training it: its size, and its place in a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gapless.core import catalogue
+from gapless.core.decision import Arch
+from gapless.core.errors import UserError, nearest
+from gapless.core.settings import make, typed
+from gapless.core.space import Space
+from gapless.runs.run import Run
+from gapless.studies.search import size_of
+from gapless.tables import nasbench201
+
+
+def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Run | None]:
+    """Return (architecture, space, run) of a run folder, or of an architecture in any notation.
+
+    Parameters
+    ----------
+    given
+        A run folder, a file that holds an architecture, or its text.
+    space
+        Name of the space; by default that of the run, else the first that can read the text.
+
+    Raises
+    ------
+    UserError
+        Where nothing can read it.
+    """
+    if Path(given).is_dir():
+        run = Run.open(given)
+        arch, own = run.found()
+        if space is not None and space != own.label:
+            raise UserError(f"The run {given} searched the space {own.label}, not {space}.")
+        return arch, own, run
+    names = [space] if space else [n for n in catalogue.names("spaces") if not catalogue.find(n, "spaces").python_only]
+    errors: dict[str, UserError] = {}
+    for name in names:
+        space_class: type[Space] = catalogue.find(name, "spaces")
+        for fields in space_class.readings:
+            candidate = make(space_class, fields)
+            try:
+                return candidate.read(given), candidate, None
+            except UserError as error:
+                errors.setdefault(name, error)
+    for name, error in errors.items():
+        if len(errors) == 1 or os.path.isfile(given) or catalogue.find(name, "spaces").claims(str(given)):
+            raise error
+    published = [known for name in errors for known in catalogue.find(name, "spaces").published()]
+    hint = nearest(str(given), published)
+    raise UserError(f"{str(given)[:80]!r} is no run folder, no file and no architecture of {' or '.join(errors)}.{hint}")
+
+
+def evaluate(
+    given: str | Path,
+    *,
+    space: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+    table: str | Path | None = None,
+    column: str = nasbench201.DEFAULT,
+) -> dict[str, Any]:
+    """Return parameters and MACs, and with a table the row, rank and percentile among all cells.
+
+    Parameters
+    ----------
+    given, space
+        See :func:`locate`.
+    fields
+        Fields of the space that differ from the size at which the paper trains an architecture alone.
+    table
+        The NAS-Bench-201 table.
+    column
+        What is ranked.
+    """
+    arch, own, run = locate(given, space)
+    given_fields = typed(type(own), fields or {}, prefix="--space.")
+    base = type(own).usual(**given_fields) if run is None else own.replace(**given_fields)
+    full = base.alone().replace(**given_fields)
+    found: dict[str, Any] = {
+        "run": None if run is None else str(run.path),
+        "space": own.label,
+        "arch": str(arch),
+        "notation": own.write(arch),
+        **size_of(full, arch),
+    }
+    if table is not None:
+        if own.label != "nasbench201":
+            raise UserError(f"A table holds cells of nasbench201; this architecture is of {own.label}.")
+        rows = nasbench201.load(table)
+        text = own.write(arch)
+        found["table"] = {
+            **rows.row(text),
+            "column": column,
+            "rank": rows.rank(text, column),
+            "percentile": round(rows.percentile(text, column), 4),
+            "cells": len(rows.archs),
+        }
+    return found

@@ -1,0 +1,1 @@
+"""Benchmark tables: what architectures are worth alone, measured by others."""
