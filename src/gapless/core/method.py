@@ -69,12 +69,15 @@ class Method(nn.Module, abc.ABC):
         super().__init__()
         self.register_buffer("alive", space.legal.clone())
         self.active = host(self.alive)
-        self.register_load_state_dict_post_hook(_refresh)
+        self.readable = tuple(frozenset(d.eligible) for d in space.decisions)
+        self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
 
     alive: Tensor
     """[D, O]: the options that exist and are not pruned."""
     active: Active
     """The same on the host."""
+    readable: tuple[frozenset[int], ...]
+    """For each decision the columns that an architecture may hold."""
 
     @classmethod
     def setting(cls, space: str) -> Setting:
@@ -103,15 +106,22 @@ class Method(nn.Module, abc.ABC):
         return
 
     def narrow(self, stage: Stage) -> None:
-        """Prune at the start of a stage: keep the ``stage.keep`` best living options of each decision by ``scores``."""
+        """Prune at the start of a stage: keep the ``stage.keep`` best living options of each decision by ``scores``.
+
+        Of those kept at least one can be read off: where only others would be left, the best one that can takes the last place.
+        """
         if stage.keep is None:
             return
         scores = self.scores().detach().masked_fill(~self.alive, -torch.inf)
-        for row in range(scores.shape[0]):
+        for row, readable in enumerate(self.readable):
             living = int(self.alive[row].sum())
             keep = stage.keep if isinstance(stage.keep, int) else max(1, round(stage.keep * living))
-            order = scores[row].argsort(descending=True, stable=True)
-            self.alive[row, order[min(keep, living) :]] = False
+            order = scores[row].argsort(descending=True, stable=True)[:living].tolist()
+            kept = order[:keep]
+            if readable.isdisjoint(kept):
+                kept[-1] = next(column for column in order if column in readable)
+            self.alive[row] = False
+            self.alive[row, kept] = True
         self.active = host(self.alive)
 
     def passes(self, now: Progress) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,22 +37,19 @@ class Mix:
 
     def leaves(self) -> Mix:
         """Return the same mix cut from the graph: weight, gain and offset as leaves that collect gradients."""
-        cut = {
-            f.name: getattr(self, f.name).detach().clone().requires_grad_()
-            for f in fields(self)
-            if f.name in GRADED and getattr(self, f.name) is not None
-        }
-        return replace(self, log_prob=None, **cut)
+        return replace(self._map(lambda t: t.detach().clone().requires_grad_()), log_prob=None)
 
     def detach(self) -> Mix:
         """Return the same mix without any graph."""
-        plain = {f.name: v.detach() for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **plain)
+        return self._map(Tensor.detach)
 
     def to(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Mix:
         """Return the mix on a device and in a floating-point type."""
-        moved = {f.name: v.to(device=device, dtype=dtype) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, **moved)
+        return self._map(lambda t: t.to(device=device, dtype=dtype))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Mix:
+        changed: dict[str, Any] = {f.name: change(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **changed)
 
     def gradient(self) -> dict[str, Tensor]:
         """Return the gradients that arrived at the leaves: name -> tensor, zeros where nothing arrived."""
@@ -63,11 +61,11 @@ class Mix:
         return found
 
     def backward(self, gradient: Mapping[str, Tensor]) -> None:
-        """Send gradients that arrived at the cut on to whatever the mix was computed from."""
+        """Send gradients that arrived at the cut on to whatever the mix was computed from; once for each pass that one mix serves."""
         pairs = [(getattr(self, name), g) for name, g in gradient.items()]
         pairs = [(tensor, g.to(tensor)) for tensor, g in pairs if tensor is not None and tensor.requires_grad]
         if pairs:
-            torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
+            torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs], retain_graph=True)
 
 
 GRADED = ("weight", "gain", "offset")

@@ -44,6 +44,7 @@ class ChosenEdge(nn.ModuleDict):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to what arrives at the target."""
         op = self[self.label]
+        assert isinstance(op, OpModule)
         y = op(x[:, : x.shape[1] // self.partial])
         for drop in self.drops:
             y = drop(y)
@@ -56,7 +57,8 @@ class ChosenSite(nn.ModuleDict):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call the option."""
         (option,) = self.values()
-        return option(*inputs)
+        output: Tensor = option(*inputs)
+        return output
 
 
 class Chosen:

@@ -143,7 +143,11 @@ class OpModule(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)]."""
-        return zeros(x, self.stride) if self.zero else super().forward(x)
+        if self.zero:
+            return zeros(x, self.stride)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class HalvesModule(nn.Module):

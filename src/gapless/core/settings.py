@@ -28,7 +28,7 @@ class Field:
 
 def fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
     """Return the keyword-only settings of a class (dataclass fields, arguments of ``__init__``) or of a function, in order."""
-    call = definition.__init__ if isinstance(definition, type) else definition
+    call = getattr(definition, "__init__") if isinstance(definition, type) else definition  # noqa: B009 (unsound only on instances)
     hints = typing.get_type_hints(definition if dataclasses.is_dataclass(definition) else call)
     text = _help(definition)
     return {

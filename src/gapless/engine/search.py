@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -315,11 +315,11 @@ class Search:
             self.supernet.parameters(), lr=t.lr, momentum=t.momentum, nesterov=t.nesterov, weight_decay=0.0 if plain else t.weight_decay
         )
 
-    def _clip(self, parameters: list[Tensor]) -> None:
+    def _clip(self, parameters: Sequence[Tensor]) -> None:
         if self.train.clip:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
 
-    def _move_weights(self, ran: list[Tensor]) -> None:
+    def _move_weights(self, ran: Sequence[Tensor]) -> None:
         if self.plan.inactive == "coast":
             if self.plan.decay_on == "ran" and self.plan.decay_step == "coupled":
                 for p in ran:
@@ -329,7 +329,7 @@ class Search:
                     p.grad = torch.zeros_like(p)
         self.optimiser.step()
 
-    def _decay_weights(self, ran: list[Tensor]) -> None:
+    def _decay_weights(self, ran: Sequence[Tensor]) -> None:
         """Take the second step of ``decay_step="separate"``: the gradient of ``decay * |w|^2`` over what ran."""
         self.optimiser.zero_grad(set_to_none=True)
         for p in ran:
@@ -338,7 +338,7 @@ class Search:
         self._move_weights(ran)
 
     def _move_arch(
-        self, now: Progress, mix: Mix, loss: Tensor, accuracy: Tensor, gradient: Mapping[str, Tensor], weights: list[Tensor] | None = None
+        self, now: Progress, mix: Mix, loss: Tensor, accuracy: Tensor, gradient: Mapping[str, Tensor], weights: Sequence[Tensor] | None = None
     ) -> None:
         """Update the method's parameters from their gradients, then let the method settle.
 

@@ -51,6 +51,12 @@ def take(tensor: Tensor, maps: dict[int, Tensor]) -> Tensor:
     return tensor
 
 
+def _size(module: nn.Module, name: str) -> int:
+    size = getattr(module, name)
+    assert isinstance(size, int)
+    return size
+
+
 def _draw(before: int, after: int, generator: torch.Generator) -> Tensor:
     extra = torch.randint(before, (after - before,), generator=generator)
     return torch.cat([torch.arange(before), extra])
@@ -61,26 +67,29 @@ def _op_index(old: OpModule, new: OpModule, generator: torch.Generator) -> Index
     flowing: Tensor | None = None  # the index of the channels that the next layer reads, where the last layer fixed one
     for i, layer in enumerate(new.layers):
         before, after = old[i], new[i]
+
+        def draw(name: str, a: nn.Module = before, b: nn.Module = after) -> Tensor:
+            return _draw(_size(a, name), _size(b, name), generator)
+
         match layer:
             case Depthwise():
-                flowing = _draw(before.out_channels, after.out_channels, generator)
+                flowing = draw("out_channels")
                 found[f"{i}.weight"] = {0: flowing}
             case Conv():
-                reads = _draw(before.in_channels, after.in_channels, generator) if flowing is None else flowing
-                flowing = _draw(before.out_channels, after.out_channels, generator)
+                reads = draw("in_channels") if flowing is None else flowing
+                flowing = draw("out_channels")
                 found[f"{i}.weight"] = {0: flowing, 1: reads}
             case Halves():
-                parts = []
+                parts: list[Tensor] = []
                 for name in ("first", "second"):
                     a, b = getattr(before, name), getattr(after, name)
-                    reads = _draw(a.in_channels, b.in_channels, generator)
-                    out = _draw(a.out_channels, b.out_channels, generator)
+                    reads, out = draw("in_channels", a, b), draw("out_channels", a, b)
                     found[f"{i}.{name}.weight"] = {0: out, 1: reads}
                     parts.append(out + (a.out_channels if parts else 0))
                 flowing = torch.cat(parts)
             case Norm():
                 if flowing is None:
-                    flowing = _draw(before.num_features, after.num_features, generator)
+                    flowing = draw("num_features")
                 entries = [n for n, t in (*after.named_parameters(), *after.named_buffers()) if t.dim()]
                 found |= {f"{i}.{n}": {0: flowing} for n in entries}
                 flowing = None

@@ -142,7 +142,7 @@ def divergence(c: Tensor, alive: Tensor) -> Tensor:
 
 def dirichlet(c: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
     """Draw [D, O] from ``Dirichlet(c)`` over the living options of each row, zeros elsewhere, with the pathwise gradient."""
-    sample: Tensor = _Dirichlet.apply(c, alive, generator)
+    sample: Tensor = _Dirichlet.apply(c, alive, generator)  # type: ignore[no-untyped-call]
     return sample
 
 

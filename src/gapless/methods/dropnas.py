@@ -145,7 +145,7 @@ def survivors(n: int, rate: float, generator: torch.Generator) -> Tensor:
     """
     drop = rate ** (1 / n)
     while True:
-        kept = torch.rand(n, generator=generator, dtype=torch.float64) >= drop
+        kept: Tensor = torch.rand(n, generator=generator, dtype=torch.float64) >= drop
         if kept.any():
             return kept
 
@@ -159,7 +159,8 @@ def adjustment(old: Tensor, new: Tensor, kept: Tensor, alive: Tensor, *, as_code
     dropped = alive & ~kept
 
     def mass(alpha: Tensor, mask: Tensor) -> Tensor:
-        return living(alpha, mask).logsumexp(dim=-1, keepdim=True)
+        total: Tensor = living(alpha, mask).logsumexp(dim=-1, keepdim=True)
+        return total
 
     delta = mass(old, kept) - mass(new, kept)
     if as_coded:

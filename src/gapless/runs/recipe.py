@@ -27,6 +27,7 @@ Precision = Literal["float32", "bfloat16", "float64"]
 RUN: dict[str, tuple[Any, Any, str]] = {
     "seed": (int, 0, "Seed of every random stream."),
     "device": (str, "auto", "auto, cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."),
+    "threads": (int, 0, "CPU threads of PyTorch; 0 leaves its choice. Small supernets are as fast on one."),
     "precision": (Precision, "float32", "bfloat16 runs the supernet under autocast; parameters stay float32."),
 }
 """Settings of the table ``[run]``: name -> (type, default, help)."""
@@ -139,7 +140,7 @@ class Recipe:
 
     def _typed(self, table: str, definition: Any) -> dict[str, Any]:
         given = {k: v for k, v in getattr(self, table).items() if k != "name" or table == "train"}
-        found = {}
+        found: dict[str, Any] = {}
         for name, value in given.items():
             found |= typed(definition, {name: value}, prefix=f"{table}.", where=self._at(table, name))
         return found

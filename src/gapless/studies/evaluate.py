@@ -32,7 +32,7 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
     UserError
         Where nothing can read it.
     """
-    if Path(given).is_dir():
+    if os.path.isdir(given):  # unlike Path.is_dir, it takes a text that is too long for a path
         run = Run.open(given)
         arch, own = run.found()
         if space is not None and space != own.label:
@@ -48,9 +48,9 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
                 return candidate.read(given), candidate, None
             except UserError as error:
                 errors.setdefault(name, error)
-    for name, error in errors.items():
+    for name, wrong in errors.items():
         if len(errors) == 1 or os.path.isfile(given) or catalogue.find(name, "spaces").claims(str(given)):
-            raise error
+            raise wrong
     published = [known for name in errors for known in catalogue.find(name, "spaces").published()]
     hint = nearest(str(given), published)
     raise UserError(f"{str(given)[:80]!r} is no run folder, no file and no architecture of {' or '.join(errors)}.{hint}")

@@ -86,6 +86,8 @@ def search(
     if out is not None:
         Run.check_free(out)
     resolved = recipe.resolve()
+    if resolved.run["threads"] > 0:
+        torch.set_num_threads(resolved.run["threads"])
     begun = time.perf_counter()
     loop = _loop(resolved) if issubclass(resolved.method_class, Method) else None
     run = None if out is None else Run.create(out)

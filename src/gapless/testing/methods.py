@@ -1,0 +1,454 @@
+"""The laws of a method: ``law(make_method, space)`` raises ``AssertionError`` where the method breaks it on that space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from gapless.core.method import Method, host
+from gapless.core.mix import GRADED, Mix
+from gapless.core.plan import Plan, Stage, Train
+from gapless.core.progress import Phase, Progress, seeded
+from gapless.core.settings import fields_of
+from gapless.core.space import Space
+from gapless.engine.search import Record, Search
+from gapless.testing.examples import noise
+from gapless.testing.spaces import options, snapshot
+
+MakeMethod = Callable[[Space], Method]
+MethodLaw = Callable[[MakeMethod, Space], None]
+PHASES: tuple[Phase, ...] = ("weights", "arch", "judge")
+MEASURED = ("images_per_second", "seconds", "peak_memory_mb")
+"""Fields of a record that no two runs share."""
+
+# ---------------------------------------------------------------------- what the laws are made of
+
+
+def made(make_method: MakeMethod, space: Space, seed: int = 0) -> Method:
+    """Return a method whose parameters are a function of the seed."""
+    with seeded("law", "method", seed):
+        return make_method(space)
+
+
+def moved(method: Method, size: float = 1.0) -> Method:
+    """Return the method with its parameters drawn from N(0, size ** 2): somewhere in the middle of a search."""
+    with torch.no_grad(), seeded("law", "moved"):
+        for p in method.parameters():
+            p.normal_(std=size)
+    return method
+
+
+def searched(make_method: MakeMethod, space: Space, *, seed: int = 0) -> Search:
+    """Return a search on eight random images, about to begin: two epochs, or as many as warm-up and stages need."""
+    method = made(make_method, space, seed)
+    plan = method.plan
+    epochs = max(2, math.ceil((plan.warmup_epochs + 1) / min(stage.share for stage in plan.stages)))
+    train = Train(epochs=epochs, batch=4, lr=0.05)
+    return Search(space, method, noise(space, 8), train, seed=seed)
+
+
+def moments() -> Iterator[Progress]:
+    """Yield the first steps of an epoch behind any warm-up."""
+    for step in range(6):
+        yield Progress(epoch=50, epochs=100, step=step, steps=6, done=0.5 + step / 600, stage_epoch=50, seed=1)
+
+
+def answers(method: Method, now: Progress) -> Mix:
+    """Return a mix without its graph."""
+    with torch.no_grad():
+        return method.mix(now).detach()
+
+
+def same(one: Mix, other: Mix) -> bool:
+    """Return whether two mixes are equal, bit for bit."""
+    pairs = [(getattr(one, name), getattr(other, name)) for name in GRADED]
+    alike = all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
+    return alike and one.active == other.active
+
+
+def ran(space: Space, mix: Mix) -> Tensor:
+    """Return [D, O] bool: the options that a mix runs."""
+    if mix.active is None:
+        return space.legal.clone()
+    mask = torch.zeros(space.shape, dtype=torch.bool)
+    for row, columns in enumerate(mix.active):
+        mask[row, list(columns)] = True
+    return mask
+
+
+def narrowed(make_method: MakeMethod, keep: float = 0.5) -> MakeMethod:
+    """Return a maker of the same method after pruning: by default half of the options of each decision."""
+
+    def make(space: Space) -> Method:
+        method = make_method(space)
+        method.narrow(Stage(keep=keep))
+        return method
+
+    return make
+
+
+@contextmanager
+def watched(method: Method) -> Iterator[list[tuple[Phase, Mix]]]:
+    """Collect (phase, mix) of every pass."""
+    seen: list[tuple[Phase, Mix]] = []
+    ask = method.mix
+
+    def mix(now: Progress) -> Mix:
+        answer = ask(now)
+        seen.append((now.phase, answer.detach()))
+        return answer
+
+    with mock.patch.object(method, "mix", mix):
+        yield seen
+
+
+def story(record: Record) -> dict[str, Any]:
+    """Return a record without what no two runs share."""
+    return {name: value for name, value in record.line().items() if name not in MEASURED}
+
+
+# ---------------------------------------------------------------------- mix and scores
+
+
+def a_mix_fits_the_space(make_method: MakeMethod, space: Space) -> None:
+    """The mix is [D, O] or [N, D, O], finite, zero outside ``active``; ``active`` holds living options only; gain and offset are [D]."""
+    pruned = [moved(made(narrowed(make_method, keep), space)) for keep in (0.5, 1)]
+    for method in (made(make_method, space), moved(made(make_method, space)), *pruned):
+        for now in moments():
+            for phase in PHASES:
+                mix = answers(method, now.at(phase))
+                assert tuple(mix.weight.shape[-2:]) == space.shape, f"the mix is of shape {tuple(mix.weight.shape)}; (D, O) is {space.shape}"
+                assert mix.weight.dim() in (2, 3), f"the mix has {mix.weight.dim()} dimensions"
+                for name in GRADED:
+                    value = getattr(mix, name)
+                    assert value is None or bool(torch.isfinite(value).all()), f"{name} is not finite in a {phase} pass"
+                    assert name == "weight" or value is None or tuple(value.shape) == space.shape[:1], f"{name} is not of shape [D]"
+                mask = ran(space, mix)
+                assert not bool(mix.weight[..., ~mask].any()), f"an option outside active has a weight in a {phase} pass"
+                assert bool((space.legal | ~mask).all()), "active holds a column that the decision does not have"
+                assert bool((method.alive | ~mask).all()), "active holds a pruned option"
+                rows = space.legal.shape[0] if mix.active is None else len(mix.active)
+                assert rows == space.shape[0], f"active has {rows} rows; there are {space.shape[0]} decisions"
+
+
+def scores_can_be_read_off(make_method: MakeMethod, space: Space) -> None:
+    """Scores are [D, O] and finite, and what they say is in the space: at the start, in the middle, after pruning."""
+    for method in (made(make_method, space), moved(made(make_method, space), 3.0), moved(made(narrowed(make_method), space))):
+        scores = method.scores()
+        assert tuple(scores.shape) == space.shape, f"scores are of shape {tuple(scores.shape)}; (D, O) is {space.shape}"
+        assert bool(torch.isfinite(scores).all()), "scores are not finite"
+        space.check(space.decode(scores))
+
+
+def large_parameters_do_no_harm(make_method: MakeMethod, space: Space) -> None:
+    """With parameters between -30 and 30, and with a single option left everywhere, mix, scores and gradients are finite."""
+    for maker in (make_method, narrowed(make_method, 1)):
+        _harmless(made(maker, space))
+
+
+def _harmless(method: Method) -> None:
+    with torch.no_grad(), seeded("law", "large"):
+        for p in method.parameters():
+            p.copy_(60 * torch.rand_like(p) - 30)
+    assert bool(torch.isfinite(method.scores()).all()), "scores are not finite"
+    for now in moments():
+        for phase in ("weights", "arch"):
+            mix = method.mix(now.at(phase))
+            assert bool(torch.isfinite(mix.weight).all()), "the mix is not finite"
+            mix.backward({"weight": torch.randn(mix.weight.shape)})
+    for name, p in method.named_parameters():
+        assert p.grad is None or bool(torch.isfinite(p.grad).all()), f"the gradient of {name} is not finite"
+
+
+def a_mix_is_a_function_of_the_moment(make_method: MakeMethod, space: Space) -> None:
+    """The same (seed, step, phase, turn) gives the same mix, in any order of asking, and PyTorch's own generator is left alone."""
+    method, twin = moved(made(make_method, space)), moved(made(make_method, space))
+    asked = [now.at(phase, turn) for now in moments() for phase in PHASES for turn in range(2)]
+    state = torch.get_rng_state()
+    first = [answers(method, now) for now in asked]
+    assert torch.equal(state, torch.get_rng_state()), "a mix draws from PyTorch's global generator; draw from now.stream()"
+    torch.rand(7)
+    for now, mix in zip(reversed(asked), reversed(first), strict=True):
+        assert same(mix, answers(twin, now)), f"the mix is another one when it is asked again: {now}"
+
+
+def chance_is_fresh(make_method: MakeMethod, space: Space) -> None:
+    """A mix that is drawn is another one at another step, under another seed, and for the architecture than for the weights."""
+    method = moved(made(make_method, space))
+    now = list(moments())
+
+    def drawn(phase: Phase, seed: int) -> list[Mix]:
+        return [answers(method, replace(n, seed=seed).at(phase)) for n in now]
+
+    base = drawn("weights", 1)
+    other = [replace(n, seed=seed).at("weights") for n in now[:1] for seed in range(2, 12)]
+    chance = not all(same(base[0], answers(method, n)) for n in other)
+    if not chance:
+        return
+    assert not all(same(base[0], mix) for mix in base[1:]), "all steps have one mix"
+    assert not all(same(a, b) for a, b in zip(base, drawn("weights", 99), strict=True)), "two seeds have the same mixes"
+    if method.plan.coupling not in ("joint", "weights_only"):
+        assert not all(same(a, b) for a, b in zip(base, drawn("arch", 1), strict=True)), "the two passes of a step have the same mix"
+    turns = [answers(method, n.at("weights", 1)) for n in now]
+    if method.passes(now[0]) > 1:
+        assert not all(same(a, b) for a, b in zip(base, turns, strict=True)), "the turns of a step have the same mix"
+
+
+def the_state_is_everything(make_method: MakeMethod, space: Space) -> None:
+    """``state_dict`` holds all that is learnt: loaded into another instance, after pruning too, it gives equal mixes, scores and ``active``."""
+    method, other = moved(made(make_method, space)), made(make_method, space, seed=1)
+    method.narrow(Stage(keep=0.5))
+    hidden = [name for name, value in vars(method).items() if isinstance(value, Tensor)]
+    assert not hidden, f"{hidden} are tensors that are neither parameters nor buffers: state_dict misses them"
+    other.load_state_dict(method.state_dict())
+    assert other.active == method.active, "active is another one after load_state_dict"
+    assert torch.equal(other.scores(), method.scores()), "scores are others after load_state_dict"
+    for now in moments():
+        for phase in PHASES:
+            assert same(answers(method, now.at(phase)), answers(other, now.at(phase))), "mixes are others after load_state_dict"
+
+
+def pruning_keeps_the_best(make_method: MakeMethod, space: Space) -> None:
+    """``narrow`` keeps the options with the best scores, so many as asked, never none, and what is pruned stays pruned and is not read off."""
+    for keep in (3, 2, 0.5, 1):
+        method = moved(made(make_method, space))
+        before, scores = method.alive.clone(), method.scores().detach()
+        method.narrow(Stage(keep=keep))
+        alive = method.alive
+        assert method.active == host(alive), "active is not what is alive"
+        assert bool((before | ~alive).all()), "a pruned option came back"
+        chosen = space.choice(space.decode(method.scores()))
+        for row, d in enumerate(space.decisions):
+            had = int(before[row].sum())
+            wanted = min(had, keep if isinstance(keep, int) else max(1, round(keep * had)))
+            assert int(alive[row].sum()) == wanted, f"{d.name} keeps {int(alive[row].sum())} options; {wanted} were asked for"
+            readable = alive[row] & space.eligible[row]
+            assert bool(readable.any()), f"nothing that is left of {d.name} can be read off"
+            gone = before[row] & ~alive[row] & space.eligible[row]
+            if bool(gone.any()):
+                assert float(scores[row][readable].max()) >= float(scores[row][gone].max()), f"the best option of {d.name} was pruned"
+            column = chosen[row]
+            assert column is None or bool(alive[row, column]), f"a pruned option of {d.name} is read off"
+        again = alive.clone()
+        method.narrow(Stage())
+        assert torch.equal(again, method.alive), "a stage that prunes nothing changed what is alive"
+
+
+def the_gradient_at_the_mix_arrives(make_method: MakeMethod, space: Space) -> None:
+    """What the engine sends back through the mix reaches the parameters, finite, wherever the engine trains them."""
+    method = moved(made(make_method, space))
+    if method.plan.coupling == "weights_only":
+        return
+    phase: Phase = "weights" if method.plan.coupling == "joint" else "arch"
+    assert list(method.parameters()), "there is no parameter to train"
+    with seeded("law", "gradient"):
+        for now in moments():
+            mix = method.mix(now.at(phase))
+            leaves = mix.leaves()
+            mix.backward({name: torch.randn_like(getattr(leaves, name)) for name in leaves.gradient()})
+    grads = [p.grad for p in method.parameters() if p.grad is not None]
+    assert all(bool(torch.isfinite(g).all()) for g in grads), "a gradient is not finite"
+    assert any(bool(g.any()) for g in grads), "no gradient reaches the parameters"
+
+
+# ---------------------------------------------------------------------- in a search
+
+
+def a_search_trains_it(make_method: MakeMethod, space: Space) -> None:
+    """A short search has finite losses, moves the weights, and moves the parameters unless the plan trains weights only."""
+    search = searched(make_method, space)
+    parameters, weights = snapshot(search.method), snapshot(search.supernet)
+    for record in search.run():
+        losses = (record.train_loss, record.arch_loss, record.valid_loss)
+        assert all(value is None or math.isfinite(value) for value in losses), f"a loss is not finite: {losses}"
+        assert search.space.read(record.arch) == search.arch(), "the record's architecture is not the scores' one"
+    after = search.method.state_dict()
+    changed = any(not torch.equal(parameters[name], after[name]) for name, _ in search.method.named_parameters())
+    if search.plan.coupling == "weights_only":
+        assert not changed, "the plan trains weights only, yet a parameter moved"
+    else:
+        assert changed, "no parameter moved"
+    final = search.supernet.state_dict()
+    assert any(name not in final or not torch.equal(value, final[name]) for name, value in weights.items()), "no weight moved"
+
+
+def a_search_is_a_function_of_the_seed(make_method: MakeMethod, space: Space) -> None:
+    """Two searches under one seed are bit-identical: records, weights, parameters; another seed is another search; no global generator is drawn on."""
+    runs, told = [], []
+    for seed in (0, 0, 1):
+        search = searched(make_method, space, seed=seed)
+        state = torch.get_rng_state()
+        told.append([story(record) for record in (search.run() if seed == 0 else [search.run_epoch()])])
+        assert torch.equal(state, torch.get_rng_state()), "the search drew from PyTorch's global generator"
+        runs.append({**search.supernet.state_dict(), **{f"method.{k}": v for k, v in search.method.state_dict().items()}})
+    assert told[0] == told[1], "two runs under one seed tell different stories"
+    for name, value in runs[0].items():
+        assert torch.equal(value, runs[1][name]), f"two runs under one seed differ in {name}"
+    assert told[0][0] != told[2][0], "two seeds give one run"
+
+
+def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> None:
+    """With ``inactive="skip"``, what does not run in a step keeps weights, statistics, momentum and its entries of the parameters, bit for bit."""
+    search = searched(narrowed(make_method), space)
+    if search.plan.inactive != "skip":
+        return
+    method, update, rested = search.method, search.update, 0
+
+    def watch(*args: Any, **kwargs: Any) -> Any:
+        nonlocal rested
+        supernet, optimiser = search.supernet, search.optimiser
+        before, weights = snapshot(method), snapshot(supernet)
+        momentum = {name: {k: copy(v) for k, v in optimiser.state.get(p, {}).items()} for name, p in supernet.named_parameters()}
+        with watched(method) as seen:
+            answer = update(*args, **kwargs)
+        by_weights, at_all = torch.zeros(2, *space.shape, dtype=torch.bool)
+        for phase, mix in seen:
+            at_all |= ran(space, mix)
+            by_weights |= ran(space, mix) & torch.tensor(phase == "weights")
+        after = supernet.state_dict()
+        for path, row, column, module in options(supernet):
+            for name, p in module.named_parameters():
+                if not by_weights[row, column]:
+                    rested += 1
+                    assert torch.equal(weights[f"{path}.{name}"], p.detach()), f"{path} did not run, yet {name} moved"
+                    for key, value in momentum[f"{path}.{name}"].items():
+                        assert value is None or torch.equal(value, optimiser.state[p][key]), f"{path} did not run, yet the momentum of {name} moved"
+            for name, _ in module.named_buffers():
+                if not at_all[row, column]:
+                    assert torch.equal(weights[f"{path}.{name}"], after[f"{path}.{name}"]), f"{path} did not run, yet {name} moved"
+        for name, p in method.named_parameters():
+            if tuple(p.shape) == space.shape:
+                idle = space.legal & ~at_all
+                assert torch.equal(p.detach()[idle], before[name][idle]), f"an entry of {name} moved whose option did not run"
+        return answer
+
+    with mock.patch.object(search, "update", watch):
+        for _ in search.run():
+            pass
+    assert rested, "every option ran at every step: this space is too small for this law"
+
+
+def copy(value: Tensor | None) -> Tensor | None:
+    """Return a copy of a tensor, where there is one."""
+    return None if value is None else value.clone()
+
+
+def the_weight_clip_is_the_weights_own(make_method: MakeMethod, space: Space) -> None:
+    """The norm that bounds the weight gradient does not count architecture parameters unless the plan says so."""
+    search = searched(make_method, space)
+    search.train = replace(search.train, clip=0.1)
+    own = {id(p) for p in search.method.parameters()}
+    mixed, arch_only, weights_only = 0, 0, 0
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def count(parameters: Any, *args: Any, **kwargs: Any) -> Tensor:
+        nonlocal mixed, arch_only, weights_only
+        given = list(parameters)
+        inside = sum(id(p) in own for p in given)
+        mixed += 0 < inside < len(given)
+        arch_only += 0 < inside == len(given)
+        weights_only += inside == 0
+        return clip(given, *args, **kwargs)
+
+    with mock.patch.object(torch.nn.utils, "clip_grad_norm_", count):
+        for _ in search.run():
+            pass
+    if search.plan.clip_over == "weights":
+        assert not mixed, "a clip counts weights and architecture parameters by one norm"
+        assert weights_only, "the weights are never clipped"
+    else:
+        assert mixed, "the plan clips both by one norm; no clip did"
+    assert search.plan.arch_clip is not None or not arch_only, "the plan does not clip the architecture; a clip did"
+
+
+def a_warm_up_leaves_the_architecture_alone(make_method: MakeMethod, space: Space) -> None:
+    """In the warm-up epochs of every stage no parameter moves; pruning at a boundary aside."""
+    search = searched(make_method, space)
+    method = search.method
+    warm = max(1, search.plan.warmup_epochs)
+    stages = len(search.plan.stages)
+    search.plan = replace(search.plan, warmup_epochs=warm)
+    search.train = replace(search.train, epochs=(warm + 1) * stages)
+    before = snapshot(method)
+    narrow = method.narrow
+
+    def prune(stage: Stage) -> None:
+        narrow(stage)
+        before.update(snapshot(method))
+
+    with mock.patch.object(method, "narrow", prune):
+        for epoch in range(search.train.epochs):
+            search.run_epoch()
+            rests = epoch % (warm + 1) < warm or search.plan.coupling == "weights_only"
+            still = all(torch.equal(before[name], p.detach()) for name, p in method.named_parameters())
+            assert still == rests, f"epoch {epoch}: " + ("a parameter moved in a warm-up" if rests else "no parameter moved after the warm-up")
+            before.update(snapshot(method))
+
+
+# ---------------------------------------------------------------------- the method itself
+
+
+def the_plan_is_fixed(make_method: MakeMethod, space: Space) -> None:
+    """``plan`` is a :class:`Plan` that does not change while the method learns, with stages that the space has."""
+    method = made(make_method, space)
+    plan = method.plan
+    assert isinstance(plan, Plan), f"plan is {type(plan).__name__}"
+    assert math.isclose(sum(stage.share for stage in plan.stages), 1.0), "the shares of the stages do not sum to 1"
+    for stage in plan.stages:
+        space.replace(**stage.space)
+    moved(method).narrow(Stage(keep=2))
+    assert method.plan == plan, "the plan changes while the method learns"
+
+
+def a_penalty_is_a_number(make_method: MakeMethod, space: Space) -> None:
+    """``penalty`` is None, or a finite scalar whose gradient reaches a parameter; ``passes`` is at least one."""
+    method = moved(made(make_method, space))
+    for now in moments():
+        assert method.passes(now) >= 1, "there is no pass"
+        penalty = method.penalty(now.at("arch"))
+        if penalty is None:
+            continue
+        assert penalty.dim() == 0, f"the penalty is of shape {tuple(penalty.shape)}, not a scalar"
+        assert bool(torch.isfinite(penalty)), "the penalty is not finite"
+        torch.autograd.backward(penalty)
+        grads = [p.grad for p in method.parameters() if p.grad is not None]
+        assert grads, "the penalty has no gradient"
+        assert all(bool(torch.isfinite(g).all()) for g in grads), "the gradient of the penalty is not finite"
+
+
+def its_settings_are_documented(make_method: MakeMethod, space: Space) -> None:
+    """The class names its paper and a default setting, and every keyword has a default and a paragraph in the docstring."""
+    kind = type(made(make_method, space))
+    assert kind.source, f"{kind.__name__}.source is empty: name the paper"
+    assert "" in kind.settings, f"{kind.__name__}.settings has no entry '' for other spaces"
+    assert all(setting.source for setting in kind.settings.values()), "a setting does not say where it is from"
+    for name, setting in fields_of(kind).items():
+        assert setting.help, f"the docstring of {kind.__name__} does not explain {name}"
+        assert setting.default is not setting.default.__class__ or setting.default is None, f"{name} has no default"
+
+
+METHOD_LAWS: tuple[MethodLaw, ...] = (
+    a_mix_fits_the_space,
+    scores_can_be_read_off,
+    large_parameters_do_no_harm,
+    a_mix_is_a_function_of_the_moment,
+    chance_is_fresh,
+    the_state_is_everything,
+    pruning_keeps_the_best,
+    the_gradient_at_the_mix_arrives,
+    a_search_trains_it,
+    a_search_is_a_function_of_the_seed,
+    options_that_rest_are_untouched,
+    the_weight_clip_is_the_weights_own,
+    a_warm_up_leaves_the_architecture_alone,
+    the_plan_is_fixed,
+    a_penalty_is_a_number,
+    its_settings_are_documented,
+)

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cifar10() -> Path:
+    """The folder of the real CIFAR-10, where there is one."""
+    if not (SHARED / "cifar10").is_dir():
+        pytest.skip("CIFAR-10 is not in ../shared/data/cifar10")
+    return SHARED / "cifar10"
+
+
+@pytest.fixture
+def table_file() -> Path:
+    """The NAS-Bench-201 table, where there is one."""
+    path = SHARED / "nasbench201" / "accuracy.parquet"
+    if not path.is_file():
+        pytest.skip("the NAS-Bench-201 table is not in ../shared/data/nasbench201")
+    return path

@@ -1,0 +1,126 @@
+"""Settings read off definitions, and errors in the user's words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from gapless.core.errors import UserError, unknown
+from gapless.core.plan import Train
+from gapless.core.settings import convert, fields_of, make
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A base.
+
+    Parameters
+    ----------
+    width
+        Of everything.
+    """
+
+    width: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box(Base):
+    """A box.
+
+    Parameters
+    ----------
+    kind
+        What it
+        is.
+    low, high
+        Bounds.
+
+    Raises
+    ------
+    ValueError
+        Never.
+    """
+
+    label = "box"
+    kind: Literal["open", "shut"] = "open"
+    low: float = 0.0
+    high: float | None = None
+    flag: bool = False
+    betas: tuple[float, float] = (0.5, 0.9)
+    sizes: tuple[int, ...] = ()
+    name: str = ""
+
+
+class Plain:
+    """Takes a first argument that is no setting."""
+
+    def __init__(self, space: str, *, depth: int = 1, _hidden: int = 0) -> None:
+        """Keep them."""
+        self.space, self.depth = space, depth
+
+
+def test_fields_have_types_defaults_and_help():
+    fields = fields_of(Box)
+    assert list(fields) == ["width", "kind", "low", "high", "flag", "betas", "sizes", "name"]
+    assert fields["width"].help == "Of everything."
+    assert fields["kind"].help == "What it is."
+    assert fields["low"].help == fields["high"].help == "Bounds."
+    assert fields["high"].default is None
+    assert list(fields_of(Plain)) == ["depth"]
+
+
+def test_text_becomes_the_annotated_type():
+    box = make(Box, {"width": "8", "low": "1e-3", "high": 2, "flag": "yes", "betas": ["0.1", 0.2], "sizes": [1, "2"], "kind": "shut"})
+    assert box == Box(width=8, low=1e-3, high=2.0, flag=True, betas=(0.1, 0.2), sizes=(1, 2), kind="shut")
+    assert isinstance(box.high, float)
+    assert make(Box, {"high": "none"}).high is None
+    assert make(Box, {"sizes": 3}).sizes == (3,)
+    assert make(Box, {"width": 8.0}).width == 8
+    assert make(Box, {"name": "none"}).name == "none"
+    assert make(Plain, {"depth": 2}, "here").space == "here"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"widht": 8}, "`--box.widht` is no setting of box. Did you mean 'width'"),
+        ({"colour": 8}, "It has: width, kind, low"),
+        ({"width": "wide"}, "`--box.width` is 'wide'; it must be a whole number"),
+        ({"width": 1.5}, "whole number"),
+        ({"width": True}, "whole number"),
+        ({"width": None}, "whole number"),
+        ({"width": float("inf")}, "whole number"),
+        ({"low": "deep"}, "it must be a number"),
+        ({"flag": "maybe"}, "legal: true, false"),
+        ({"flag": 1}, "legal: true, false"),
+        ({"kind": "opne"}, "legal: open, shut. Did you mean 'open'"),
+        ({"betas": [0.1]}, "it takes 2 values"),
+        ({"high": "x"}, "it must be a number"),
+        ({"name": 3}, "it must be text"),
+    ],
+)
+def test_errors_speak_of_what_was_given(given, said):
+    with pytest.raises(UserError, match=said):
+        make(Box, given, prefix="--box.")
+
+
+def test_an_error_says_where_it_was_written():
+    with pytest.raises(UserError, match="recipe.toml: `--box.width`"):
+        make(Box, {"width": "x"}, prefix="--box.", where="recipe.toml: ")
+
+
+def test_an_unknown_name_is_answered_with_the_legal_ones():
+    assert str(unknown("method", "drna", ["darts", "drnas"])) == "There is no method 'drna'. Did you mean 'drnas'? Legal: darts, drnas."
+    assert "Legal: none." in str(unknown("run", "x", []))
+
+
+def test_an_unknown_type_is_passed_through():
+    value = object()
+    assert convert(value, object, "it") is value
+
+
+@pytest.mark.parametrize("given", [{"epochs": 0}, {"batch": 0}, {"lr": -1.0}, {"clip": -0.1}, {"momentum": 1.0}, {"arch_share": 1.0}, {"arch_share": 0.0}])
+def test_training_settings_out_of_range_are_named(given):
+    (name,) = given
+    with pytest.raises(UserError, match=rf"--train\.{name} is"):
+        make(Train, given)

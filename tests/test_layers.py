@@ -1,0 +1,68 @@
+"""The layer table of docs/design.md: imports only go down, and inside a layer not sideways."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import gapless
+from gapless.core import catalogue
+
+ROOT = Path(gapless.__file__).parent
+LAYERS = {
+    "core": 0,
+    **dict.fromkeys(("ops", "methods", "searchers"), 1),
+    **dict.fromkeys(("spaces", "engine", "tables", "data"), 2),
+    **dict.fromkeys(("runs", "scores"), 3),
+    "report": 4,
+    "studies": 5,
+    "commands": 6,
+    "testing": 5,  # it may import what lies in layers 0 to 4, and nothing may import it
+}
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
+
+
+def imported(path: Path) -> set[str]:
+    """Return the full names of what a file imports, wherever in it the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_go_down(path):
+    folder = path.relative_to(ROOT).parts[0]
+    for name in imported(path):
+        package, _, rest = name.partition(".")
+        if package != "gapless" or name == "gapless.__version__":
+            continue
+        other = rest.split(".")[0]
+        assert other in LAYERS, f"{name}: the folder {other!r} is in no layer"
+        assert other == folder or LAYERS[other] < LAYERS[folder], f"{folder} (layer {LAYERS[folder]}) imports {name} (layer {LAYERS[other]})"
+
+
+def test_every_folder_with_code_is_in_a_layer():
+    assert {p.relative_to(ROOT).parts[0] for p in FILES} <= set(LAYERS)
+
+
+def test_the_core_sees_torch_and_the_standard_library_only():
+    for path in (ROOT / "core").rglob("*.py"):
+        packages = {name.partition(".")[0] for name in imported(path)}
+        assert packages <= sys.stdlib_module_names | {"torch", "gapless"}, path
+
+
+@pytest.mark.parametrize("folder", ["core", "engine"])
+def test_shared_code_names_no_method(folder):
+    names = {name for kind in ("methods", "searchers") for name in catalogue.names(kind)} - {"random"}  # that is torch.random, too
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            told = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "value")]
+            words = {word.lower() for text in told if isinstance(text, str) and " " not in text for word in re.split(r"\W|_", text)}
+            assert not names & words, f"{path.name} names {names & words}"
