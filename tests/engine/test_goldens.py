@@ -60,15 +60,14 @@ def drnas_step(record: dict) -> Step:
         with torch.no_grad():
             search.method.alpha.copy_(rows(record["alphas_before_pruning"]))
         search.method.narrow(Stage(keep=record["settings"]["num_keep"]))
-    draws = iter([rows(sample) for sample in record["samples"]])
-    with mock.patch.object(torch, "_standard_gamma", lambda c, generator=None: next(draws)):
+    with mock.patch.object(torch, "_standard_gamma", side_effect=[rows(sample) for sample in record["samples"]]):
         return take(search, record, amend=through_all_columns if "masks" in record else None)
 
 
 def through_all_columns(step: Step) -> Tensor:
     """Return the gradient at alpha of the official draw: over all columns, then masked and renormalised, by PyTorch's own Dirichlet."""
     alpha = step.alpha_before.clone().requires_grad_()
-    with mock.patch.object(torch, "_sample_dirichlet", lambda c: rows(step.record["samples"][0])):
+    with mock.patch.object(torch, "_sample_dirichlet", return_value=rows(step.record["samples"][0])):
         kept = Dirichlet(F.elu(alpha) + 1).rsample() * rows(step.record["masks"])
     (kept / kept.sum(dim=-1, keepdim=True)).backward(step.passes[0].gradient)
     return alpha.grad
@@ -80,7 +79,7 @@ def dropnas_steps(first: dict, second: dict) -> dict[str, Step]:
     found = {}
     for number, record in enumerate((first, second)):
         mask = rows(record["passes"][0]["mask"]).bool()
-        with mock.patch.object(search.method, "draw", lambda generator, mask=mask: mask):
+        with mock.patch.object(search.method, "draw", return_value=mask):
             found[record["case"]] = taken = take(search, record, step=number)
         weights = dict(search.supernet.network.named_parameters())
         with torch.no_grad():
@@ -223,11 +222,11 @@ def test_pruning_keeps_what_the_official_code_keeps():
 
 
 def test_gradient_of_a_pruned_draw():
-    """Ours is that of a Dirichlet over the kept columns alone; the official one goes through all columns and agrees with it only on average."""
+    """Ours is that of a Dirichlet over the kept columns alone. The official one goes through all columns and equals it only on average."""
     step = step_of("drnas_darts_pruned")
     kept = rows(step.record["masks"]).bool().nonzero()[:, 1].view(-1, step.settings["num_keep"])
     alpha = step.alpha_before.gather(1, kept).requires_grad_()
-    with mock.patch.object(torch, "_sample_dirichlet", lambda c: step.passes[0].mix.gather(1, kept)):
+    with mock.patch.object(torch, "_sample_dirichlet", return_value=step.passes[0].mix.gather(1, kept)):
         Dirichlet(F.elu(alpha) + 1).rsample().backward(step.passes[0].gradient.gather(1, kept))
     ours = step.arch_steps[0].ours
     agree(ours, torch.zeros_like(ours).scatter(1, kept, alpha.grad), "gradient at alpha of the kept columns")

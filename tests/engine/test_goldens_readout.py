@@ -1,4 +1,4 @@
-"""Beside the released code of DARTS, DrNAS and DropNAS: the architecture that is read off, and the networks that are trained on their own."""
+"""Beside the released code of DARTS, DrNAS and DropNAS: the architectures that are read off, and the networks that are retrained."""
 
 import pytest
 import torch

@@ -70,8 +70,10 @@ def layer(path: str, option: str = "") -> str:
         where = "1"
     elif words[0] in REDUCTION:
         where = REDUCTION[words[0]]
+    elif len(words) == 2:  # DropNAS nests the halves of a separable convolution
+        where = str(4 * int(words[0]) + int(words[1]))
     else:
-        where = str(4 * int(words[0]) + int(words[1])) if len(words) == 2 else words[0]  # DropNAS nests the halves of a separable convolution
+        where = words[0]
     return where + found[2]
 
 
@@ -164,7 +166,7 @@ class Stored:
 
 @dataclass
 class Pass:
-    """A forward pass: its mix, the norm of all weights, logits, loss, and the gradient that arrived at the mix (None: none was asked for)."""
+    """A forward pass: its mix, the norm of all weights, logits, loss, and the gradient that arrived at the mix, where one was asked for."""
 
     mix: Tensor
     weight_norm: float = 0.0
@@ -190,9 +192,9 @@ class ArchStep:
     alpha: Tensor
 
 
-@dataclass
+@dataclass(repr=False)
 class Step:
-    """All that a step showed, and where it left the network."""
+    """All that a step showed, and where it left the network. It is large: a failing test must not spell it out."""
 
     record: dict
     search: Search
@@ -233,7 +235,7 @@ def method_for(settings: dict, space: Space) -> Method:
     if settings.get("species") == "dirichlet":
         return DrNAS(space, regulariser=settings["reg_type"], anchor=settings["reg_scale"], arch_lr=lr, faithful=True)
     method = DARTS(space, unrolled=settings.get("unrolled", False), faithful=True, arch_lr=lr, arch_decay=decay)
-    if settings.get("space") == "201-space":  # DARTS in the repository of DrNAS: alpha is a parameter of the network, so it is clipped along
+    if settings.get("space") == "201-space":  # DARTS in the repository of DrNAS: alpha is a parameter of the network, and clipped along
         method._plan = replace(method._plan, clip_over="weights+arch")
     return method
 

@@ -24,7 +24,7 @@ CASES = {
 def record(case, checkout, folder):
     """Record an evaluation pass with the default running statistics, then a training pass."""
     settings = CASES[case]
-    script, loaded = load(checkout, ["cnn"], "model.py")
+    script, _ = load(checkout, ["cnn"], "model.py")
     genotype = getattr(load(checkout, ["cnn"], "genotypes.py")[0], settings["genotype_name"])
     with golden_environment():
         sizes = (settings["C"], settings["classes"], settings["layers"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from gapless.core.decision import Arch
 from gapless.core.space import Space
 
+Score = Callable[[Arch], float]
+"""A judge of architectures; larger is better."""
 Told = tuple[Arch, Mapping[str, float]]
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gapless.core.decision import Arch
-from gapless.core.searcher import Searcher
-
-Score = Callable[[Arch], float]
+from gapless.core.searcher import Score, Searcher
 
 
 def explore(searcher: Searcher, score: Score | None, budget: int) -> Arch:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.decision import Arch
 from gapless.core.images import Images
 from gapless.core.method import Method, Seen
 from gapless.core.mix import Mix
+from gapless.core.objective import Objective, cross_entropy
+from gapless.core.pick import Picks
 from gapless.core.plan import Train
 from gapless.core.progress import Progress, seeded, stream
 from gapless.core.space import Space
 from gapless.engine.adam import ArchAdam
+from gapless.engine.feed import Batch, Feed
 from gapless.engine.judge import judge, still
 from gapless.engine.schedule import learning_rate, locate
 from gapless.engine.supernet import Supernet
@@ -27,7 +29,6 @@ from gapless.engine.unrolled import hypergradient
 from gapless.engine.widen import carry, widen
 
 Precision = Literal["float32", "bfloat16", "float64"]
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Search:
         Where the supernet and the images live.
     precision
         ``bfloat16`` runs the supernet under autocast; parameters stay float32.
+    objective
+        What a pass minimises.
     """
 
     def __init__(
@@ -104,11 +107,12 @@ class Search:
         seed: int = 0,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
+        objective: Objective = cross_entropy,
     ) -> None:
         self.plan = method.plan
         self.lengths = self.plan.stage_epochs(train.epochs)
         self.space = space.replace(**self.plan.stages[0].space)
-        self.train, self.seed, self.precision = train, seed, precision
+        self.train, self.seed, self.precision, self.objective = train, seed, precision, objective
         self.device = torch.device(device)
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
@@ -117,10 +121,9 @@ class Search:
         self.method = method.to(self.device, self.dtype)
         self.optimiser = self._sgd()
         self.arch_optimiser = ArchAdam(self.method, self.plan.arch)
-        self.weight_index, self.arch_index = self._divide()
+        self.feed = Feed(self.data, self.plan, train, seed, self.dtype)
         self.epoch = 0
         self.step = 0
-        self.arch_step = 0
 
     # ------------------------------------------------------------------ the loop
 
@@ -135,20 +138,17 @@ class Search:
         stage, stage_epoch = locate(self.plan, self.train.epochs, self.epoch)
         if stage and stage_epoch == 0:
             self.enter(stage)
-        order = self.weight_order(stage)
-        steps = -(-len(order) // self.train.batch)
-        if len(order) % self.train.batch == 1 and steps > 1:
-            steps -= 1  # a batch of one image has no statistics
+        parts = self.feed.epoch(self.epoch, stage)
+        steps = len(parts)
         lr, losses, rights, arch_losses, images = 0.0, [], [], [], 0
         self.supernet.train()
-        for i in range(steps):
+        for i, index in enumerate(parts):
             done = (self.epoch + i / steps) / self.train.epochs
             now = Progress(self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed)
             lr = learning_rate(self.train, self.plan, now)
-            index = order[i * self.train.batch : (i + 1) * self.train.batch]
-            batch = self._batch(index, "weights", self.step)
+            batch = self.feed.weight_batch(index, self.step)
             arch_due = self.arch_due(now)
-            arch_batch = self.arch_batch() if arch_due and self.plan.coupling != "joint" else None
+            arch_batch = self.feed.arch_batch() if arch_due and self.plan.coupling != "joint" else None
             loss, accuracy, arch_loss = self.update(now, lr, batch, arch_batch, train_arch=arch_due)
             losses.append(loss)
             rights.append(accuracy * len(index))
@@ -298,13 +298,18 @@ class Search:
         return loss.detach(), accuracy
 
     def loss(self, batch: Batch, mix: Mix) -> tuple[Tensor, Tensor]:
-        """Return (mean cross entropy, accuracy as a share, detached) of a batch under a mix, in training mode."""
-        x, y = batch
-        with self._autocast():
-            logits = self.supernet(x, mix)
-        if self.precision == "bfloat16":
-            logits = logits.float()
-        return F.cross_entropy(logits, y), (logits.detach().argmax(dim=1) == y).to(self.dtype).mean()
+        """Return (the objective, accuracy as a share, detached) of a batch under a mix, in training mode."""
+        images, labels = batch
+        loss, logits = self.objective(self.forward, images, labels, mix)
+        return loss, (logits.detach().argmax(dim=1) == labels).to(self.dtype).mean()
+
+    def forward(self, images: Tensor, mix: Mix) -> Tensor:
+        """Run the supernet in the precision of the search; logits are at least float32."""
+        if self.precision != "bfloat16":
+            return self.supernet(images, mix)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits: Tensor = self.supernet(images, mix)
+        return logits.float()
 
     # ------------------------------------------------------------------ the optimisers
 
@@ -380,9 +385,6 @@ class Search:
         mask = mask.to(self.device)
         return {name: mask for name, g in found.items() if tuple(g.shape) == self.space.shape}
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
-
     # ------------------------------------------------------------------ stages
 
     def enter(self, stage: int) -> None:
@@ -399,56 +401,35 @@ class Search:
         self.optimiser = self._sgd()
         carry(old, self.supernet, before, self.optimiser, index)
 
-    # ------------------------------------------------------------------ data
-
-    def _divide(self) -> tuple[Tensor, Tensor]:
-        """Return the training images of the weights and those of the architecture, by a fixed random division that no seed moves."""
-        total = len(self.data.train)
-        if self.plan.coupling in ("joint", "weights_only"):
-            return torch.arange(total), torch.empty(0, dtype=torch.long)
-        order = torch.randperm(total, generator=stream("division"))
-        cut = total - round(total * self.train.arch_share)
-        return order[:cut].sort().values, order[cut:].sort().values
-
-    def weight_order(self, stage: int) -> Tensor:
-        """Return the order of an epoch's images; a stage may use a share of them."""
-        index = self.weight_index
-        share = self.plan.stages[stage].data
-        if share < 1:
-            pick = torch.randperm(len(index), generator=stream("share"))[: max(1, round(share * len(index)))]
-            index = index[pick]
-        return index[torch.randperm(len(index), generator=stream(self.seed, "order", self.epoch))]
-
-    def arch_batch(self) -> Batch:
-        """Return the next batch for the architecture: an endless round over its images, shuffled anew each time."""
-        size = min(self.train.batch, len(self.arch_index))
-        per_round = len(self.arch_index) // size
-        cycle, place = divmod(self.arch_step, per_round)
-        order = torch.randperm(len(self.arch_index), generator=stream(self.seed, "arch order", cycle))
-        batch = self._batch(self.arch_index[order[place * size : (place + 1) * size]], "arch", self.arch_step)
-        self.arch_step += 1
-        return batch
-
-    def _batch(self, index: Tensor, name: str, step: int) -> Batch:
-        generator = stream(self.seed, "augment", name, step)
-        return self.data.batch(self.data.train, index, generator=generator, augment=True, dtype=self.dtype)
+    # ------------------------------------------------------------------ judging
 
     def validate(self, now: Progress) -> tuple[float | None, float | None]:
-        """Return (loss, accuracy as a share) of the supernet on the architecture's images, not augmented."""
+        """Return (loss, accuracy as a share) of the supernet on the architecture's images, where it is time to measure them."""
         every = self.train.validate_every
-        if not len(self.arch_index) or not every or ((self.epoch + 1) % every and self.epoch + 1 < self.train.epochs):
+        last = self.epoch + 1 == self.train.epochs
+        if not len(self.feed.arch) or not every or ((self.epoch + 1) % every and not last):
             return None, None
         with torch.no_grad():
-            mix = self.method.mix(now.at("judge")).detach().to(dtype=self.dtype, device=self.device)
-        parts = self.arch_index.split(4 * self.train.batch)
-        batches = (self.data.batch(self.data.train, part, dtype=self.dtype) for part in parts)
+            mix = self.method.mix(now.at("judge")).detach()
+        return self._judge(mix, self.feed.arch)
 
-        def forward(x: Tensor) -> Tensor:
-            with self._autocast():
-                logits: Tensor = self.supernet(x, mix)
-            return logits
+    def _judge(self, mix: Mix, index: Tensor) -> tuple[float, float]:
+        mix = mix.to(dtype=self.dtype, device=self.device)
+        return judge(self.supernet, lambda images: self.forward(images, mix), self.feed.plain(index), bn="running")
 
-        return judge(self.supernet, forward, batches, bn="running")
+    # ------------------------------------------------------------------ the answer
+
+    def answer(self) -> Arch:
+        """Return the answer of the search: the method's own pick where it has one, else what its scores say."""
+        return self.method.pick(self) if isinstance(self.method, Picks) else self.arch()
+
+    def judge(self, mix: Mix) -> float:
+        """Return the accuracy of the supernet under a mix (see :class:`gapless.core.pick.Bench`), running statistics."""
+        return self._judge(mix, self.feed.arch if len(self.feed.arch) else self.feed.weights)[1]
+
+    def stream(self, name: str) -> torch.Generator:
+        """Return a random stream of this run."""
+        return stream(self.seed, "pick", name)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -99,6 +99,8 @@ class NASBench201(Space):
                 option, _, source = part.partition("~")
                 if option not in OPTIONS:
                     raise UserError(f"NAS-Bench-201 has no operation {option!r}.{nearest(option, OPTIONS)} It has: {', '.join(OPTIONS)}.")
+                if f"{target}<-{source}" in choice:
+                    raise UserError(f"{text!r} feeds node {target} from {source} twice.")
                 choice[f"{target}<-{source}"] = option
         return Arch(choice)
 

@@ -106,7 +106,7 @@ def search(
                 run.append(record.line())
             if told is not None:
                 told(record)
-        arch, space, device = loop.arch(), loop.space, loop.device
+        arch, space, device = loop.answer(), loop.space, loop.device
     found = Found(arch, space, run, time.perf_counter() - begun, peak_memory_mb(device))
     if run is not None:
         if loop is not None:

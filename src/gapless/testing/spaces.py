@@ -22,7 +22,7 @@ from gapless.core.space import Space
 from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
 
 SpaceLaw = Callable[[Space], None]
-SMALL = 20_000
+SMALL = 10_000
 """Spaces whose tables of candidates are no longer than this are enumerated."""
 
 # ---------------------------------------------------------------------- what the laws are made of
@@ -280,7 +280,7 @@ def the_count_is_true(space: Space) -> None:
 
 def the_cost_table_is_true(space: Space) -> None:
     """Constant plus entries of the chosen options is the count of the network, in parameters and in multiply-adds; no entry is negative."""
-    archs = drawn(space, 3)
+    archs = drawn(space, 2)
     with torch.device("meta"):
         networks = [space.network(arch) for arch in archs]
     for unit in get_args(cost.Unit):

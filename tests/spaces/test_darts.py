@@ -1,0 +1,269 @@
+"""The DARTS space: its graph, its read-out rule, genotypes in all forms."""
+
+import json
+
+import pytest
+import torch
+
+from gapless.core.decision import Arch
+from gapless.core.errors import UserError
+from gapless.core.op import HalvesModule
+from gapless.core.progress import stream
+from gapless.engine.supernet import Supernet
+from gapless.spaces.darts import CELLS, GENOTYPES, OPTIONS, Darts
+
+SPACE = Darts(size=8, width=4, cells=3)
+V2 = Arch(
+    {
+        "normal:2<-0": "sep_conv_3x3",
+        "normal:2<-1": "sep_conv_3x3",
+        "normal:3<-0": "sep_conv_3x3",
+        "normal:3<-1": "sep_conv_3x3",
+        "normal:4<-1": "sep_conv_3x3",
+        "normal:4<-0": "skip_connect",
+        "normal:5<-0": "skip_connect",
+        "normal:5<-2": "dil_conv_3x3",
+        "reduce:2<-0": "max_pool_3x3",
+        "reduce:2<-1": "max_pool_3x3",
+        "reduce:3<-2": "skip_connect",
+        "reduce:3<-1": "max_pool_3x3",
+        "reduce:4<-0": "max_pool_3x3",
+        "reduce:4<-2": "skip_connect",
+        "reduce:5<-2": "skip_connect",
+        "reduce:5<-1": "max_pool_3x3",
+    }
+)
+NORMAL = "[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)]"
+REDUCE = "[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)]"
+FLAT = f"Genotype(normal={NORMAL}, normal_concat=[2, 3, 4, 5], reduce={REDUCE}, reduce_concat=[2, 3, 4, 5])"
+NESTED = (
+    "Genotype(normal=[[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], [('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], [('sep_conv_3x3', 1), ('skip_connect', 0)], "
+    "[('skip_connect', 0), ('dil_conv_3x3', 2)]], normal_concat=range(2, 6), reduce=[[('max_pool_3x3', 0), ('max_pool_3x3', 1)], "
+    "[('skip_connect', 2), ('max_pool_3x3', 1)], [('max_pool_3x3', 0), ('skip_connect', 2)], [('skip_connect', 2), ('max_pool_3x3', 1)]], reduce_concat=range(2, 6))"
+)
+
+# ---------------------------------------------------------------------- the graph
+
+
+def test_fourteen_edges_in_rows_by_node_and_source():
+    for kind in ("normal", "reduce"):
+        edges = CELLS[kind].edges
+        assert len(edges) == 14
+        assert [(e.target, e.source) for e in edges] == sorted((e.target, e.source) for e in edges)
+        for node, first in zip(range(2, 6), (0, 2, 5, 9), strict=True):
+            assert edges[first].target == node
+            assert edges[first].source == 0
+            assert len(CELLS[kind].into(node)) == node
+    assert [e.stride for e in CELLS["reduce"].edges] == [2 if e.source < 2 else 1 for e in CELLS["reduce"].edges]
+    assert {e.stride for e in CELLS["normal"].edges} == {1}
+    assert [d.name for d in SPACE.decisions[:3]] == ["normal:2<-0", "normal:2<-1", "normal:3<-0"]
+    assert SPACE.decisions[14].name == "reduce:2<-0"
+
+
+@pytest.mark.parametrize(("cells", "places"), [(8, (2, 5)), (14, (4, 9)), (20, (6, 13)), (3, (1, 2))])
+def test_reduction_cells_stand_at_one_and_two_thirds(cells, places):
+    assert SPACE.replace(cells=cells).reductions == places
+
+
+def test_column_order():
+    seven = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+    convs = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+    assert OPTIONS["darts"] == ("none", *seven)
+    assert OPTIONS["drnas"] == seven
+    assert OPTIONS["original"] == (*convs, "max_pool_3x3", "avg_pool_3x3", "skip_connect", "none")
+    assert OPTIONS["3-skip"] == (*convs, "skip_connect", "skip_connect#2", "skip_connect#3", "none")
+    assert OPTIONS["1-skip"] == (*convs, "skip_connect", "none")
+
+
+def test_groups_are_options_with_weights_and_without():
+    for d in SPACE.replace(options="3-skip").decisions:
+        assert [d.groups[o] for o in d.options] == ["weights"] * 4 + ["free"] * 4
+
+
+def test_preprocessing_halves_behind_a_reduction():
+    with torch.device("meta"):
+        cells = Supernet(SPACE.replace(cells=8)).network.cells
+    halved = [any(isinstance(m, HalvesModule) for m in cell.preprocess0.modules()) for cell in cells]
+    assert halved == [i - 1 in (2, 5) for i in range(8)]
+    assert not any(isinstance(m, HalvesModule) for cell in cells for m in cell.preprocess1.modules())
+
+
+@pytest.mark.parametrize("pool_norm", ["none", "plain", "affine"])
+def test_normalisation_behind_pools(pool_norm):
+    ops = SPACE.replace(pool_norm=pool_norm).ops()
+    layers = ops["max_pool_3x3"].layers[1:]
+    assert [layer.affine for layer in layers] == {"none": [], "plain": [False], "affine": [True]}[pool_norm]
+    assert ops["sep_conv_3x3"].layers == Darts(pool_norm="none").ops()["sep_conv_3x3"].layers
+
+
+def test_the_auxiliary_head_is_apart_from_the_logits():
+    space = SPACE.replace(auxiliary=True)
+    network = space.network(space.sample(stream(0))).eval()
+    x = torch.randn(2, 3, 8, 8)
+    logits, other = network.forward_with_aux(x)
+    assert torch.equal(logits, network(x))
+    assert other.shape == (2, 10)
+    plain = SPACE.network(space.sample(stream(0)))
+    assert plain.forward_with_aux(x)[1] is None
+
+
+# ---------------------------------------------------------------------- the rule of DARTS (section 2, invariants 4 and 5)
+
+
+def table(**edges: list[float]) -> torch.Tensor:
+    scores = torch.full(SPACE.shape, 0.01)
+    for name, row in edges.items():
+        scores[SPACE.rows[name.replace("n", "normal:").replace("_", "<-")]] = torch.tensor(row)
+    return scores
+
+
+def kept(arch: Arch, node: int) -> dict[int, str]:
+    return {int(name.partition("<-")[2]): option for name, option in arch.items() if name.startswith(f"normal:{node}")}
+
+
+def test_two_strongest_edges_by_their_strongest_operation():
+    #                        none  max  avg  skip  s3   s5   d3   d5
+    arch = SPACE.decode(table(n3_0=[0, 0, 0.4, 0, 0, 0.3, 0, 0], n3_1=[0, 0.2, 0, 0, 0, 0, 0, 0.1], n3_2=[0, 0, 0, 0.3, 0, 0, 0, 0.9]))
+    assert kept(arch, 3) == {0: "avg_pool_3x3", 2: "dil_conv_5x5"}
+
+
+def test_none_is_never_read_off_and_is_no_strength():
+    """Invariant 4: an edge whose mass is all on none has the strength of its largest other entry."""
+    arch = SPACE.decode(table(n3_0=[0.9, 0.05, 0, 0, 0, 0, 0, 0], n3_1=[0, 0.2, 0, 0, 0, 0, 0, 0], n3_2=[0, 0, 0, 0.1, 0, 0, 0, 0]))
+    assert kept(arch, 3) == {1: "max_pool_3x3", 2: "skip_connect"}
+    assert "none" not in arch.values()
+
+
+def test_ties_go_to_the_lower_source_and_to_the_earlier_column():
+    arch = SPACE.decode(torch.zeros(SPACE.shape))
+    for node in range(2, 6):
+        assert kept(arch, node) == {0: "max_pool_3x3", 1: "max_pool_3x3"}
+
+
+def test_edges_into_a_node_have_different_sources():
+    for i in range(20):
+        arch = SPACE.decode(torch.randn(SPACE.shape, generator=stream(i)))
+        assert all(len(kept(arch, node)) == 2 for node in range(2, 6))
+
+
+# ---------------------------------------------------------------------- genotypes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FLAT,
+        NESTED,
+        f"DARTS_V2 = {FLAT}",
+        f"  best   = {NESTED}\n",
+        "DARTS_V2",
+        f"Genotype({NORMAL}, range(2, 6), {REDUCE}, range(2, 6))",
+        f"Genotype({NORMAL}, [2, 3, 4, 5], reduce={REDUCE}, reduce_concat=[2, 3, 4, 5])",
+        FLAT.replace("(", "( ").replace(", ", ",\n   "),
+        FLAT.replace("('", "['").replace("), ", "], ").replace(")]", "]]"),
+        FLAT.replace("'", '"'),
+        str(V2),
+    ],
+    ids=["flat", "nested", "assigned", "assigned-nested", "published", "positional", "mixed", "many-lines", "lists", "quotes", "ours"],
+)
+def test_a_genotype_is_read_in_all_forms(text):
+    assert SPACE.read(text) == V2
+
+
+def test_a_genotype_is_read_from_a_file(tmp_path):
+    (tmp_path / "genotype.txt").write_text(f"\nDARTS_V2 = {FLAT}\n")
+    (tmp_path / "arch.json").write_text(json.dumps({"arch": NESTED}))
+    assert SPACE.read(tmp_path / "genotype.txt") == V2
+    assert SPACE.read(tmp_path / "arch.json") == V2
+
+
+@pytest.mark.parametrize("name", GENOTYPES)
+def test_published_genotypes_are_in_the_space_and_have_a_source(name):
+    arch = SPACE.read(name)
+    assert SPACE.read(SPACE.write(arch)) == arch
+    assert "arXiv" in GENOTYPES[name]["source"]
+    assert "none" not in arch.values()
+
+
+def test_what_is_written_is_a_genotype():
+    assert SPACE.write(V2).startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
+    assert SPACE.write(V2).endswith("reduce_concat=range(2, 6))")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no genotype"),
+        ("rubbish", "no genotype.*nor a published one: DARTS_V1"),
+        ("DARTS_V3", "no genotype"),
+        ("Genotype", "no genotype"),
+        ("Genotype(", "no genotype"),
+        ("Genotype()", "no 'normal' cell"),
+        (f"Genotype(normal={NORMAL})", "no 'reduce' cell"),
+        (f"Genotyp(normal={NORMAL}, reduce={REDUCE})", "no genotype"),
+        (f"Genotype(normal=3, reduce={REDUCE})", "must be a list"),
+        (f"Genotype(normal=[1, 2, 3, 4], reduce={REDUCE})", "holds 1"),
+        (f"Genotype(normal=[('sep_conv_3x3', 0)], reduce={REDUCE})", "feeds 1 nodes; it must feed 4"),
+        (FLAT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', '2')"), "holds.*each pair is"),
+        (FLAT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', 5)"), "feeds node 5 from state 5"),
+        (FLAT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', -1)"), "feeds node 5 from state -1"),
+        (FLAT.replace("('dil_conv_3x3', 2)", "('dil_conv_3x3', 0)"), "two edges normal:5<-0"),
+        (FLAT.replace("dil_conv_3x3", "dill_conv_3x3"), "operation 'dill_conv_3x3'. Did you mean 'dil_conv_3x3'"),
+        (FLAT.replace("dil_conv_3x3", "nor_conv_3x3"), "'nor_conv_3x3' is not among the options 'darts'"),
+        (FLAT.replace("dil_conv_3x3", "none"), "'none' is no answer"),
+    ],
+)
+def test_garbage_is_answered_in_words(text, said):
+    with pytest.raises(UserError, match=said):
+        SPACE.read(text)
+
+
+def test_an_operation_of_another_option_set_is_pointed_to():
+    with pytest.raises(UserError, match="Try --space.options darts"):
+        SPACE.replace(options="1-skip").read("DARTS_V2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Genotype(normal=__import__('os').system('touch PROOF'), reduce=[])",
+        "__import__('pathlib').Path('PROOF').touch()",
+        "__import__('pathlib').Path('PROOF').touch() or Genotype(normal=[], reduce=[])",
+        "Genotype(normal=[x for x in [open('PROOF', 'w')]], reduce=[])",
+        "Genotype(**{'normal': open('PROOF', 'w')})",
+        "Genotype(*[open('PROOF', 'w')])",
+        "Genotype(normal=(lambda: open('PROOF', 'w'))(), reduce=[])",
+        "Genotype.__class__(normal=[], reduce=[])",
+        "Genotype(normal=[]); open('PROOF', 'w')",
+        "Genotype(normal={[]: 1}, reduce=[])",
+        "Genotype(normal=" + "[" * 500 + "]" * 500 + ", reduce=[])",
+        "Genotype(normal=" + "-" * 5000 + "1, reduce=[])",
+        "Genotype\0(normal=[])",
+    ],
+)
+def test_malicious_text_is_refused_and_not_evaluated(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError):
+        SPACE.read(text)
+    assert not list(tmp_path.iterdir())
+
+
+def test_with_every_edge_kept_none_is_an_answer():
+    space = SPACE.replace(inputs=None)
+    arch = Arch({d.name: "none" if i % 3 else "skip_connect" for i, d in enumerate(space.decisions)})
+    assert space.read(space.write(arch)) == arch
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"options": "dart"}, "Did you mean 'darts'"),
+        ({"cells": 0}, "--space.cells is 0"),
+        ({"inputs": 3}, "--space.inputs is 3; legal: 1, 2, none"),
+        ({"width": 16, "partial": 3}, "cannot be split into --space.partial 3 parts"),
+        ({"width": 5, "stem": "imagenet"}, "must be even"),
+    ],
+)
+def test_fields_out_of_range_are_named(fields, said):
+    with pytest.raises(UserError, match=said):
+        Darts(**fields)

@@ -1,0 +1,59 @@
+"""A user's own model as a space."""
+
+import pytest
+import torch
+from torch import nn
+
+from gapless.core.errors import UserError
+from gapless.core.progress import stream
+from gapless.engine.supernet import Supernet
+from gapless.spaces.patched import Patched
+from gapless.testing.examples import patched
+
+
+def test_pretrained_weights_are_kept_and_the_model_is_not_touched():
+    space = patched()
+    before = {name: value.clone() for name, value in space.model.state_dict().items()}
+    arch = space.read("body.2=same,tail=same")
+    x = torch.randn(2, 3, 8, 8)
+    network = space.network(arch).eval()
+    assert torch.equal(network(x), space.model.eval()(x))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.zero_()
+    Supernet(space).train()(x, space.one_hot(arch))
+    space.model.train()
+    assert all(torch.equal(before[name], value) for name, value in space.model.state_dict().items())
+
+
+def test_each_build_has_weights_of_its_own():
+    space = patched()
+    arch = space.read("body.2=point,tail=smooth")
+    one, other = space.network(arch), space.network(arch)
+    pairs = list(zip(one.parameters(), other.parameters(), strict=True))
+    assert pairs
+    assert all(a.data_ptr() != b.data_ptr() for a, b in pairs)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_network_has_the_children_of_the_model():
+    space = patched()
+    network = space.network(space.sample(stream(0)))
+    assert [name for name, _ in network.named_children()] == [name for name, _ in space.model.named_children()]
+
+
+def test_costs_of_a_model_that_lies_in_memory():
+    space = patched()
+    table, constant = space.cost_table("params")
+    assert table.tolist() == [[148, 20, 72], [8, 8, 0]]
+    assert constant == 108 + 8 + 50
+    macs, _ = space.cost_table("macs")
+    assert macs.tolist() == [[144 * 64, 16 * 64, 72 * 64], [0, 0, 0]]
+
+
+def test_what_the_model_has_not_is_named():
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(UserError, match="no submodule 'O'"):
+        Patched(model=model, swaps={"O": {"same": None}})
+    with pytest.raises(UserError, match="needs at least one submodule"):
+        Patched(model=model)
