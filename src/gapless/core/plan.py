@@ -65,10 +65,10 @@ class Plan:
         Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a zero gradient, so
         that momentum goes on moving them (PyTorch before 2.0).
     decay_on
-        With ``coast``: decay ``all`` options or those that ``ran``.
+        With ``coast``: decay ``all`` options or those that ``ran``. (``skip`` leaves what did not run alone, decay included.)
     decay_step
         ``coupled``: decay is part of the one step; ``separate``: a second step of both optimisers from the gradient of
-        ``decay * |x|^2`` (the released DropNAS).
+        ``decay * |x|^2`` over what ran (the released DropNAS); it needs ``decay_on="ran"``.
     clip_over
         Whether the norm of the weight clip counts the ``weights`` or ``weights+arch`` (the released DrNAS on NAS-Bench-201).
     virtual
@@ -99,6 +99,10 @@ class Plan:
     stages: tuple[Stage, ...] = (Stage(),)
     after: Literal["retrain", "continue"] = "retrain"
     arch: Adam = Adam()
+
+    def __post_init__(self) -> None:
+        if self.decay_step == "separate" and self.decay_on != "ran":
+            raise ValueError("a separate decay step is taken over what ran: it needs decay_on='ran'")
 
     def stage_epochs(self, epochs: int) -> tuple[int, ...]:
         """Return the epochs of each stage; they sum to ``epochs``.

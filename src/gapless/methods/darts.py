@@ -29,7 +29,8 @@ class DARTS(Method):
     unrolled
         Whether the architecture gradient looks through one virtual training step (second order).
     faithful
-        Whether the virtual step adds momentum and weight decay, as the released code does.
+        Whether the virtual step adds momentum and weight decay, as the released code does, and on NAS-Bench-201 weights and
+        alpha are clipped by one common norm, as the code of that setting does.
     warmup
         Epochs in which only weights are trained (released code: 0).
     arch_lr, arch_decay
@@ -59,6 +60,7 @@ class DARTS(Method):
         self._plan = Plan(
             coupling="unrolled" if unrolled else "alternate",
             virtual="momentum" if faithful else "plain",
+            clip_over="weights+arch" if faithful and space.label == "nasbench201" else "weights",
             warmup_epochs=warmup,
             arch=Adam(lr=arch_lr, decay=arch_decay),
         )

@@ -434,7 +434,7 @@ def its_settings_are_documented(make_method: MakeMethod, space: Space) -> None:
         assert setting.default is not setting.default.__class__ or setting.default is None, f"{name} has no default"
 
 
-METHOD_LAWS: tuple[MethodLaw, ...] = (
+STILL_LAWS: tuple[MethodLaw, ...] = (
     a_mix_fits_the_space,
     scores_can_be_read_off,
     large_parameters_do_no_harm,
@@ -443,12 +443,17 @@ METHOD_LAWS: tuple[MethodLaw, ...] = (
     the_state_is_everything,
     pruning_keeps_the_best,
     the_gradient_at_the_mix_arrives,
+    the_plan_is_fixed,
+    a_penalty_is_a_number,
+    its_settings_are_documented,
+)
+"""Those that run no network."""
+SEARCH_LAWS: tuple[MethodLaw, ...] = (
     a_search_trains_it,
     a_search_is_a_function_of_the_seed,
     options_that_rest_are_untouched,
     the_weight_clip_is_the_weights_own,
     a_warm_up_leaves_the_architecture_alone,
-    the_plan_is_fixed,
-    a_penalty_is_a_number,
-    its_settings_are_documented,
 )
+"""Those that run short searches."""
+METHOD_LAWS = (*STILL_LAWS, *SEARCH_LAWS)

@@ -1,0 +1,60 @@
+"""The published suite on every method of the folder and on variants, on the famous spaces and on a ragged, a pruned and a patched one."""
+
+from functools import partial
+
+import pytest
+
+from gapless.core import catalogue
+from gapless.core.plan import Plan
+from gapless.methods.darts import DARTS
+from gapless.methods.drnas import DrNAS
+from gapless.methods.dropnas import DropNAS
+from gapless.spaces.darts import Darts
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.testing import METHOD_LAWS, title
+from gapless.testing.examples import Paths, Ragged, Softmax, patched
+from gapless.testing.methods import SEARCH_LAWS, STILL_LAWS, narrowed
+
+CATALOGUE = {name: catalogue.find(name, "methods") for name in catalogue.names("methods")}
+OFTEN = partial(DropNAS, rate_weights=0.2, rate_free=0.2, warmup=1)
+METHODS = {
+    **CATALOGUE,
+    "darts-unrolled": partial(DARTS, unrolled=True),
+    "darts-unrolled-faithful": partial(DARTS, unrolled=True, faithful=True),
+    "drnas-kl-faithful": partial(DrNAS, regulariser="kl", read="mean", faithful=True),
+    "drnas-progressive": partial(DrNAS, progressive=True, warmup=0),
+    "dropnas-often": OFTEN,
+    "dropnas-often-faithful": partial(DropNAS, rate_weights=0.2, rate_free=0.1, faithful=True),
+    "pruned-darts": narrowed(DARTS),
+    "pruned-drnas": narrowed(DrNAS),
+    "joint": partial(Softmax, plan=Plan(coupling="joint"), turns=2),
+    "paths": Paths,
+}
+SPACES = {
+    "ragged": Ragged(),
+    "nasbench201": NASBench201(size=8, width=8, cells=1),
+    "patched": patched(),
+    "darts": Darts(size=8, width=4, cells=3, options="1-skip"),
+    "darts-partial": Darts(size=8, width=4, cells=3, options="1-skip", partial=2),
+}
+
+
+@pytest.mark.parametrize("law", METHOD_LAWS, ids=title)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("space", ["ragged", "nasbench201", "patched"])
+def test_law(law, name, space):
+    if name == "drnas-progressive" and space == "patched":
+        pytest.skip("a patched model has no partial channels to widen")
+    law(METHODS[name], SPACES[space])
+
+
+@pytest.mark.parametrize("law", STILL_LAWS, ids=title)
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_law_without_a_network(law, name):
+    law(CATALOGUE[name], SPACES["darts"])
+
+
+@pytest.mark.parametrize("law", SEARCH_LAWS, ids=title)
+@pytest.mark.parametrize(("name", "space"), [("darts", "darts"), ("pruned-drnas", "darts-partial"), ("dropnas-often", "darts")])
+def test_law_with_the_network_of_darts(law, name, space):
+    law(METHODS[name], SPACES[space])
