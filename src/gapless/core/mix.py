@@ -71,6 +71,18 @@ class Mix:
 GRADED = ("weight", "gain", "offset")
 
 
+def mask_of(active: Active, columns: int) -> Tensor:
+    """Return [D, O] bool on the host: what ``active`` lists; the inverse of :func:`gapless.core.method.host`.
+
+    >>> mask_of(((0, 2), ()), 3).tolist()
+    [[True, False, True], [False, False, False]]
+    """
+    mask = torch.zeros(len(active), columns, dtype=torch.bool)
+    for row, listed in enumerate(active):
+        mask[row, list(listed)] = True
+    return mask
+
+
 def one_hot(choice: Sequence[int | None], columns: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Mix:
     """Return the mix that runs one option per decision; ``None`` stands for an absent decision.
 

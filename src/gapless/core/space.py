@@ -6,7 +6,7 @@ import abc
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from gapless.core import cost
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep, check
 from gapless.core.errors import UserError
-from gapless.core.mix import Mix, one_hot
+from gapless.core.mix import Mix, mask_of, one_hot
 from gapless.core.network import Chosen
 from gapless.core.picture import Picture
 from gapless.core.settings import check_names
@@ -119,12 +119,12 @@ class Space(abc.ABC):
     @cached_property
     def legal(self) -> Tensor:
         """[D, O] bool: the options that exist."""
-        return _mask(self.columns, [range(len(d.options)) for d in self.decisions])
+        return mask_of(tuple(tuple(range(len(d.options))) for d in self.decisions), self.columns)
 
     @cached_property
     def eligible(self) -> Tensor:
         """[D, O] bool: the options that an architecture may hold."""
-        return _mask(self.columns, [d.eligible for d in self.decisions])
+        return mask_of(tuple(d.eligible for d in self.decisions), self.columns)
 
     @cached_property
     def count(self) -> int:
@@ -251,10 +251,3 @@ def _content(path: Path) -> str:
         return str(json.loads(text)["arch"]) if path.suffix == ".json" else text
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
         raise UserError(f"{path} holds no architecture: neither a text in the field's notation nor JSON with a key 'arch'.") from None
-
-
-def _mask(columns: int, rows: Sequence[Sequence[int]]) -> Tensor:
-    mask = torch.zeros(len(rows), columns, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        mask[i, list(row)] = True
-    return mask

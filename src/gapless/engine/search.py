@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from gapless.core.decision import Arch
+from gapless.core.errors import UserError
 from gapless.core.images import Images
 from gapless.core.method import Method, Seen
-from gapless.core.mix import Mix
+from gapless.core.mix import Mix, mask_of
 from gapless.core.objective import Objective, cross_entropy
 from gapless.core.pick import Picks
 from gapless.core.plan import Train
@@ -157,6 +159,8 @@ class Search:
                 arch_losses.append(arch_loss)
             self.step += 1
         train_loss, train_accuracy = float(torch.stack(losses).mean()), float(torch.stack(rights).sum()) / images
+        if not math.isfinite(train_loss):
+            raise UserError(f"The training loss is {train_loss} in epoch {self.epoch + 1}. Try a smaller --train.lr or --train.clip.")
         arch_loss_mean = float(torch.stack(arch_losses).mean()) if arch_losses else None
         trained = time.perf_counter()
         valid_loss, valid_accuracy = self.validate(replace(now, step=self.step))
@@ -379,10 +383,7 @@ class Search:
         """Return the mask of the options that ran, for each parameter that has an entry per option."""
         if mix.active is None:
             return {}
-        mask = torch.zeros(self.space.shape, dtype=torch.bool)
-        for row, columns in enumerate(mix.active):
-            mask[row, list(columns)] = True
-        mask = mask.to(self.device)
+        mask = mask_of(mix.active, self.space.columns).to(self.device)
         return {name: mask for name, g in found.items() if tuple(g.shape) == self.space.shape}
 
     # ------------------------------------------------------------------ stages

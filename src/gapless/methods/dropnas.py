@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gapless.core.errors import UserError
 from gapless.core.method import Method, Seen, Setting, host, living, start
-from gapless.core.mix import Mix
+from gapless.core.mix import Mix, mask_of
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.space import Space
@@ -100,10 +100,10 @@ class DropNAS(Method):
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return a [D, O] mask on the host: True where an option is kept; at least one of each group of each decision."""
-        mask = self.alive.cpu().clone()
+        mask = mask_of(self.active, self.alpha.shape[1])  # from the host's copy: no waiting for the device
         for row, members in enumerate(self.groups):
             for group, columns in members.items():
-                columns = [c for c in columns if mask[row, c]]
+                columns = [c for c in columns if c in self.active[row]]
                 rate = self.rates.get(group, 0.0)
                 if rate > 0 and columns:
                     mask[row, columns] = survivors(len(columns), rate, generator)
@@ -119,9 +119,7 @@ class DropNAS(Method):
         """Alpha-adjust."""
         if not self.adjust or seen.mix.active is None:
             return
-        kept = torch.zeros_like(self.alive)
-        for row, columns in enumerate(seen.mix.active):
-            kept[row, list(columns)] = True
+        kept = mask_of(seen.mix.active, self.alpha.shape[1]).to(self.alpha.device)
         self.alpha.add_(adjustment(seen.before["alpha"], self.alpha, kept, self.alive, as_coded=self.faithful))
 
 
