@@ -50,7 +50,7 @@ def test_the_rate_of_keeping_over_many_draws():
     assert float(masks.all(dim=-1).double().mean()) == pytest.approx(0.5406, abs=1e-2)
 
 
-@pytest.mark.parametrize("rate", [3e-5, 0.5, 0.999])
+@pytest.mark.parametrize("rate", [3e-5, 0.5, 0.9])
 def test_each_group_keeps_one(rate):
     method = DropNAS(SPACE, rate_weights=rate, rate_free=rate)
     for i in range(100):

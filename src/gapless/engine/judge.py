@@ -100,10 +100,12 @@ def recalibrate(module: nn.Module, forward: Callable[[Tensor], Tensor], images: 
         m.momentum = None  # PyTorch's name for a cumulative mean
     module.train()
     seen = 0
-    for x in images:
-        forward(x)
-        seen += 1
-    for m, value in zip(norms, momentum, strict=True):
-        m.momentum = value
+    try:
+        for x in images:
+            forward(x)
+            seen += 1
+    finally:
+        for m, value in zip(norms, momentum, strict=True):
+            m.momentum = value
     if not seen:
         raise ValueError("recalibration needs at least one batch of training images")

@@ -30,15 +30,16 @@ def widen(old: Supernet, space: Space, generator: torch.Generator) -> tuple[Supe
     example = next(old.parameters())
     new.to(example).train(old.training)
     index: Index = {}
+    olds = dict(old.named_modules())
     for path, module in new.named_modules():
-        if isinstance(module, OpModule):
-            before = old.get_submodule(path)
-            assert isinstance(before, OpModule)
+        before = olds.get(path)
+        if isinstance(module, OpModule) and isinstance(before, OpModule) and before.layers == module.layers:
             for name, maps in _op_index(before, module, generator).items():
                 index[f"{path}.{name}"] = maps
     weights = {name: take(tensor, index.get(name, {})) for name, tensor in old.state_dict().items()}
-    for name, tensor in new.state_dict().items():
-        if name not in weights or weights[name].shape != tensor.shape:
+    fresh = new.state_dict()
+    for name in {**fresh, **weights}:
+        if name not in weights or name not in fresh or weights[name].shape != fresh[name].shape:
             raise ValueError(f"a stage can widen candidate operations only, but it changes {name}")
     new.load_state_dict(weights)
     return new, index
@@ -58,6 +59,8 @@ def _size(module: nn.Module, name: str) -> int:
 
 
 def _draw(before: int, after: int, generator: torch.Generator) -> Tensor:
+    if after < before:
+        raise ValueError(f"a stage can widen operations only, but it narrows one from {before} to {after} channels")
     extra = torch.randint(before, (after - before,), generator=generator)
     return torch.cat([torch.arange(before), extra])
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gapless.core.method import Method, host
-from gapless.core.mix import GRADED, Mix
+from gapless.core.mix import GRADED, Mix, mask_of
 from gapless.core.plan import Plan, Stage, Train
 from gapless.core.progress import Phase, Progress, seeded
 from gapless.core.settings import fields_of
@@ -75,12 +75,7 @@ def same(one: Mix, other: Mix) -> bool:
 
 def ran(space: Space, mix: Mix) -> Tensor:
     """Return [D, O] bool: the options that a mix runs."""
-    if mix.active is None:
-        return space.legal.clone()
-    mask = torch.zeros(space.shape, dtype=torch.bool)
-    for row, columns in enumerate(mix.active):
-        mask[row, list(columns)] = True
-    return mask
+    return space.legal.clone() if mix.active is None else mask_of(mix.active, space.columns)
 
 
 def narrowed(make_method: MakeMethod, keep: float = 0.5) -> MakeMethod:

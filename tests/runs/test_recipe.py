@@ -1,0 +1,68 @@
+import pytest
+
+from gapless.core.errors import UserError
+from gapless.runs.recipe import Recipe, line_of
+
+
+def test_what_is_written_reads_back_the_same(tmp_path):
+    recipe = Recipe(
+        title='a "quoted" title',
+        source="here",
+        space={"name": "darts", "width": 4, "inputs": "none", "affine": True},
+        method={"name": "drnas", "anchor": 1e-4, "regulariser": "kl"},
+        train={"epochs": 3, "lr": 0.1},
+        data={"name": "digits", "size": 8},
+        run={"seed": 4},
+    )
+    path = tmp_path / "r.toml"
+    path.write_text(recipe.toml())
+    again = Recipe.read(path)
+    for name in ("title", "source", "space", "method", "train", "data", "run"):
+        assert getattr(again, name) == getattr(recipe, name)
+
+
+def test_resolving_fills_in_the_papers_settings_and_what_the_data_say():
+    resolved = Recipe(space={"name": "darts", "width": 8}, method={"name": "dropnas"}, data={"name": "digits"}).resolve()
+    assert (resolved.space.options, resolved.space.cells, resolved.space.width) == ("original", 14, 8)
+    assert (resolved.space.classes, resolved.space.channels, resolved.space.size) == (10, 1, 8)
+    assert (resolved.train.epochs, resolved.train.batch, resolved.train.clip) == (76, 96, 3.0)
+    full = resolved.full()
+    assert full.space["options"] == "original"
+    assert full.method["rate_free"] == 3e-5
+    assert full.train["lr"] == 0.0375
+    assert "classes" not in full.space
+    full.check()
+
+
+def test_another_name_drops_the_settings_of_the_one_before():
+    recipe = Recipe(space={"name": "darts", "stem": "imagenet"}, method={"name": "darts"})
+    assert recipe.over(space={"name": "nasbench201"}).space == {"name": "nasbench201"}
+    assert recipe.over(space={"width": 8}).space == {"name": "darts", "stem": "imagenet", "width": 8}
+    assert recipe.over(space={"name": "darts", "width": 8}).space["stem"] == "imagenet"
+
+
+def test_lines_are_found_in_their_tables(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('title = "x"\n[space]\nname = "darts"\n[train]\n  "lr" = 1\nlr_min = 0\n')
+    assert line_of(path, "", "title") == 1
+    assert line_of(path, "", "train") == 4
+    assert line_of(path, "space", "name") == 3
+    assert line_of(path, "train", "lr") == 5
+    assert line_of(path, "train", "lr_min") == 6
+    assert line_of(path, "space", "lr") == 0
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"space": {"name": "darts"}}, r"\[method\] needs a name"),
+        ({"space": {"name": 3}, "method": {"name": "darts"}}, r"\[space\] needs a name"),
+        ({"space": {"name": "darts", "inputs": 2.5}, "method": {"name": "darts"}}, "whole number"),
+        ({"space": {"name": "darts", "affine": "perhaps"}, "method": {"name": "darts"}}, "true, false"),
+        ({"space": {"name": "darts"}, "method": {"name": "darts"}, "run": {"precision": "half"}}, "float32"),
+        ({"space": {"name": "darts"}, "method": {"name": "darts"}, "data": {"name": "digits", "sice": 8}}, "Did you mean 'size'"),
+    ],
+)
+def test_wrong_tables(tables, message):
+    with pytest.raises(UserError, match=message):
+        Recipe(**tables).check()

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+import torch
+
+from gapless.core.errors import UserError
+from gapless.runs.run import Run, machine
+from gapless.spaces.darts import Darts
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="not empty"):
+        Run.create(tmp_path)
+    with pytest.raises(UserError, match="not empty"):
+        Run.create(tmp_path / "x")
+    with pytest.raises(UserError, match="no run"):
+        Run.open(tmp_path)
+
+
+def test_what_is_written_reads_back(tmp_path):
+    run = Run.create(tmp_path / "a" / "run")
+    run.write("recipe.toml", '[space]\nname = "darts"\noptions = "drnas"\n[method]\nname = "drnas"\n')
+    with pytest.raises(UserError, match="has not ended"):
+        run.found()
+    space = Darts(options="drnas", channels=1, size=8)
+    arch = space.sample(torch.Generator().manual_seed(0))
+    run.write_arch(arch, space, "darts")
+    assert Run.open(run.path).found() == (arch, space)
+    run.append({"epoch": 0})
+    run.append({"epoch": 1})
+    assert [r["epoch"] for r in run.trace()] == [0, 1]
+    weights = {"a": torch.randn(3, 2), "b": torch.tensor(4)}
+    run.write_weights(weights)
+    assert all(run.weights()[k].equal(v) for k, v in weights.items())
+    assert not [p.name for p in run.path.iterdir() if p.name.startswith(".")]
+
+
+def test_machine_is_plain_json():
+    told = json.loads(json.dumps(machine()))
+    assert told["torch"] == torch.__version__
+    assert told["threads"] == torch.get_num_threads()

@@ -1,0 +1,36 @@
+"""The Python calls behind the commands."""
+
+import pytest
+
+import gapless
+
+TINY = {"space": {"width": 4}, "train": {"epochs": 1}, "data": {"train_images": 60, "test_images": 20}}
+
+
+def test_search_without_a_folder_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+    found = gapless.search(gapless.Recipe.read("demo").over(**TINY), told=told.append)
+    assert found.run is None
+    assert [r.epoch for r in told] == [0]
+    assert list(tmp_path.iterdir()) == []
+    assert found.space.read(found.summary()["notation"]) == found.arch
+
+
+def test_a_search_that_diverges_says_so(tmp_path):
+    wild = gapless.Recipe.read("demo").over(**{**TINY, "train": {"epochs": 5, "lr": 1e30, "lr_min": 1e30, "clip": 0.0}})
+    with pytest.raises(gapless.UserError, match="Try a smaller --train.lr"):
+        gapless.search(wild)
+
+
+def test_evaluate_takes_fields(tmp_path):
+    small = gapless.evaluate("DARTS_V2", fields={"cells": 8, "width": 16})
+    full = gapless.evaluate("DARTS_V2")
+    assert small["params"] < full["params"] == 3_349_342
+    with pytest.raises(gapless.UserError, match="Did you mean 'cells'"):
+        gapless.evaluate("DARTS_V2", fields={"cell": 8})
+
+
+def test_show_says_where(tmp_path):
+    path = gapless.show("DARTS_V1", out=tmp_path / "v1.svg")
+    assert "max_pool_3x3" in path.read_text()
