@@ -45,7 +45,9 @@ def test_imports_only_go_down(path):
             continue
         other = rest.split(".")[0]
         assert other in LAYERS, f"{name}: the folder {other!r} is in no layer"
-        assert other == folder or LAYERS[other] < LAYERS[folder], f"{folder} (layer {LAYERS[folder]}) imports {name} (layer {LAYERS[other]})"
+        assert other == folder or LAYERS[other] < LAYERS[folder], (
+            f"{folder} (layer {LAYERS[folder]}) imports {name} (layer {LAYERS[other]})"
+        )
 
 
 def test_every_folder_with_code_is_in_a_layer():
@@ -60,9 +62,16 @@ def test_the_core_sees_torch_and_the_standard_library_only():
 
 @pytest.mark.parametrize("folder", ["core", "engine"])
 def test_shared_code_names_no_method(folder):
-    names = {name for kind in ("methods", "searchers") for name in catalogue.names(kind)} - {"random"}  # that is torch.random, too
+    names = {name for kind in ("methods", "searchers") for name in catalogue.names(kind)} - {
+        "random"
+    }  # that is torch.random, too
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             told = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "value")]
-            words = {word.lower() for text in told if isinstance(text, str) and " " not in text for word in re.split(r"\W|_", text)}
+            words = {
+                word.lower()
+                for text in told
+                if isinstance(text, str) and " " not in text
+                for word in re.split(r"\W|_", text)
+            }
             assert not names & words, f"{path.name} names {names & words}"

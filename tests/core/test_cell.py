@@ -73,7 +73,7 @@ def test_edges_by_node():
 
 @pytest.mark.parametrize("partial", [2, 3, 4, 6])
 def test_the_bypass_is_bit_equal_to_the_input_at_shuffled_places(partial):
-    """PC-DARTS, invariant 1: at stride 1 processed channel m stands at m * K, bypassed channel g * C/K + m at m * K + g."""
+    """At stride 1 processed channel m stands at m * K, bypassed channel g * C/K + m at m * K + g."""
     channels, part = 24, 24 // partial
     x = torch.randn(2, channels, 4, 4)
     mixed = torch.randn(2, part, 4, 4)
@@ -86,7 +86,6 @@ def test_the_bypass_is_bit_equal_to_the_input_at_shuffled_places(partial):
 
 @pytest.mark.parametrize("partial", [2, 3, 4, 6])
 def test_shuffling_by_k_and_then_by_c_over_k_is_the_identity(partial):
-    """PC-DARTS, invariant 2."""
     x = torch.randn(1, 24, 2, 2)
 
     def shuffle(y: torch.Tensor, groups: int) -> torch.Tensor:
@@ -111,7 +110,6 @@ def test_all_channels_pass_by_untouched():
 
 
 def test_channels_that_cannot_be_split_are_refused():
-    """PC-DARTS, invariant 6."""
     assert partial_width(36, 6) == 6
     with pytest.raises(ValueError, match="16 channels cannot be split into 3 parts"):
         partial_width(16, 3)

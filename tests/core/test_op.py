@@ -4,7 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from gapless.core.op import AvgPool, Conv, Depthwise, Halves, HalvesModule, MaxPool, Norm, NormRule, Op, Relu, Zero, zeros
+from gapless.core.op import (
+    AvgPool,
+    Conv,
+    Depthwise,
+    Halves,
+    HalvesModule,
+    MaxPool,
+    Norm,
+    NormRule,
+    Op,
+    Relu,
+    Zero,
+    zeros,
+)
 from gapless.ops.cells import OPS
 
 

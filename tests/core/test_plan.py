@@ -11,7 +11,14 @@ THIRDS = (Stage(1 / 3), Stage(1 / 3), Stage(1 / 3))
 
 @pytest.mark.parametrize(
     ("stages", "epochs", "lengths"),
-    [((Stage(),), 50, (50,)), (HALVES, 50, (25, 25)), (HALVES, 3, (2, 1)), (THIRDS, 10, (3, 4, 3)), (THIRDS, 3, (1, 1, 1)), ((Stage(0.9), Stage(0.1)), 10, (9, 1))],
+    [
+        ((Stage(),), 50, (50,)),
+        (HALVES, 50, (25, 25)),
+        (HALVES, 3, (2, 1)),
+        (THIRDS, 10, (3, 4, 3)),
+        (THIRDS, 3, (1, 1, 1)),
+        ((Stage(0.9), Stage(0.1)), 10, (9, 1)),
+    ],
 )
 def test_the_epochs_of_stages_sum_to_what_was_asked(stages, epochs, lengths):
     found = Plan(stages=stages).stage_epochs(epochs)
@@ -32,5 +39,5 @@ def test_a_warm_up_must_leave_an_epoch():
 
 
 def test_shares_must_sum_to_one():
-    with pytest.raises(ValueError, match="sum to 0.7"):
+    with pytest.raises(ValueError, match=r"sum to 0\.7"):
         Plan(stages=(Stage(0.5), Stage(0.2))).stage_epochs(10)

@@ -29,7 +29,14 @@ def test_seeded_puts_the_generator_back():
 
 def test_every_pass_of_a_moment_has_numbers_of_its_own():
     now = Progress(step=3, seed=5)
-    moments = [now, now.at("arch"), now.at("judge"), now.at("weights", 1), Progress(step=4, seed=5), Progress(step=3, seed=6)]
+    moments = [
+        now,
+        now.at("arch"),
+        now.at("judge"),
+        now.at("weights", 1),
+        Progress(step=4, seed=5),
+        Progress(step=3, seed=6),
+    ]
     drawn = [float(torch.rand((), generator=m.stream())) for m in moments]
     assert len(set(drawn)) == len(drawn)
     assert float(torch.rand((), generator=now.stream("mask"))) not in drawn

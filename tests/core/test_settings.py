@@ -70,7 +70,18 @@ def test_fields_have_types_defaults_and_help():
 
 
 def test_text_becomes_the_annotated_type():
-    box = make(Box, {"width": "8", "low": "1e-3", "high": 2, "flag": "yes", "betas": ["0.1", 0.2], "sizes": [1, "2"], "kind": "shut"})
+    box = make(
+        Box,
+        {
+            "width": "8",
+            "low": "1e-3",
+            "high": 2,
+            "flag": "yes",
+            "betas": ["0.1", 0.2],
+            "sizes": [1, "2"],
+            "kind": "shut",
+        },
+    )
     assert box == Box(width=8, low=1e-3, high=2.0, flag=True, betas=(0.1, 0.2), sizes=(1, 2), kind="shut")
     assert isinstance(box.high, float)
     assert make(Box, {"high": "none"}).high is None
@@ -105,12 +116,15 @@ def test_errors_speak_of_what_was_given(given, said):
 
 
 def test_an_error_says_where_it_was_written():
-    with pytest.raises(UserError, match="recipe.toml: `--box.width`"):
+    with pytest.raises(UserError, match=r"recipe\.toml: `--box\.width`"):
         make(Box, {"width": "x"}, prefix="--box.", where="recipe.toml: ")
 
 
 def test_an_unknown_name_is_answered_with_the_legal_ones():
-    assert str(unknown("method", "drna", ["darts", "drnas"])) == "There is no method 'drna'. Did you mean 'drnas'? Legal: darts, drnas."
+    assert (
+        str(unknown("method", "drna", ["darts", "drnas"]))
+        == "There is no method 'drna'. Did you mean 'drnas'? Legal: darts, drnas."
+    )
     assert "Legal: none." in str(unknown("run", "x", []))
 
 
@@ -119,7 +133,18 @@ def test_an_unknown_type_is_passed_through():
     assert convert(value, object, "it") is value
 
 
-@pytest.mark.parametrize("given", [{"epochs": 0}, {"batch": 0}, {"lr": -1.0}, {"clip": -0.1}, {"momentum": 1.0}, {"arch_share": 1.0}, {"arch_share": 0.0}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 0},
+        {"batch": 0},
+        {"lr": -1.0},
+        {"clip": -0.1},
+        {"momentum": 1.0},
+        {"arch_share": 1.0},
+        {"arch_share": 0.0},
+    ],
+)
 def test_training_settings_out_of_range_are_named(given):
     (name,) = given
     with pytest.raises(UserError, match=rf"--train\.{name} is"):

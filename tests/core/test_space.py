@@ -44,7 +44,16 @@ def test_counts_in_closed_form():
 
 
 def test_the_best_eligible_option_wins():
-    arch = RAGGED.decode(scores(first=[0, 3, 1, 2], n3_from_0=[9, 1, 2], n3_from_1=[0.5, 0], n4_from_2=[0, 0, 5], n4_from_3=[4, 0], n4_from_0=[1, 9, 3, 2]))
+    arch = RAGGED.decode(
+        scores(
+            first=[0, 3, 1, 2],
+            n3_from_0=[9, 1, 2],
+            n3_from_1=[0.5, 0],
+            n4_from_2=[0, 0, 5],
+            n4_from_3=[4, 0],
+            n4_from_0=[1, 9, 3, 2],
+        )
+    )
     assert arch["first"] == "point"
     assert arch["3<-0"] == "conv"  # "none" scores 9, but may not be read off, and does not count as strength
     assert "3<-1" not in arch
@@ -53,7 +62,17 @@ def test_the_best_eligible_option_wins():
 
 def test_ties_go_to_the_lower_column_and_the_earlier_decision():
     arch = RAGGED.decode(torch.zeros(RAGGED.shape))
-    assert arch == Arch({"first": "conv", "second": "conv", "third": "point", "2<-0": "sep", "3<-0": "max", "4<-2": "skip", "4<-3": "conv"})
+    assert arch == Arch(
+        {
+            "first": "conv",
+            "second": "conv",
+            "third": "point",
+            "2<-0": "sep",
+            "3<-0": "max",
+            "4<-2": "skip",
+            "4<-3": "conv",
+        }
+    )
 
 
 def test_columns_that_do_not_exist_are_not_read():
@@ -92,7 +111,9 @@ def test_an_arch_is_read_from_files(tmp_path):
     assert RAGGED.read(str(tmp_path / "arch.json")) == arch
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.json", b"{}"), ("a.json", b"[1]"), ("a.json", b"{"), ("a.bin", b"\xff\xfe\x00")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", b"{}"), ("a.json", b"[1]"), ("a.json", b"{"), ("a.bin", b"\xff\xfe\x00")]
+)
 def test_a_file_without_an_arch_is_named(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)

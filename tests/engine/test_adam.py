@@ -18,17 +18,24 @@ class Two(nn.Module):
 
 def gradients(step: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(step)
-    return {"alpha": torch.randn(2, 3, dtype=torch.float64, generator=generator), "beta": torch.randn(4, dtype=torch.float64, generator=generator)}
+    return {
+        "alpha": torch.randn(2, 3, dtype=torch.float64, generator=generator),
+        "beta": torch.randn(4, dtype=torch.float64, generator=generator),
+    }
 
 
 MASK = torch.tensor([[True, False, True], [False, False, True]])
 
 
-@pytest.mark.parametrize("settings", [Adam(), Adam(lr=0.1, betas=(0.9, 0.99), decay=0.0), Adam(lr=6e-3, decay=0.5, eps=1e-3)])
+@pytest.mark.parametrize(
+    "settings", [Adam(), Adam(lr=0.1, betas=(0.9, 0.99), decay=0.0), Adam(lr=6e-3, decay=0.5, eps=1e-3)]
+)
 def test_without_a_mask_it_is_adam(settings):
     ours, theirs = Two(), Two()
     adam = ArchAdam(ours, settings)
-    reference = torch.optim.Adam(theirs.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.decay, eps=settings.eps)
+    reference = torch.optim.Adam(
+        theirs.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.decay, eps=settings.eps
+    )
     for step in range(50):
         adam.step(gradients(step))
         for name, p in theirs.named_parameters():

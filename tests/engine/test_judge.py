@@ -29,7 +29,10 @@ class Net(nn.Module):
 
 def batches(n: int = 3, key: str = "judge") -> list[tuple[Tensor, Tensor]]:
     generator = stream(key)
-    return [(3 * torch.randn(4, 2, 3, 3, generator=generator) + 1, torch.randint(3, (4,), generator=generator)) for _ in range(n)]
+    return [
+        (3 * torch.randn(4, 2, 3, 3, generator=generator) + 1, torch.randint(3, (4,), generator=generator))
+        for _ in range(n)
+    ]
 
 
 def trained() -> Net:
@@ -61,7 +64,10 @@ def test_judging_leaves_a_supernet_as_it_was():
     mix = space.one_hot(space.sample(stream(0)), dtype=torch.float64)
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     before = snapshot(supernet)
-    results = {bn: judge(supernet, lambda x: supernet(x, mix), [(x, torch.tensor([0, 1, 2, 3]))], bn=bn, calibration=[x]) for bn in ("batch", "running", "recalibrated")}
+    results = {
+        bn: judge(supernet, lambda x: supernet(x, mix), [(x, torch.tensor([0, 1, 2, 3]))], bn=bn, calibration=[x])
+        for bn in ("batch", "running", "recalibrated")
+    }
     assert all(torch.equal(before[name], value) for name, value in supernet.state_dict().items())
     assert supernet.training
     assert results["batch"] != results["running"]
@@ -84,7 +90,9 @@ def by_hand(net: Net, statistics) -> tuple[float, float]:
 def test_batch_statistics_are_those_of_each_batch():
     net = trained()
     found = judge(net, net, batches(), bn="batch")
-    assert found == pytest.approx(by_hand(net, lambda x: (x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), unbiased=False))), rel=1e-5)
+    assert found == pytest.approx(
+        by_hand(net, lambda x: (x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), unbiased=False))), rel=1e-5
+    )
 
 
 def test_running_statistics_are_those_of_training():
@@ -109,7 +117,10 @@ def test_recalibrated_statistics_are_the_plain_mean_over_the_batches():
 
 def test_the_three_policies_say_different_things():
     net = trained()
-    said = {judge(net, net, batches(), bn=bn, calibration=[batches(1, "c")[0][0]]) for bn in ("batch", "running", "recalibrated")}
+    said = {
+        judge(net, net, batches(), bn=bn, calibration=[batches(1, "c")[0][0]])
+        for bn in ("batch", "running", "recalibrated")
+    }
     assert len(said) == 3
 
 

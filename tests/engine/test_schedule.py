@@ -1,6 +1,7 @@
 """Learning rates against closed forms, and against PyTorch's scheduler where released code depends on it."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,17 +10,22 @@ from gapless.core.plan import Plan, Stage, Train
 from gapless.core.progress import Progress
 from gapless.engine.schedule import curve, learning_rate, locate
 
+ONE = Plan()
 HALVES = (Stage(0.5), Stage(0.5))
 
 
-def rates(train: Train, plan: Plan = Plan(), steps: int = 1) -> list[float]:
+def rates(train: Train, plan: Plan = ONE, steps: int = 1) -> list[float]:
     """Return the rate of every step."""
     found = []
     for epoch in range(train.epochs):
         stage, stage_epoch = locate(plan, train.epochs, epoch)
         for i in range(steps):
             done = (epoch + i / steps) / train.epochs
-            found.append(learning_rate(train, plan, Progress(epoch, train.epochs, epoch * steps + i, steps, done, stage, stage_epoch)))
+            found.append(
+                learning_rate(
+                    train, plan, Progress(epoch, train.epochs, epoch * steps + i, steps, done, stage, stage_epoch)
+                )
+            )
     return found
 
 
@@ -35,7 +41,7 @@ def test_darts_on_cifar():
     assert found[0] == 0.025
     assert found[25] == pytest.approx(0.013)
     assert found == pytest.approx([0.001 + 0.012 * (1 + math.cos(math.pi * e / 50)) for e in range(50)])
-    assert all(a > b for a, b in zip(found, found[1:], strict=False))
+    assert all(a > b for a, b in pairwise(found))
 
 
 def test_per_step_the_curve_is_finer_and_goes_through_the_same_points():
@@ -69,7 +75,7 @@ def test_a_stage_does_not_shift_the_curve():
 
 
 def test_restarted_the_second_half_runs_at_twice_the_rate():
-    """DrNAS, section 4.7: .1 at epoch 25 instead of .05, and so on to the end."""
+    """The released DrNAS on current PyTorch: .1 at epoch 25 instead of .05, and so on to the end."""
     train = Train(epochs=50, lr=0.1, lr_min=0.0)
     plain, restarted = rates(train), rates(train, Plan(stages=HALVES, lr_after_stage="restart"))
     assert restarted[25] == pytest.approx(0.1)
@@ -110,6 +116,15 @@ def test_restarting_a_constant_rate_changes_nothing():
 
 def test_locating_an_epoch():
     plan = Plan(stages=(Stage(0.5), Stage(0.25), Stage(0.25)))
-    assert [locate(plan, 8, epoch) for epoch in range(8)] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert [locate(plan, 8, epoch) for epoch in range(8)] == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
     with pytest.raises(ValueError, match="behind the last stage"):
         locate(plan, 8, 8)

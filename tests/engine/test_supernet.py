@@ -46,7 +46,7 @@ def test_an_edge_is_the_weighted_sum_of_its_options():
 
 
 def test_mass_on_none_contributes_nothing():
-    """DARTS, section 2, invariant 4: weights are not renormalised."""
+    """Weights are not renormalised."""
     edge = first_edge(supernet_of(SPACE))
     weight = torch.zeros(SPACE.shape, dtype=torch.float64)
     weight[0, 0] = 1.0
@@ -82,7 +82,7 @@ def test_a_gain_covers_the_channels_that_bypass_the_operations():
 
 
 def test_a_uniform_gain_over_the_edges_of_a_node_divides_its_value():
-    """PC-DARTS, invariant 3: with all channels and equal edge parameters a node is that of DARTS over its number of edges."""
+    """As in PC-DARTS: with all channels and equal edge parameters a node is that of DARTS over its number of edges."""
     supernet = supernet_of(SPACE).eval()
     body = next(m for m in supernet.modules() if isinstance(m, CellModule))
     x, weight = torch.randn(2, 4, 5, 5, dtype=torch.float64), soft(SPACE)
@@ -103,7 +103,9 @@ def test_gradients_of_gain_and_offset():
     found = leaves.gradient()
     assert set(found) == {"weight", "gain", "offset"}
     assert all(g.any() for g in found.values())
-    torch.testing.assert_close(found["gain"], (found["weight"] * mix.weight).sum(dim=1))  # d/d gain = weight . d/d weight at gain 1
+    torch.testing.assert_close(
+        found["gain"], (found["weight"] * mix.weight).sum(dim=1)
+    )  # d/d gain = weight . d/d weight at gain 1
 
 
 # ---------------------------------------------------------------------- a mix per image
@@ -155,13 +157,15 @@ def test_a_free_site_cannot_be_absent():
 
 
 def test_one_mask_serves_all_cells_of_a_kind():
-    """DropNAS, invariant 6: the same options run in both reduction cells, others in the normal cell."""
+    """As in DropNAS: the same options run in both reduction cells, others in the normal cell."""
     space = Darts(size=8, width=4, cells=3, options="1-skip")
     supernet = supernet_of(space).eval()
     called: dict[str, Counter] = {}
     for path, row, column, module in options(supernet):
         _, _, cell, *_ = path.split(".")
-        module.register_forward_hook(lambda *_, c=cell, key=(row, column): called.setdefault(c, Counter()).update([key]))
+        module.register_forward_hook(
+            lambda *_, c=cell, key=(row, column): called.setdefault(c, Counter()).update([key])
+        )
     with seeded("mask"):
         method = DropNAS(space, rate_weights=0.2, rate_free=0.2).double()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Widening as DrNAS uses it (arXiv 2006.10355, released ``net2wider.py``): section 4, invariant 4."""
+"""Widening as DrNAS uses it (arXiv 2006.10355, released ``net2wider.py``)."""
 
 import copy
 
@@ -36,7 +36,11 @@ def test_the_old_part_of_every_tensor_is_the_old_tensor(pair):
     """U[:n, :n] = W, running statistics alike; what does not grow is equal. Behind a factorised reduction that holds for each half."""
     old, new, _ = pair
     before, grown = old.state_dict(), 0
-    halved = {f"{path}.2" for path, module in new.named_modules() if isinstance(module, OpModule) and Halves() in module.layers}
+    halved = {
+        f"{path}.2"
+        for path, module in new.named_modules()
+        if isinstance(module, OpModule) and Halves() in module.layers
+    }
     for name, value in new.state_dict().items():
         small = before[name]
         parts = [(value, small)]
@@ -129,13 +133,13 @@ def test_widening_by_nothing_is_a_copy():
 @pytest.mark.parametrize("change", [{"width": 24}, {"classes": 5}, {"affine": True}, {"cells": 2}])
 def test_only_candidate_operations_can_grow(change):
     space = NASBench201(size=8, width=8, cells=1, partial=4)
-    with pytest.raises(ValueError, match="a stage can widen (candidate )?operations only"):
+    with pytest.raises(ValueError, match=r"a stage can widen (candidate )?operations only"):
         widen(supernet_of(space), space.replace(**change), stream(0))
 
 
 def test_a_network_cannot_lose_a_part():
     space = Darts(size=8, width=4, cells=3, auxiliary=True)
-    with pytest.raises(ValueError, match="but it changes network.auxiliary"):
+    with pytest.raises(ValueError, match=r"but it changes network\.auxiliary"):
         widen(supernet_of(space), space.replace(auxiliary=False), stream(0))
 
 

@@ -47,13 +47,12 @@ def test_the_gradient_of_a_row_by_hand():
 
 
 def test_equal_alphas_are_uniform():
-    """Section 2, invariant 3, first half."""
     weight = with_alpha(SPACE, []).mix(NOW).weight
     assert torch.equal(weight, torch.full(SPACE.shape, 1 / 8, dtype=torch.float64))
 
 
 def test_a_constant_on_a_row_changes_nothing():
-    """Section 2, invariant 3, second half: mix, scores and genotype."""
+    """Of mix, scores and genotype."""
     method = DARTS(SPACE).double()
     mix, arch = method.mix(NOW).weight.detach(), SPACE.decode(method.scores())
     with torch.no_grad():
@@ -87,15 +86,36 @@ def test_what_is_pruned_or_does_not_exist_has_no_share():
     torch.testing.assert_close(weight.sum(dim=1), torch.ones(9))
 
 
-@pytest.mark.parametrize(("settings", "coupling", "virtual"), [({}, "alternate", "plain"), ({"unrolled": True}, "unrolled", "plain"), ({"unrolled": True, "faithful": True}, "unrolled", "momentum")])
+@pytest.mark.parametrize(
+    ("settings", "coupling", "virtual"),
+    [
+        ({}, "alternate", "plain"),
+        ({"unrolled": True}, "unrolled", "plain"),
+        ({"unrolled": True, "faithful": True}, "unrolled", "momentum"),
+    ],
+)
 def test_the_plan(settings, coupling, virtual):
     plan = DARTS(SPACE, **settings).plan
-    assert (plan.coupling, plan.virtual, plan.order, plan.warmup_epochs, plan.arch_clip) == (coupling, virtual, "arch_first", 0, None)
+    assert (plan.coupling, plan.virtual, plan.order, plan.warmup_epochs, plan.arch_clip) == (
+        coupling,
+        virtual,
+        "arch_first",
+        0,
+        None,
+    )
     assert (plan.arch.lr, plan.arch.betas, plan.arch.decay) == (3e-4, (0.5, 0.999), 1e-3)
 
 
 def test_what_the_papers_code_uses():
     train = DARTS.setting("darts").train
-    assert (train.epochs, train.batch, train.lr, train.lr_min, train.momentum, train.weight_decay, train.clip) == (50, 64, 0.025, 0.001, 0.9, 3e-4, 5.0)
+    assert (train.epochs, train.batch, train.lr, train.lr_min, train.momentum, train.weight_decay, train.clip) == (
+        50,
+        64,
+        0.025,
+        0.001,
+        0.9,
+        3e-4,
+        5.0,
+    )
     assert train.arch_share == 0.5
     assert DARTS.setting("nasbench201").train.epochs == 100

@@ -24,7 +24,11 @@ EVERY = torch.ones(2, 3, dtype=torch.bool)
 
 def drawn(c: Tensor, alive: Tensor, n: int) -> Tensor:
     """Draw [n, D, O]."""
-    one = dirichlet(c.expand(n, *c.shape).reshape(-1, c.shape[-1]), alive.expand(n, *c.shape).reshape(-1, c.shape[-1]), stream("draw"))
+    one = dirichlet(
+        c.expand(n, *c.shape).reshape(-1, c.shape[-1]),
+        alive.expand(n, *c.shape).reshape(-1, c.shape[-1]),
+        stream("draw"),
+    )
     return one.view(n, *c.shape)
 
 
@@ -36,7 +40,7 @@ def with_alpha(rows: Tensor, **settings) -> DrNAS:
     return method
 
 
-# ---------------------------------------------------------------------- concentration and its anchor (invariant 1)
+# ---------------------------------------------------------------------- concentration and its anchor
 
 
 def test_the_concentration_by_hand():
@@ -94,7 +98,7 @@ def test_decay_and_penalty_stand_for_one_another():
     assert DrNAS(SPACE, anchor=0.25).plan.arch.decay == 0.25
 
 
-# ---------------------------------------------------------------------- draws (invariants 2, 3, 5)
+# ---------------------------------------------------------------------- draws
 
 
 def test_mean_and_variance_of_the_draw():
@@ -128,7 +132,7 @@ def test_the_pathwise_gradient_is_that_of_rsample():
     g = torch.tensor([[1.0, -2.0, 0.5], [0.3, 4.0, -1.0]], dtype=torch.float64)
     ours, theirs = C.clone().requires_grad_(), C.clone().requires_grad_()
     p = dirichlet(ours, EVERY, stream("same"))
-    with mock.patch.object(torch, "_sample_dirichlet", lambda *_: p.detach().clone()):
+    with mock.patch.object(torch, "_sample_dirichlet", return_value=p.detach().clone()):
         q = Dirichlet(theirs).rsample()
     assert torch.equal(p, q)
     p.backward(g)
@@ -152,7 +156,9 @@ def test_pruned_options_get_no_gradient_and_the_others_that_of_their_own_draw():
     g = torch.tensor([[1.0, 100.0, 0.5], [0.3, 4.0, 100.0]], dtype=torch.float64)
     n = 200_000
     c = torch.where(alive, C, torch.ones_like(C)).requires_grad_()
-    p = dirichlet(c.expand(n, 2, 3).reshape(-1, 3), alive.expand(n, 2, 3).reshape(-1, 3), stream("masked")).view(n, 2, 3)
+    p = dirichlet(c.expand(n, 2, 3).reshape(-1, 3), alive.expand(n, 2, 3).reshape(-1, 3), stream("masked")).view(
+        n, 2, 3
+    )
     (p * g).sum().div(n).backward()
     assert not c.grad[~alive].any()
     total = (C * alive).sum(dim=1, keepdim=True)
@@ -170,7 +176,7 @@ def test_one_option_left_is_certain_and_has_no_gradient():
 
 
 def test_a_large_concentration_draws_its_mean():
-    """Invariant 5: with m held equal to a softmax row, c to infinity is DARTS."""
+    """With m held equal to a softmax row, c to infinity is DARTS."""
     row = torch.tensor([[0.2, -0.4, 1.0]], dtype=torch.float64).softmax(dim=-1)
     spread = [float((drawn(scale * row, EVERY[:1], 2000) - row).abs().max()) for scale in (1e2, 1e4, 1e8)]
     assert spread[0] > spread[1] > spread[2]
@@ -182,7 +188,9 @@ def test_a_large_concentration_draws_its_mean():
 
 def test_training_draws_and_evaluation_takes_the_mean():
     method = with_alpha(ALPHA)
-    torch.testing.assert_close(method.mix(NOW.at("judge")).weight[1], torch.cat([C[1], torch.ones(2, dtype=torch.float64)]) / (C[1].sum() + 2))
+    torch.testing.assert_close(
+        method.mix(NOW.at("judge")).weight[1], torch.cat([C[1], torch.ones(2, dtype=torch.float64)]) / (C[1].sum() + 2)
+    )
     assert not torch.equal(method.mix(NOW).weight, method.mix(NOW.at("arch")).weight)
     faithful = with_alpha(ALPHA, faithful=True)
     assert not torch.equal(faithful.mix(NOW.at("judge")).weight, faithful.mean())
@@ -215,7 +223,7 @@ def test_reading_off():
 
 
 def test_pruning_keeps_the_top_alphas_and_zeroes_the_others():
-    """Invariant 4: kept options are those of the largest alpha, masks only shrink."""
+    """Kept options are those of the largest alpha, masks only shrink."""
     with seeded("prune"):
         method = DrNAS(Ragged())
         method.alpha.data.normal_()

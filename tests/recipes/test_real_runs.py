@@ -6,7 +6,7 @@ from gapless.runs.recipe import Recipe
 from gapless.studies.search import search
 
 pytestmark = pytest.mark.recipe
-SPACES = {"nasbench201": {"width": 8, "cells": 1}, "darts": {"width": 4, "cells": 5}}
+SPACES = {"nasbench201": {"width": 8, "cells": 1}, "darts": {"width": 4, "cells": 3}}
 VARIANTS = {
     "darts": {"name": "darts"},
     "darts-unrolled": {"name": "darts", "unrolled": True},
@@ -27,7 +27,7 @@ def test_search(method, space, data, request, tmp_path):
     fields = {"name": space, **SPACES[space]}
     if method == "drnas-progressive" and space == "darts":
         fields["width"] = 12
-    recipe = Recipe(space=fields, method=VARIANTS[method], train={"epochs": 4, "batch": 32}, data=images, run={"threads": 1})
+    recipe = Recipe(space=fields, method=VARIANTS[method], train={"epochs": 4, "batch": 32, "lr": 0.025}, data=images, run={"threads": 1})
     found = search(recipe, out=tmp_path / "run")
     records = list(found.run.trace())
     assert found.run.found()[0] == found.arch

@@ -69,7 +69,9 @@ def test_a_hundred_classes():
     assert net.classifier.in_features == 576
 
 
-@pytest.mark.parametrize(("space", "expected"), [(CIFAR, 476_426), (CIFAR.replace(classes=100), 545_636), (IMAGENET, 1_260_776)])
+@pytest.mark.parametrize(
+    ("space", "expected"), [(CIFAR, 476_426), (CIFAR.replace(classes=100), 545_636), (IMAGENET, 1_260_776)]
+)
 def test_auxiliary_heads(space, expected):
     head = network(space, "DARTS_V2").auxiliary
     assert sum(p.numel() for p in head.parameters()) == expected
@@ -77,7 +79,10 @@ def test_auxiliary_heads(space, expected):
 
 def test_the_retrain_network_of_dropnas_normalises_behind_pools():
     """With its auxiliary head, in units of 2 ** 20, that is the published 4.1M and 4.4M."""
-    for classes, name, expected, head, published in ((10, "DropNAS_c10", 3_839_662, 476_426, 4.116), (100, "DropNAS_c100", 4_015_576, 545_636, 4.350)):
+    for classes, name, expected, head, published in (
+        (10, "DropNAS_c10", 3_839_662, 476_426, 4.116),
+        (100, "DropNAS_c100", 4_015_576, 545_636, 4.350),
+    ):
         net = network(CIFAR.replace(pool_norm="affine", classes=classes), name)
         assert count_params(net) == expected
         assert (expected + head) / 2**20 == pytest.approx(published, abs=5e-4)
@@ -131,7 +136,11 @@ A = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3
 BENCH = {
     "best-cifar100": (A, 1_288_506, 184_730_240),
     "best-cifar10": (A.replace("nor_conv_3x3~2", "nor_conv_1x1~2"), 1_073_466, 153_272_960),
-    "all-skip": ("|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|", 73_306, 7_783_040),
+    "all-skip": (
+        "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|",
+        73_306,
+        7_783_040,
+    ),
 }
 
 

@@ -9,7 +9,14 @@ from gapless.spaces.nasbench201 import CELL, NASBench201
 
 SPACE = NASBench201(size=8, width=4, cells=1)
 TEXT = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
-CHOICE = {"1<-0": "nor_conv_3x3", "2<-0": "nor_conv_3x3", "2<-1": "avg_pool_3x3", "3<-0": "skip_connect", "3<-1": "none", "3<-2": "nor_conv_1x1"}
+CHOICE = {
+    "1<-0": "nor_conv_3x3",
+    "2<-0": "nor_conv_3x3",
+    "2<-1": "avg_pool_3x3",
+    "3<-0": "skip_connect",
+    "3<-1": "none",
+    "3<-2": "nor_conv_1x1",
+}
 
 
 def test_six_edges_in_sorted_rows():
@@ -30,8 +37,17 @@ def test_strings_both_ways():
 
 
 def test_every_edge_is_the_argmax_and_none_may_win():
-    scores = torch.tensor([[5.0, 1, 2, 3, 4], [1, 5, 2, 3, 4], [1, 2, 5, 3, 4], [1, 2, 3, 5, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]])
-    assert list(SPACE.decode(scores).values()) == ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3", "none"]
+    scores = torch.tensor(
+        [[5.0, 1, 2, 3, 4], [1, 5, 2, 3, 4], [1, 2, 5, 3, 4], [1, 2, 3, 5, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]]
+    )
+    assert list(SPACE.decode(scores).values()) == [
+        "none",
+        "skip_connect",
+        "nor_conv_1x1",
+        "nor_conv_3x3",
+        "avg_pool_3x3",
+        "none",
+    ]
 
 
 def test_a_cell_of_nones_is_zero_and_still_a_network():
@@ -64,7 +80,7 @@ def test_strings_that_are_none_are_answered_in_words(text, said):
 
 
 def test_fields_out_of_range_are_named():
-    with pytest.raises(UserError, match="--space.width is 0"):
+    with pytest.raises(UserError, match=r"--space\.width is 0"):
         NASBench201(width=0)
-    with pytest.raises(UserError, match="--space.width 16 cannot be split into --space.partial 3 parts"):
+    with pytest.raises(UserError, match=r"--space\.width 16 cannot be split into --space\.partial 3 parts"):
         NASBench201(partial=3)

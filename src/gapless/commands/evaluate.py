@@ -16,11 +16,11 @@ from gapless.core.space import Space
 from gapless.studies.evaluate import evaluate, locate
 from gapless.tables.nasbench201 import DEFAULT
 
-DOC = """Print parameters and multiply-adds of an architecture, and with a table its row, rank and percentile among all cells.
+DOC = """Print parameters and multiply-adds of an architecture, and its row, rank and percentile in a table.
 
-The size is that at which the paper trains an architecture alone, unless options such as `--space.cells 20` say otherwise.
-Give a run folder, or an architecture in any notation of the field: `|nor_conv_3x3~0|+|...`, `Genotype(normal=[...], ...)`,
-a published name such as `DARTS_V2`, or a file holding one."""
+The size is that at which the paper trains an architecture alone, unless options such as `--space.cells 20` say
+otherwise. Give a run folder, or an architecture in any notation of the field: `|nor_conv_3x3~0|+|...`,
+`Genotype(normal=[...], ...)`, a published name such as `DARTS_V2`, or a file holding one."""
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
@@ -34,7 +34,9 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     ]
     if space is not None:
         full = space.alone()
-        options += settings("space", type(space), f"Space {space.label}", {n: getattr(full, n) for n in full.__dataclass_fields__})
+        options += settings(
+            "space", type(space), f"Space {space.label}", {n: getattr(full, n) for n in full.__dataclass_fields__}
+        )
     return bind(_run, DOC, [("architecture", str, "A run folder or an architecture.", True)], options)
 
 
@@ -51,12 +53,17 @@ def _space(arguments: Sequence[str]) -> Space | None:
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:
     column = typed.get("column", DEFAULT)
-    found = evaluate(given, space=typed.get("space"), fields=table(typed, "space"), table=typed.get("table"), column=column)
+    found = evaluate(
+        given, space=typed.get("space"), fields=table(typed, "space"), table=typed.get("table"), column=column
+    )
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{found['space']}: {found['notation']}")
     console.print(f"  {found['params']:,} parameters, {found['macs']:,} MACs")
     if row := found.get("table"):
-        console.print(f"  {column}: {row[column]:.2f} %, rank {row['rank']:,} of {row['cells']:,}; better than {row['percentile']:.2f} % of all cells")
+        console.print(
+            f"  {column}: {row[column]:.2f} %, rank {row['rank']:,} of {row['cells']:,}; "
+            f"better than {row['percentile']:.2f} % of all cells"
+        )
         for epochs in ("200", "12"):
             values = [f"{n.removesuffix(f'_{epochs}')} {v:.2f}" for n, v in row.items() if n.endswith(f"_{epochs}")]
             if values:

@@ -17,7 +17,10 @@ def command(
     kind: Annotated[Kind | None, Parameter(help="What to list; everything by default.")] = None,
     /,
     *,
-    json: Annotated[bool, Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False)] = False,
+    json: Annotated[
+        bool,
+        Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
+    ] = False,
 ) -> None:
     """List methods, spaces, data sets and recipes: a line each, with the source."""
     found: dict[str, dict[str, str]] = listing() if kind is None else {kind: listing()[kind]}

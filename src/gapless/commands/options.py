@@ -1,6 +1,7 @@
 """Options whose set depends on the chosen space and method: read off their definitions, bound in two passes.
 
-The first pass only looks for ``--space``, ``--method`` and a recipe; the second binds one flat signature with all settings of what they name.
+The first pass only looks for ``--space``, ``--method`` and a recipe; the second binds one flat signature with all
+settings of what they name.
 """
 
 from __future__ import annotations
@@ -51,14 +52,22 @@ class Option:
         text = self.help.replace("``", "`") + shown
         annotation = Parameter(name=f"--{self.name}", help=text, show_default=False, **extra)
         return inspect.Parameter(
-            self.name.replace(".", "__"), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[self.kind | None, annotation]
+            self.name.replace(".", "__"),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[self.kind | None, annotation],
         )
 
 
 def settings(
-    prefix: str, definition: Callable[..., Any], group: str, shown: Mapping[str, Any] | None = None, skip: Sequence[str] = ()
+    prefix: str,
+    definition: Callable[..., Any],
+    group: str,
+    shown: Mapping[str, Any] | None = None,
+    skip: Sequence[str] = (),
 ) -> list[Option]:
-    """Return the options ``--prefix.name`` for the settings of a class or function; ``shown`` overrides defaults in the help."""
+    """Return the options ``--prefix.name`` for the settings of a class or function; ``shown`` overrides defaults in the
+    help."""
     fields: list[Field] = [f for f in fields_of(definition).values() if f.name not in skip]
     return [Option(f"{prefix}.{f.name}", f.type, f.help, group, (shown or {}).get(f.name, f.default)) for f in fields]
 
@@ -66,7 +75,8 @@ def settings(
 def bind(
     body: Callable[..., None], doc: str, positional: Sequence[tuple[str, Any, str, bool]], options: Sequence[Option]
 ) -> Callable[..., None]:
-    """Return a function that cyclopts can bind, which calls ``body(*positional, typed)`` with what was typed: option name -> value.
+    """Return a function that cyclopts can bind, which calls ``body(*positional, typed)`` with what was typed: option
+    name -> value.
 
     ``positional`` holds (name, type, help, whether it is required).
     """

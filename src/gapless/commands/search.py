@@ -35,11 +35,26 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     recipe = _base(arguments) if wanted else Recipe(**DEFAULT)  # type: ignore[arg-type]
     space, method, setting = recipe.definitions()
     options = [
-        Option("space", str, "Where to search: a space of `gapless list spaces`, or a file.", default=recipe.space["name"]),
+        Option(
+            "space", str, "Where to search: a space of `gapless list spaces`, or a file.", default=recipe.space["name"]
+        ),
         Option("method", str, "How: a method of `gapless list methods`, or a file.", default=recipe.method["name"]),
-        Option("data", str, "`digits`, a folder of images or Parquet files, or a name on the Hugging Face hub.", default=recipe.data["name"]),
-        Option("epochs", int, "Short for --train.epochs.", default={**_shown(setting.train), **recipe.train}["epochs"] if issubclass(method, Method) else None),
-        *(Option(name, kind, text, default=recipe.run.get(name, default)) for name, (kind, default, text) in RUN.items()),
+        Option(
+            "data",
+            str,
+            "`digits`, a folder of images or Parquet files, or a name on the Hugging Face hub.",
+            default=recipe.data["name"],
+        ),
+        Option(
+            "epochs",
+            int,
+            "Short for --train.epochs.",
+            default={**_shown(setting.train), **recipe.train}["epochs"] if issubclass(method, Method) else None,
+        ),
+        *(
+            Option(name, kind, text, default=recipe.run.get(name, default))
+            for name, (kind, default, text) in RUN.items()
+        ),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         *settings("space", space, f"Space {recipe.space['name']}", {**setting.space, **recipe.space}, skip=MEASURED),
@@ -51,11 +66,14 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     def body(given: str | None, typed: Mapping[str, Any]) -> None:
         _run(recipe, typed)
 
-    return bind(body, DOC, [("recipe", str, "A recipe: a TOML file, or one of `gapless list recipes`.", False)], options)
+    return bind(
+        body, DOC, [("recipe", str, "A recipe: a TOML file, or one of `gapless list recipes`.", False)], options
+    )
 
 
 def _base(arguments: Sequence[str]) -> Recipe:
-    """Return the recipe that the options are laid over: the one named, the demo, or the paper's settings of what is named."""
+    """Return the recipe that the options are laid over: the one named, the demo, or the paper's settings of what is
+    named."""
     words = arguments[1:]
     given = words[0] if words and not words[0].startswith("-") else None
     named = {t: {"name": n} for t in ("space", "method", "data") if (n := peek(arguments, t)) is not None}
@@ -79,7 +97,9 @@ def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
     changes["run"] = {name: typed[name] for name in RUN if name in typed}
     recipe = recipe.over(**changes)
     seed = recipe.run.get("seed", 0)
-    out = typed.get("out") or _free(f"runs/{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(recipe.data['name']).name}-seed{seed}")
+    out = typed.get("out") or _free(
+        f"runs/{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(recipe.data['name']).name}-seed{seed}"
+    )
     with Watch() as watch:
         found = search(recipe, out=out, started=watch.started, told=watch.told)
     _tell(found)
@@ -101,7 +121,14 @@ class Watch:
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=self.console, disable=not self.live)
         self.task: Any = None
         self.epochs = 0
@@ -132,15 +159,19 @@ class Watch:
         if self.live:
             self.bar.update(self.task, advance=1, description=text)
         else:
-            print(f"epoch {record.epoch + 1}/{self.epochs}: {text}, {record.images_per_second:,.0f} images/s", file=sys.stdout, flush=True)
+            print(
+                f"epoch {record.epoch + 1}/{self.epochs}: {text}, {record.images_per_second:,.0f} images/s",
+                file=sys.stdout,
+                flush=True,
+            )
 
 
 def _tell(found: Found) -> None:
     console, facts = Console(highlight=False, soft_wrap=True, markup=False), found.summary()
     console.print(f"\nFound in {facts['seconds']:.0f} s:\n  {facts['notation']}")
-    console.print(f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained alone")
+    console.print(
+        f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained alone"
+    )
     if found.run is not None:
         console.print(f"Run folder: {found.run.path} (the drawn cell: {found.run.path / 'cell.svg'})")
         console.print(f"Next: gapless evaluate {found.run.path}")
-
-

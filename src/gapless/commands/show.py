@@ -16,9 +16,17 @@ def command(
     architecture: Annotated[str, Parameter(help="A run folder or an architecture in any notation.")],
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="A .svg, .png or .pdf file [default: cell.svg in the run folder, or here].")] = None,
-    space: Annotated[str | None, Parameter(help="The space of the architecture; by default that of the run, or the one that can read it.")] = None,
-    json: Annotated[bool, Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False)] = False,
+    out: Annotated[
+        Path | None, Parameter(help="A .svg, .png or .pdf file [default: cell.svg in the run folder, or here].")
+    ] = None,
+    space: Annotated[
+        str | None,
+        Parameter(help="The space of the architecture; by default that of the run, or the one that can read it."),
+    ] = None,
+    json: Annotated[
+        bool,
+        Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
+    ] = False,
 ) -> None:
     """Draw the cells of an architecture."""
     path = show(architecture, space=space, out=out)

@@ -1,1 +1,2 @@
-"""The vocabulary: decisions, architectures, spaces, mixes, plans and methods. Sees torch and the standard library only."""
+"""The vocabulary: decisions, architectures, spaces, mixes, plans and methods. Sees torch and the standard library
+only."""

@@ -62,7 +62,8 @@ class Cell:
 
 
 class CellModule(nn.Module):
-    """Runs a :class:`Cell` edge by edge. ``edges`` maps ``Edge.key`` to a module that returns a tensor, or None for "nothing arrives"."""
+    """Runs a :class:`Cell` edge by edge. ``edges`` maps ``Edge.key`` to a module that returns a tensor, or None for
+    "nothing arrives"."""
 
     def __init__(self, cell: Cell, edges: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -88,15 +89,17 @@ def join(states: Sequence[Tensor]) -> Tensor:
 def partial_width(channels: int, partial: int) -> int:
     """Return the channels that go through the operations when one of ``partial`` does (PC-DARTS, arXiv 1907.05737)."""
     if channels % partial:
-        raise ValueError(f"{channels} channels cannot be split into {partial} parts; choose a width that {partial} divides")
+        raise ValueError(
+            f"{channels} channels cannot be split into {partial} parts; choose a width that {partial} divides"
+        )
     return channels // partial
 
 
 def rejoin(mixed: Tensor, x: Tensor, partial: int, stride: int) -> Tensor:
     """Put the channels that bypassed the operations behind ``mixed`` and shuffle them in ``partial`` groups.
 
-    ``mixed`` has the first C / partial channels of ``x`` gone through the operations. At stride 2 the bypass is a 2x2 maximum. The
-    shuffle moves position ``g * (C / partial) + m`` to ``m * partial + g`` (PC-DARTS, released code).
+    ``mixed`` has the first C / partial channels of ``x`` gone through the operations. At stride 2 the bypass is a 2x2
+    maximum. The shuffle moves position ``g * (C / partial) + m`` to ``m * partial + g`` (PC-DARTS, released code).
     """
     if partial == 1:
         return mixed

@@ -1,4 +1,5 @@
-"""What a space's ``build`` asks: it describes the network once, and the answers make it a supernet, one network, or a bill of costs."""
+"""What a space's ``build`` asks: it describes the network once, and the answers make it a supernet, one network, or a
+bill of costs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Parameters and multiply-adds: one convention, stated once.
 
-Parameters are all entries of trainable tensors outside the auxiliary head. MACs count convolutions and linear layers only, one per multiply-add, no bias,
-batch 1, without the auxiliary head (``torch.utils.flop_counter``, which counts two operations per multiply-add).
+Parameters are all entries of trainable tensors outside the auxiliary head. MACs count convolutions and linear layers
+only, one per multiply-add, no bias, batch 1, without the auxiliary head (``torch.utils.flop_counter``, which counts two
+operations per multiply-add).
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def _flops(module: Callable[..., object], inputs: list[Tensor]) -> int:
 
 
 class Bill:
-    """Answers ``build`` (see :class:`gapless.core.choose.Choose`) with modules that add what each option costs, over all places, to a table.
+    """Answers ``build`` (see :class:`gapless.core.choose.Choose`) with modules that add what each option costs, over
+    all places, to a table.
 
     Attributes
     ----------
@@ -80,7 +82,8 @@ class Bill:
         """Return a cell that bills each option of each edge and passes on states of the right shape."""
         width = partial_width(channels, partial)
         edges = {
-            e.key: _Billed(self, e.ask, {o: ops[o] for o in self.options[e.ask]}, width, partial, e.stride, norm) for e in cell.edges
+            e.key: _Billed(self, e.ask, {o: ops[o] for o in self.options[e.ask]}, width, partial, e.stride, norm)
+            for e in cell.edges
         }
         return CellModule(cell, edges)
 
@@ -103,7 +106,9 @@ class Bill:
 
 
 class _Billed(nn.Module):
-    def __init__(self, bill: Bill, ask: str, ops: dict[str, Op], width: int, partial: int, stride: int, norm: NormRule) -> None:
+    def __init__(
+        self, bill: Bill, ask: str, ops: dict[str, Op], width: int, partial: int, stride: int, norm: NormRule
+    ) -> None:
         super().__init__()
         self.bill, self.ask, self.ops = bill, ask, ops
         self.width, self.partial, self.stride, self.norm = width, partial, stride, norm

@@ -19,7 +19,8 @@ class Decision:
     name
         Unique within a space; free of commas, equal signs and blanks.
     options
-        The labels of the answers, in column order. One operation may stand twice under labels of its own: ``skip``, ``skip#2``.
+        The labels of the answers, in column order. One operation may stand twice under labels of its own: ``skip``,
+        ``skip#2``.
     into
         Decisions with the same non-empty ``into`` are summed at one node.
     groups
@@ -27,7 +28,8 @@ class Decision:
     values
         One number per option, where options are sizes (a width, a depth).
     never
-        Options that only exist while the space is relaxed and may not be part of an architecture (``none`` in the DARTS space).
+        Options that only exist while the space is relaxed and may not be part of an architecture (``none`` in the DARTS
+        space).
     """
 
     name: str
@@ -133,7 +135,10 @@ def check(arch: Arch, decisions: tuple[Decision, ...], limits: tuple[Keep, ...])
         limited |= set(limit.among)
         present = [name for name in limit.among if name in arch]
         if len(present) != limit.count:
-            raise UserError(f"Exactly {limit.count} of {', '.join(limit.among)} must be present; given: {', '.join(present) or 'none'}.")
+            raise UserError(
+                f"Exactly {limit.count} of {', '.join(limit.among)} must be present; "
+                f"given: {', '.join(present) or 'none'}."
+            )
     missing = [d.name for d in decisions if d.name not in limited and d.name not in arch]
     if missing:
         raise UserError(f"The architecture does not answer {', '.join(missing)}.")

@@ -43,7 +43,8 @@ class Images(Protocol):
         augment: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """Return normalised images of one of the two splits, [n, C, H, W] and labels [n]; ``augment`` draws from ``generator``."""
+        """Return normalised images of one of the two splits, [n, C, H, W] and labels [n]; ``augment`` draws from
+        ``generator``."""
         ...
 
     def to(self, device: torch.device | str) -> Images:

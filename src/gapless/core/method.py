@@ -1,4 +1,5 @@
-"""What a weight-sharing method is: architecture parameters, a mix per pass, scores to read the answer off. It sees no network and no data."""
+"""What a weight-sharing method is: architecture parameters, a mix per pass, scores to read the answer off. It sees no
+network and no data."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ from gapless.core.space import Space
 
 @dataclass(frozen=True)
 class Setting:
-    """What a paper's released code uses on one space: fields of the space, training settings, and where that is written."""
+    """What a paper's released code uses on one space: fields of the space, training settings, and where that is
+    written."""
 
     source: str
-    train: Train = Train()
+    train: Train = field(default_factory=Train)
     space: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,7 +110,8 @@ class Method(nn.Module, abc.ABC):
     def narrow(self, stage: Stage) -> None:
         """Prune at the start of a stage: keep the ``stage.keep`` best living options of each decision by ``scores``.
 
-        Of those kept at least one can be read off: where only others would be left, the best one that can takes the last place.
+        Of those kept at least one can be read off: where only others would be left, the best one that can takes the
+        last place.
         """
         if stage.keep is None:
             return
@@ -140,7 +143,8 @@ def _refresh(method: nn.Module, _: object) -> None:
 
 
 def start(space: Space) -> nn.Parameter:
-    """Return architecture parameters [D, O] drawn from 1e-3 * N(0, 1) on PyTorch's global generator (DARTS and all that follow it)."""
+    """Return architecture parameters [D, O] drawn from 1e-3 * N(0, 1) on PyTorch's global generator (DARTS and all that
+    follow it)."""
     return nn.Parameter(1e-3 * torch.randn(space.shape))
 
 

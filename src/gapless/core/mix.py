@@ -21,8 +21,8 @@ class Mix:
     weight
         [D, O], or [N, D, O] for a weight per image.
     active
-        For each decision the columns that run, as host integers; ``()`` means that the decision is absent and adds nothing.
-        ``None`` runs every option that the decision has.
+        For each decision the columns that run, as host integers; ``()`` means that the decision is absent and adds
+        nothing. ``None`` runs every option that the decision has.
     gain, offset
         [D]; ``None`` means 1 and 0. They carry gradients to methods that need them without changing the value.
     log_prob
@@ -48,7 +48,9 @@ class Mix:
         return self._map(lambda t: t.to(device=device, dtype=dtype))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mix:
-        changed: dict[str, Any] = {f.name: change(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        changed: dict[str, Any] = {
+            f.name: change(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **changed)
 
     def gradient(self) -> dict[str, Tensor]:
@@ -61,7 +63,8 @@ class Mix:
         return found
 
     def backward(self, gradient: Mapping[str, Tensor]) -> None:
-        """Send gradients that arrived at the cut on to whatever the mix was computed from; once for each pass that one mix serves."""
+        """Send gradients that arrived at the cut on to whatever the mix was computed from; once for each pass that one
+        mix serves."""
         pairs = [(getattr(self, name), g) for name, g in gradient.items()]
         pairs = [(tensor, g.to(tensor)) for tensor, g in pairs if tensor is not None and tensor.requires_grad]
         if pairs:
@@ -83,7 +86,13 @@ def mask_of(active: Active, columns: int) -> Tensor:
     return mask
 
 
-def one_hot(choice: Sequence[int | None], columns: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Mix:
+def one_hot(
+    choice: Sequence[int | None],
+    columns: int,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Mix:
     """Return the mix that runs one option per decision; ``None`` stands for an absent decision.
 
     >>> one_hot([1, None], 3).weight.tolist()

@@ -14,7 +14,8 @@ from gapless.core.op import NormRule, Op, OpModule
 
 
 class DropPath(nn.Module):
-    """Zeroes whole samples with probability ``rate`` and divides the rest by ``1 - rate``, in training (FractalNet, as DARTS uses it).
+    """Zeroes whole samples with probability ``rate`` and divides the rest by ``1 - rate``, in training (FractalNet, as
+    DARTS uses it).
 
     One instance serves a whole network: whoever trains it writes ``rate``.
     """
@@ -34,12 +35,15 @@ class DropPath(nn.Module):
 
 
 class ChosenEdge(nn.ModuleDict):
-    """One edge of a stand-alone network: the chosen operation under its label, so that names agree with the supernet's."""
+    """One edge of a stand-alone network: the chosen operation under its label, so that names agree with the
+    supernet's."""
 
     def __init__(self, label: str, op: OpModule, partial: int, drop: DropPath | None) -> None:
         super().__init__({label: op})
         self.label, self.partial = label, partial
-        self.drops = () if drop is None or op.identity else (drop,)  # a tuple, for the one drop path is no child of each edge
+        self.drops = (
+            () if drop is None or op.identity else (drop,)
+        )  # a tuple, for the one drop path is no child of each edge
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to what arrives at the target."""

@@ -1,7 +1,7 @@
 """Operations as data: a tuple of layers, from which modules, widening and counts are all derived.
 
-``()`` is the identity and ``(Zero(),)`` is "none". The first layer that can carry a stride takes it; the last convolution changes
-the number of channels where input and output differ.
+``()`` is the identity and ``(Zero(),)`` is "none". The first layer that can carry a stride takes it; the last
+convolution changes the number of channels where input and output differ.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class Halves:
-    """Two stride-2 pointwise convolutions of half the outputs each, the second on the input shifted by a pixel in both axes (DARTS)."""
+    """Two stride-2 pointwise convolutions of half the outputs each, the second on the input shifted by a pixel in both
+    axes (DARTS)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ STRIDED = (Conv, Depthwise, MaxPool, AvgPool, Halves)
 
 @dataclass(frozen=True)
 class NormRule:
-    """How a space normalises: scale and shift or not, running statistics or not, epsilon, momentum (PyTorch's defaults)."""
+    """How a space normalises: scale and shift or not, running statistics or not, epsilon, momentum (PyTorch's
+    defaults)."""
 
     affine: bool = True
     track: bool = True
@@ -80,7 +82,9 @@ class NormRule:
     def build(self, channels: int, affine: bool | None = None) -> nn.BatchNorm2d:
         """Return the module; ``affine`` overrides the rule where an operation asks for it."""
         own = self.affine if affine is None else affine
-        return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum, affine=own, track_running_stats=self.track)
+        return nn.BatchNorm2d(
+            channels, eps=self.eps, momentum=self.momentum, affine=own, track_running_stats=self.track
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ class Op:
         """Whether this is "none"."""
         return Zero() in self.layers
 
-    def build(self, channels: int, *, stride: int = 1, norm: NormRule = NormRule(), inputs: int | None = None) -> OpModule:
+    def build(
+        self, channels: int, *, stride: int = 1, norm: NormRule = NormRule(), inputs: int | None = None
+    ) -> OpModule:
         """Return the module from ``inputs`` (default: ``channels``) to ``channels`` channels."""
         return OpModule(self, inputs or channels, channels, stride, norm)
 
@@ -120,7 +126,9 @@ class OpModule(nn.Sequential):
         carriers = [i for i, layer in enumerate(layers) if isinstance(layer, STRIDED)]
         mixing = [i for i, layer in enumerate(layers) if isinstance(layer, (Conv, Halves))]
         if inputs != channels and not mixing and not op.zero:
-            raise ValueError(f"{op} cannot change {inputs} channels into {channels}: it has no convolution over channels")
+            raise ValueError(
+                f"{op} cannot change {inputs} channels into {channels}: it has no convolution over channels"
+            )
         if stride != 1 and not carriers and not op.zero:
             raise ValueError(f"{op} cannot carry a stride")
         modules: list[nn.Module] = []
@@ -151,7 +159,8 @@ class OpModule(nn.Sequential):
 
 
 class HalvesModule(nn.Module):
-    """Factorised reduction: see :class:`Halves`. Odd sizes are padded by one pixel below and at the right before the shift."""
+    """Factorised reduction: see :class:`Halves`. Odd sizes are padded by one pixel below and at the right before the
+    shift."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -181,7 +190,9 @@ def _module(layer: Layer, inputs: int, channels: int, stride: int, norm: NormRul
             return nn.Conv2d(inputs, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
         case Depthwise(kernel, dilation):
             padding = dilation * (kernel - 1) // 2
-            return nn.Conv2d(inputs, inputs, kernel, stride=stride, padding=padding, dilation=dilation, groups=inputs, bias=False)
+            return nn.Conv2d(
+                inputs, inputs, kernel, stride=stride, padding=padding, dilation=dilation, groups=inputs, bias=False
+            )
         case Norm(affine):
             return norm.build(channels, affine)
         case MaxPool(kernel):

@@ -20,7 +20,8 @@ class Bench(Protocol):
         ...
 
     def judge(self, mix: Mix) -> float:
-        """Return the accuracy of the supernet under a mix, as a share, on the images that the weights do not train on (all, where there are none)."""
+        """Return the accuracy of the supernet under a mix, as a share, on the images that the weights do not train on
+        (all, where there are none)."""
         ...
 
     def stream(self, name: str) -> torch.Generator:

@@ -12,7 +12,8 @@ from gapless.core.errors import UserError
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam on the architecture parameters; defaults of DARTS (arXiv 1806.09055, released code), ``decay`` coupled (L2)."""
+    """Adam on the architecture parameters; defaults of DARTS (arXiv 1806.09055, released code), ``decay`` coupled
+    (L2)."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.999)
@@ -49,8 +50,9 @@ class Plan:
     Parameters
     ----------
     coupling
-        ``alternate``: architecture and weights by turns, on data of their own; ``joint``: both from one pass; ``unrolled``: as alternate,
-        with the second-order term of DARTS; ``weights_only``: the engine trains no architecture parameter.
+        ``alternate``: architecture and weights by turns, on data of their own; ``joint``: both from one pass;
+        ``unrolled``: as alternate, with the second-order term of DARTS; ``weights_only``: the engine trains no
+        architecture parameter.
     order
         Which comes first inside a step.
     arch_every
@@ -62,19 +64,23 @@ class Plan:
     arch_bn
         Whether architecture passes move the running statistics (they do in all released code).
     inactive
-        Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a zero gradient, so
-        that momentum goes on moving them (PyTorch before 2.0).
+        Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a zero
+        gradient, so that momentum goes on moving them (PyTorch before 2.0).
     decay_on
-        With ``coast``: decay ``all`` options or those that ``ran``. (``skip`` leaves what did not run alone, decay included.)
+        With ``coast``: decay ``all`` options or those that ``ran``. (``skip`` leaves what did not run alone, decay
+        included.)
     decay_step
         ``coupled``: decay is part of the one step; ``separate``: a second step of both optimisers from the gradient of
         ``decay * |x|^2`` over what ran (the released DropNAS); it needs ``decay_on="ran"``.
     clip_over
-        Whether the norm of the weight clip counts the ``weights`` or ``weights+arch`` (the released DrNAS on NAS-Bench-201).
+        Whether the norm of the weight clip counts the ``weights`` or ``weights+arch`` (the released DrNAS on
+        NAS-Bench-201).
     virtual
-        The virtual step of ``unrolled``: ``plain`` gradient descent (the paper), or with ``momentum`` and decay (the released code).
+        The virtual step of ``unrolled``: ``plain`` gradient descent (the paper), or with ``momentum`` and decay (the
+        released code).
     lr_after_stage
-        ``continue`` the curve; or ``restart`` it recursively from the initial rate (the released DrNAS on current PyTorch).
+        ``continue`` the curve; or ``restart`` it recursively from the initial rate (the released DrNAS on current
+        PyTorch).
     warmup_epochs
         Epochs at the start of every stage in which only weights are trained.
     stages
@@ -120,7 +126,8 @@ class Plan:
             raise UserError(f"{epochs} epochs are too few for {len(self.stages)} stages.")
         if self.coupling != "weights_only" and self.warmup_epochs >= min(lengths):
             raise UserError(
-                f"A warm-up of {self.warmup_epochs} epochs in each stage leaves no epoch of {min(lengths)} to train the architecture. "
+                f"A warm-up of {self.warmup_epochs} epochs in each stage leaves no epoch of {min(lengths)} "
+                "to train the architecture. "
                 "Give more --epochs or a shorter --method.warmup."
             )
         return lengths
@@ -128,7 +135,8 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Ordinary training settings of a search. The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released code).
+    """Ordinary training settings of a search. The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released
+    code).
 
     Parameters
     ----------
@@ -169,7 +177,16 @@ class Train:
     validate_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch", 1), ("lr", 0), ("lr_min", 0), ("lr_warmup", 0), ("weight_decay", 0), ("clip", 0), ("validate_every", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("batch", 1),
+            ("lr", 0),
+            ("lr_min", 0),
+            ("lr_warmup", 0),
+            ("weight_decay", 0),
+            ("clip", 0),
+            ("validate_every", 0),
+        ):
             if getattr(self, name) < low:
                 raise UserError(f"--train.{name} is {getattr(self, name)}; it must be at least {low}.")
         if not 0 <= self.momentum < 1:

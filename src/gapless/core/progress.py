@@ -26,7 +26,8 @@ def stream(*key: int | str, device: torch.device | str = "cpu") -> torch.Generat
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Run a block (an initialisation) on PyTorch's global CPU generator seeded by ``key``, and put the generator back after it."""
+    """Run a block (an initialisation) on PyTorch's global CPU generator seeded by ``key``, and put the generator back
+    after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*key))
         yield

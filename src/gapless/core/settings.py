@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Field:
-    """One setting: its name, type, default (``inspect.Parameter.empty`` where there is none) and one paragraph of help."""
+    """One setting: its name, type, default (``inspect.Parameter.empty`` where there is none) and one paragraph of
+    help."""
 
     name: str
     type: Any
@@ -27,7 +28,8 @@ class Field:
 
 
 def fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
-    """Return the keyword-only settings of a class (dataclass fields, arguments of ``__init__``) or of a function, in order."""
+    """Return the keyword-only settings of a class (dataclass fields, arguments of ``__init__``) or of a function, in
+    order."""
     call = getattr(definition, "__init__") if isinstance(definition, type) else definition  # noqa: B009 (unsound only on instances)
     hints = typing.get_type_hints(definition if dataclasses.is_dataclass(definition) else call)
     text = _help(definition)
@@ -44,7 +46,9 @@ def _help(definition: Callable[..., Any]) -> dict[str, str]:
     for base in reversed(definition.__mro__) if isinstance(definition, type) else (definition,):
         doc = inspect.cleandoc(base.__dict__.get("__doc__") or "" if isinstance(base, type) else base.__doc__ or "")
         section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-{3,}\n|\Z)", doc, re.S | re.M)
-        for names, body in re.findall(r"^(\w[\w, ]*)\n((?:    .*\n?|\n)+)", section.group(1) + "\n", re.M) if section else ():
+        for names, body in (
+            re.findall(r"^(\w[\w, ]*)\n((?:    .*\n?|\n)+)", section.group(1) + "\n", re.M) if section else ()
+        ):
             for name in names.split(","):
                 found[name.strip()] = " ".join(body.split())
     return found
@@ -57,11 +61,14 @@ def check_names(definition: Callable[..., Any], given: Mapping[str, Any], prefix
         if name not in legal:
             what = getattr(definition, "label", "") or definition.__name__
             raise UserError(
-                f"{where}`{prefix}{name}` is no setting of {what}.{nearest(name, legal)} It has: {', '.join(legal) or 'none'}."
+                f"{where}`{prefix}{name}` is no setting of {what}.{nearest(name, legal)} "
+                f"It has: {', '.join(legal) or 'none'}."
             )
 
 
-def typed(definition: Callable[..., Any], given: Mapping[str, Any], *, prefix: str = "", where: str = "") -> dict[str, Any]:
+def typed(
+    definition: Callable[..., Any], given: Mapping[str, Any], *, prefix: str = "", where: str = ""
+) -> dict[str, Any]:
     """Return ``given`` with each name checked and each value of the annotated type; whole numbers may serve as floats.
 
     Raises
@@ -118,7 +125,9 @@ def convert(value: Any, kind: Any, what: str) -> Any:
                 raise ValueError
             return kind(value)
         except (TypeError, ValueError):
-            raise UserError(f"{what} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}.") from None
+            raise UserError(
+                f"{what} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}."
+            ) from None
     if kind is str:
         if not isinstance(value, str):
             raise UserError(f"{what} is {value!r}; it must be text.")

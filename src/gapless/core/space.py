@@ -145,7 +145,8 @@ class Space(abc.ABC):
         check(arch, self.decisions, self.limits)
 
     def read(self, given: str | Path) -> Arch:
-        """Read an architecture in any notation: the field's, ours, or a file holding one; and check that it is in the space."""
+        """Read an architecture in any notation: the field's, ours, or a file holding one; and check that it is in the
+        space."""
         text = str(given).strip()
         if os.path.isfile(text):
             text = _content(Path(text))
@@ -167,7 +168,8 @@ class Space(abc.ABC):
         return Arch(choice)
 
     def neighbours(self, arch: Arch) -> tuple[Arch, ...]:
-        """Return the architectures one change away: another option, or another kept decision with any of its options."""
+        """Return the architectures one change away: another option, or another kept decision with any of its
+        options."""
         self.check(arch)
         found: list[Arch] = []
         for d in self.decisions:
@@ -195,13 +197,18 @@ class Space(abc.ABC):
         return one_hot(self.choice(arch), self.columns, dtype=dtype, device=device)
 
     def decode(self, scores: Tensor) -> Arch:
-        """Read an architecture off scores [D, O]: in each row the best eligible option; of limited decisions those with the best option.
+        """Read an architecture off scores [D, O]: in each row the best eligible option; of limited decisions those with
+        the best option.
 
-        Ties go to the lower column and to the earlier decision. For the DARTS space this is the rule of DARTS (arXiv 1806.09055),
-        "the two strongest edges into each node, by their strongest operation that is not none"; for NAS-Bench-201 the argmax.
+        Ties go to the lower column and to the earlier decision. For the DARTS space this is the rule of DARTS (arXiv
+        1806.09055), "the two strongest edges into each node, by their strongest operation that is not none"; for
+        NAS-Bench-201 the argmax.
         """
         if tuple(scores.shape) != self.shape:
-            raise ValueError(f"scores are of shape {tuple(scores.shape)}; this space has {self.shape[0]} decisions and {self.shape[1]} columns")
+            raise ValueError(
+                f"scores are of shape {tuple(scores.shape)}; "
+                f"this space has {self.shape[0]} decisions and {self.shape[1]} columns"
+            )
         if not torch.isfinite(scores[self.eligible.to(scores.device)]).all():
             raise ValueError("scores are not finite")
         table = torch.where(self.eligible, scores.detach().cpu().double(), -math.inf).tolist()
@@ -250,4 +257,6 @@ def _content(path: Path) -> str:
         text = path.read_text(encoding="utf-8").strip()
         return str(json.loads(text)["arch"]) if path.suffix == ".json" else text
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
-        raise UserError(f"{path} holds no architecture: neither a text in the field's notation nor JSON with a key 'arch'.") from None
+        raise UserError(
+            f"{path} holds no architecture: neither a text in the field's notation nor JSON with a key 'arch'."
+        ) from None

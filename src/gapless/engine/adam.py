@@ -31,7 +31,9 @@ class ArchAdam:
         self.square = {name: torch.zeros_like(p) for name, p in method.named_parameters()}
 
     @torch.no_grad()
-    def step(self, gradient: Mapping[str, Tensor], *, mask: Mapping[str, Tensor] | None = None, decay: float | None = None) -> None:
+    def step(
+        self, gradient: Mapping[str, Tensor], *, mask: Mapping[str, Tensor] | None = None, decay: float | None = None
+    ) -> None:
         """Update the parameters that have a gradient.
 
         Parameters
@@ -55,7 +57,10 @@ class ArchAdam:
             value = p - (s.lr / first) * mean / (square.sqrt() / math.sqrt(second) + s.eps)
             if mask is not None and name in mask:
                 keep = mask[name]
-                mean, square, value = (torch.where(keep, a, b) for a, b in ((mean, self.mean[name]), (square, self.square[name]), (value, p)))
+                mean, square, value = (
+                    torch.where(keep, a, b)
+                    for a, b in ((mean, self.mean[name]), (square, self.square[name]), (value, p))
+                )
             self.mean[name].copy_(mean)
             self.square[name].copy_(square)
             p.copy_(value)

@@ -7,7 +7,8 @@ from gapless.core.searcher import Score, Searcher
 
 
 def explore(searcher: Searcher, score: Score | None, budget: int) -> Arch:
-    """Spend ``budget`` evaluations of ``score`` and return the searcher's answer; without a score its first proposal."""
+    """Spend ``budget`` evaluations of ``score`` and return the searcher's answer; without a score its first
+    proposal."""
     if score is None:
         return searcher.ask(1)[0]
     for _ in range(budget):

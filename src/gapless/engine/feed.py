@@ -46,7 +46,10 @@ class Feed:
             cut = total - round(total * train.arch_share)
             self.weights, self.arch = order[:cut].sort().values, order[cut:].sort().values
             if not len(self.weights) or not len(self.arch):
-                raise UserError(f"{total} training images cannot be divided between weights and architecture; at least 2 are needed.")
+                raise UserError(
+                    f"{total} training images cannot be divided between weights and architecture; "
+                    "at least 2 are needed."
+                )
         self.drawn = 0  # architecture batches so far
 
     def epoch(self, epoch: int, stage: int) -> list[Tensor]:
@@ -68,7 +71,8 @@ class Feed:
         return self._batch(index, "weights", step)
 
     def arch_batch(self) -> Batch:
-        """Return the next batch for the architecture, augmented: an endless round over its images, shuffled anew each time."""
+        """Return the next batch for the architecture, augmented: an endless round over its images, shuffled anew each
+        time."""
         size = min(self.size, len(self.arch))
         cycle, place = divmod(self.drawn, len(self.arch) // size)
         order = torch.randperm(len(self.arch), generator=stream(self.seed, "arch order", cycle))

@@ -1,4 +1,5 @@
-"""Accuracy of a network or of a mix of the supernet, with an explicit policy for batch normalisation: it decides rankings."""
+"""Accuracy of a network or of a mix of the supernet, with an explicit policy for batch normalisation: it decides
+rankings."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ def untouched(module: nn.Module) -> Iterator[None]:
 def still(module: nn.Module) -> Iterator[None]:
     """Run training passes that leave the running statistics as they are, also while a graph still needs the buffers."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
-    kept = [(m, m.momentum, m.num_batches_tracked, m.num_batches_tracked.clone()) for m in norms if m.num_batches_tracked is not None]
+    kept = [
+        (m, m.momentum, m.num_batches_tracked, m.num_batches_tracked.clone())
+        for m in norms
+        if m.num_batches_tracked is not None
+    ]
     for m in norms:
         m.momentum = 0.0
     try:
@@ -64,7 +69,8 @@ def judge(
     batches
         Images [N, C, H, W] with labels [N].
     bn
-        ``batch``: statistics of each batch; ``running``: those gathered in training; ``recalibrated``: gathered anew over ``calibration``.
+        ``batch``: statistics of each batch; ``running``: those gathered in training; ``recalibrated``: gathered anew
+        over ``calibration``.
     calibration
         Batches of training images, for ``recalibrated``.
 

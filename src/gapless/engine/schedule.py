@@ -21,9 +21,9 @@ def curve(train: Train, at: float) -> float:
 def learning_rate(train: Train, plan: Plan, now: Progress) -> float:
     """Return the rate of the weights at a moment.
 
-    With ``plan.lr_after_stage == "restart"`` a later stage starts again at the initial rate and follows the recursive cosine from there, as a new
-    optimiser under an old PyTorch scheduler's counter does: every rate of the stage is ``(lr - lr_min) / (curve(start) - lr_min)`` times as far
-    above the floor.
+    With ``plan.lr_after_stage == "restart"`` a later stage starts again at the initial rate and follows the recursive
+    cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: every rate of the stage is
+    ``(lr - lr_min) / (curve(start) - lr_min)`` times as far above the floor.
     """
     at = now.done * train.epochs if train.lr_per == "step" else float(now.epoch)
     if now.epoch < train.lr_warmup:

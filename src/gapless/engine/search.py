@@ -1,4 +1,5 @@
-"""The search loop. It follows a :class:`Plan`, feeds mixes to the supernet, and cuts the graph at the mix. It knows no method by name."""
+"""The search loop. It follows a :class:`Plan`, feeds mixes to the supernet, and cuts the graph at the mix. It knows no
+method by name."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Record:
     arch_loss
         Mean over the architecture passes of the epoch, without penalties; None where there was none.
     valid_loss, valid_accuracy
-        Of the supernet on the images that the weights do not train on, running statistics; None where there are none, or not measured.
+        Of the supernet on the images that the weights do not train on, running statistics; None where there are none,
+        or not measured.
     arch
         The architecture that the scores say now.
     scores
@@ -160,7 +162,10 @@ class Search:
             self.step += 1
         train_loss, train_accuracy = float(torch.stack(losses).mean()), float(torch.stack(rights).sum()) / images
         if not math.isfinite(train_loss):
-            raise UserError(f"The training loss is {train_loss} in epoch {self.epoch + 1}. Try a smaller --train.lr or --train.clip.")
+            raise UserError(
+                f"The training loss is {train_loss} in epoch {self.epoch + 1}. "
+                "Try a smaller --train.lr or --train.clip."
+            )
         arch_loss_mean = float(torch.stack(arch_losses).mean()) if arch_losses else None
         trained = time.perf_counter()
         valid_loss, valid_accuracy = self.validate(replace(now, step=self.step))
@@ -194,7 +199,9 @@ class Search:
 
     # ------------------------------------------------------------------ one step
 
-    def update(self, now: Progress, lr: float, batch: Batch, arch_batch: Batch | None, *, train_arch: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def update(
+        self, now: Progress, lr: float, batch: Batch, arch_batch: Batch | None, *, train_arch: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take one step and return (training loss, its accuracy as a share, architecture loss), detached on the device.
 
         Parameters
@@ -254,7 +261,9 @@ class Search:
                 accuracies.append(accuracy)
                 return loss
 
-            found, loss = hypergradient(weights, tensors, lambda: self.loss(batch, leaves)[0], valid, xi=lr, drift=self._drift)
+            found, loss = hypergradient(
+                weights, tensors, lambda: self.loss(batch, leaves)[0], valid, xi=lr, drift=self._drift
+            )
             accuracy = accuracies[0]
         else:
             loss, accuracy = self.loss(arch_batch, leaves)
@@ -274,7 +283,9 @@ class Search:
             found.append(decay if buffer is None else decay + self.train.momentum * buffer)
         return found
 
-    def _weight_step(self, now: Progress, batch: Batch, *, mix: Mix | None = None, train_arch: bool = False) -> tuple[Tensor, Tensor]:
+    def _weight_step(
+        self, now: Progress, batch: Batch, *, mix: Mix | None = None, train_arch: bool = False
+    ) -> tuple[Tensor, Tensor]:
         now = now.at("weights")
         joint = train_arch and self.plan.coupling == "joint"
         wants_arch = joint or self.plan.clip_over == "weights+arch"
@@ -289,7 +300,9 @@ class Search:
             if wants_arch:
                 current.backward(placed.gradient())
         ran = [p for p in self.supernet.parameters() if p.grad is not None]
-        others = [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
+        others = (
+            [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
+        )
         self._clip([*ran, *others])
         self._move_weights(ran)
         if joint:
@@ -321,7 +334,11 @@ class Search:
         t = self.train
         plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
         return torch.optim.SGD(
-            self.supernet.parameters(), lr=t.lr, momentum=t.momentum, nesterov=t.nesterov, weight_decay=0.0 if plain else t.weight_decay
+            self.supernet.parameters(),
+            lr=t.lr,
+            momentum=t.momentum,
+            nesterov=t.nesterov,
+            weight_decay=0.0 if plain else t.weight_decay,
         )
 
     def _clip(self, parameters: Sequence[Tensor]) -> None:
@@ -347,7 +364,13 @@ class Search:
         self._move_weights(ran)
 
     def _move_arch(
-        self, now: Progress, mix: Mix, loss: Tensor, accuracy: Tensor, gradient: Mapping[str, Tensor], weights: Sequence[Tensor] | None = None
+        self,
+        now: Progress,
+        mix: Mix,
+        loss: Tensor,
+        accuracy: Tensor,
+        gradient: Mapping[str, Tensor],
+        weights: Sequence[Tensor] | None = None,
     ) -> None:
         """Update the method's parameters from their gradients, then let the method settle.
 
@@ -405,7 +428,8 @@ class Search:
     # ------------------------------------------------------------------ judging
 
     def validate(self, now: Progress) -> tuple[float | None, float | None]:
-        """Return (loss, accuracy as a share) of the supernet on the architecture's images, where it is time to measure them."""
+        """Return (loss, accuracy as a share) of the supernet on the architecture's images, where it is time to measure
+        them."""
         every = self.train.validate_every
         last = self.epoch + 1 == self.train.epochs
         if not len(self.feed.arch) or not every or ((self.epoch + 1) % every and not last):
@@ -425,7 +449,8 @@ class Search:
         return self.method.pick(self) if isinstance(self.method, Picks) else self.arch()
 
     def judge(self, mix: Mix) -> float:
-        """Return the accuracy of the supernet under a mix (see :class:`gapless.core.pick.Bench`), running statistics."""
+        """Return the accuracy of the supernet under a mix (see :class:`gapless.core.pick.Bench`), running
+        statistics."""
         return self._judge(mix, self.feed.arch if len(self.feed.arch) else self.feed.weights)[1]
 
     def stream(self, name: str) -> torch.Generator:

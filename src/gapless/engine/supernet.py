@@ -1,4 +1,5 @@
-"""The weight-sharing supernet: every option of every decision, weighed by a mix. This is the readable reference execution."""
+"""The weight-sharing supernet: every option of every decision, weighed by a mix. This is the readable reference
+execution."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class Router:
     def set(self, mix: Mix | None) -> None:
         """Take the mix of a forward pass; ``None`` when it is over."""
         if mix is not None and tuple(mix.weight.shape[-2:]) != self.space.shape:
-            raise ValueError(f"the mix is of shape {tuple(mix.weight.shape)}; the space has (D, O) = {self.space.shape}")
+            raise ValueError(
+                f"the mix is of shape {tuple(mix.weight.shape)}; the space has (D, O) = {self.space.shape}"
+            )
         self.mix = mix
         self._entries = [] if mix is None else [None] * len(self.columns)
 

@@ -22,8 +22,9 @@ def hypergradient(
 ) -> tuple[list[Tensor], Tensor]:
     """Return (the gradient of the architecture, the validation loss) at the weights one virtual training step ahead.
 
-    ``w' = w - xi * (dL_train/dw + drift)``; the gradient is ``d_arch L_valid(w', arch) - xi * H v`` with ``v = d_w' L_valid(w', arch)`` and
-    ``H v ~ (d_arch L_train(w + r v) - d_arch L_train(w - r v)) / 2r``, ``r = epsilon / |v|``. The weights are put back bit for bit.
+    ``w' = w - xi * (dL_train/dw + drift)``; the gradient is ``d_arch L_valid(w', arch) - xi * H v`` with ``v = d_w'
+    L_valid(w', arch)`` and ``H v ~ (d_arch L_train(w + r v) - d_arch L_train(w - r v)) / 2r``, ``r = epsilon / |v|``.
+    The weights are put back bit for bit.
 
     Parameters
     ----------

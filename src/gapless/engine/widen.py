@@ -1,9 +1,10 @@
-"""Widening: a supernet at a larger size that goes on from the weights of a smaller one (Net2Wider as DrNAS uses it, arXiv 2006.10355).
+"""Widening: a supernet at a larger size that goes on from the weights of a smaller one (Net2Wider as DrNAS uses it,
+arXiv 2006.10355).
 
 A layer that grows from n to m channels draws ``g(j) = j`` for j < n and else a uniform old index; its new weight is
-``U[o, i] = W[g_out(o), g_in(i)]``, without division by the replication count. The index of a depthwise stage is the input index of the
-pointwise stage behind it; normalisations take the index of what they normalise. One map moves weights, running statistics and momentum. It is
-a reuse of weights and does not preserve the function.
+``U[o, i] = W[g_out(o), g_in(i)]``, without division by the replication count. The index of a depthwise stage is the
+input index of the pointwise stage behind it; normalisations take the index of what they normalise. One map moves
+weights, running statistics and momentum. It is a reuse of weights and does not preserve the function.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Index = dict[str, dict[int, Tensor]]
 
 
 def widen(old: Supernet, space: Space, generator: torch.Generator) -> tuple[Supernet, Index]:
-    """Return the supernet of ``space`` with the weights of ``old``, and the map: parameter name -> {dimension: old index per new one}.
+    """Return the supernet of ``space`` with the weights of ``old``, and the map: parameter name -> {dimension: old
+    index per new one}.
 
     Raises
     ------
@@ -101,12 +103,21 @@ def _op_index(old: OpModule, new: OpModule, generator: torch.Generator) -> Index
     return found
 
 
-def carry(old: nn.Module, new: nn.Module, optimiser_old: torch.optim.Optimizer, optimiser_new: torch.optim.Optimizer, index: Index) -> None:
-    """Move the optimiser's state (tensors of a parameter's shape) from the old parameters to the new ones, by name, along the same map."""
+def carry(
+    old: nn.Module,
+    new: nn.Module,
+    optimiser_old: torch.optim.Optimizer,
+    optimiser_new: torch.optim.Optimizer,
+    index: Index,
+) -> None:
+    """Move the optimiser's state (tensors of a parameter's shape) from the old parameters to the new ones, by name,
+    along the same map."""
     after = dict(new.named_parameters())
     for name, parameter in old.named_parameters():
         state = optimiser_old.state.get(parameter, {})
         optimiser_new.state[after[name]] = {
-            key: take(value, index.get(name, {})).clone() if isinstance(value, Tensor) and value.shape == parameter.shape else value
+            key: take(value, index.get(name, {})).clone()
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+            else value
             for key, value in state.items()
         }

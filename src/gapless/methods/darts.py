@@ -1,10 +1,12 @@
 """DARTS: Differentiable Architecture Search. Liu, Simonyan, Yang. ICLR 2019, arXiv 1806.09055.
 
-Each edge is a mixture of its options weighed by a softmax over ``alpha`` (equation 2). ``alpha`` descends the loss on data of its own,
-``w`` the training loss, by turns (algorithm 1). The second-order variant differentiates through one virtual training step (equations 6 to 8).
+Each edge is a mixture of its options weighed by a softmax over ``alpha`` (equation 2). ``alpha`` descends the loss on
+data of its own, ``w`` the training loss, by turns (algorithm 1). The second-order variant differentiates through one
+virtual training step (equations 6 to 8).
 
-Where paper and released code differ: the paper's virtual step is plain gradient descent; the code adds momentum and weight decay
-(``faithful=True``). The paper anneals the rate to 0, the code to 0.001; we follow the code. "none" takes part in the softmax and is never read off.
+Where paper and released code differ: the paper's virtual step is plain gradient descent; the code adds momentum and
+weight decay (``faithful=True``). The paper anneals the rate to 0, the code to 0.001; we follow the code. "none" takes
+part in the softmax and is never read off.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ class DARTS(Method):
     unrolled
         Whether the architecture gradient looks through one virtual training step (second order).
     faithful
-        Whether the virtual step adds momentum and weight decay, as the released code does, and on NAS-Bench-201 weights and
-        alpha are clipped by one common norm, as the code of that setting does.
+        Whether the virtual step adds momentum and weight decay, as the released code does, and on NAS-Bench-201 weights
+        and alpha are clipped by one common norm, as the code of that setting does.
     warmup
         Epochs in which only weights are trained (released code: 0).
     arch_lr, arch_decay

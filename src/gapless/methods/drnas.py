@@ -1,16 +1,20 @@
 """DrNAS: Dirichlet Neural Architecture Search. Chen, Wang, Cheng, Tang, Hsieh. ICLR 2021, arXiv 2006.10355.
 
-The weights of an edge are a random point of the simplex, ``p ~ Dirichlet(c)`` with ``c = ELU(alpha) + 1``, drawn afresh for every forward pass
-and differentiated through the sampler (section 3). ``alpha`` descends ``E[L_val] + lambda * d(c, 1)``: ``l2`` is Adam's coupled decay on alpha (what the
-code does), ``kl`` is ``lambda * sum over edges of KL(Dir(c) || Dir(1))``. Progressive learning (section 4) starts with few channels and all options;
-at a stage boundary it keeps the best options and widens the network.
+The weights of an edge are a random point of the simplex, ``p ~ Dirichlet(c)`` with ``c = ELU(alpha) + 1``, drawn afresh
+for every forward pass and differentiated through the sampler (section 3). ``alpha`` descends ``E[L_val] + lambda * d(c,
+1)``: ``l2`` is Adam's coupled decay on alpha (what the code does), ``kl`` is ``lambda * sum over edges of KL(Dir(c) ||
+Dir(1))``. Progressive learning (section 4) starts with few channels and all options; at a stage boundary it keeps the
+best options and widens the network.
 
 Where paper and released code differ (``faithful=True`` does what the code did):
-* the code samples over all columns, zeroes the pruned ones and renormalises; by neutrality that is Dirichlet(c_M) on the kept ones, which we draw;
-* the learning rate starts again at its initial value at a stage boundary (faithful: the recursive curve from there; clean: one curve);
+* the code samples over all columns, zeroes the pruned ones and renormalises; by neutrality that is Dirichlet(c_M) on
+  the kept ones, which we draw;
+* the learning rate starts again at its initial value at a stage boundary (faithful: the recursive curve from there;
+  clean: one curve);
 * on NAS-Bench-201 the code clips weights and alpha by one common norm (faithful only);
 * evaluation passes sample too (faithful); ours use the mean ``c / sum(c)``;
-* both read off ``softmax(alpha)``; ``read="mean"`` ranks by the Dirichlet mean, the paper's words. The option per edge is the same.
+* both read off ``softmax(alpha)``; ``read="mean"`` ranks by the Dirichlet mean, the paper's words. The option per edge
+  is the same.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ STAGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "darts": ((6, None), (4, 4)),
     "": ((4, None), (2, 3)),
 }
-"""Space -> (partial channels, options kept) of each stage (DARTS-space/train_search.py; 201-space/train_search_progressive.py)."""
+"""Space -> (partial channels, options kept) of each stage (DARTS-space/train_search.py;
+201-space/train_search_progressive.py)."""
 
 
 class DrNAS(Method):
@@ -46,9 +51,11 @@ class DrNAS(Method):
     anchor
         Strength of that pull (released code: 1e-3).
     progressive
-        Two stages with pruning and widening: partial channels 6 then 4 and four options kept (DARTS space), 4 then 2 and three kept (elsewhere).
+        Two stages with pruning and widening: partial channels 6 then 4 and four options kept (DARTS space), 4 then 2
+        and three kept (elsewhere).
     warmup
-        Epochs at the start of each stage in which only weights are trained; -1 stands for the released code's 10 if progressive, else 0.
+        Epochs at the start of each stage in which only weights are trained; -1 stands for the released code's 10 if
+        progressive, else 0.
     arch_lr
         Of Adam (released code: 6e-4 in the DARTS space, 3e-4 on NAS-Bench-201); 0 stands for that.
     read
@@ -61,7 +68,11 @@ class DrNAS(Method):
     source: ClassVar[str] = "DrNAS, Chen, Wang, Cheng, Tang and Hsieh, arXiv 2006.10355"
     settings: ClassVar[Mapping[str, Setting]] = {
         "nasbench201": Setting("xiangning-chen/DrNAS, 201-space/train_search.py", Train(epochs=100)),
-        "darts": Setting("xiangning-chen/DrNAS, DARTS-space/train_search.py", Train(epochs=50, lr=0.1, lr_min=0.0), {"options": "drnas"}),
+        "darts": Setting(
+            "xiangning-chen/DrNAS, DARTS-space/train_search.py",
+            Train(epochs=50, lr=0.1, lr_min=0.0),
+            {"options": "drnas"},
+        ),
         "": Setting("xiangning-chen/DrNAS, 201-space/train_search.py", Train(epochs=100)),
     }
 
@@ -89,7 +100,9 @@ class DrNAS(Method):
             warmup_epochs=warmup if warmup >= 0 else 10 if progressive else 0,
             lr_after_stage="restart" if faithful else "continue",
             clip_over="weights+arch" if faithful and space.label == "nasbench201" else "weights",
-            arch=Adam(lr=arch_lr or (6e-4 if space.label == "darts" else 3e-4), decay=anchor if regulariser == "l2" else 0.0),
+            arch=Adam(
+                lr=arch_lr or (6e-4 if space.label == "darts" else 3e-4), decay=anchor if regulariser == "l2" else 0.0
+            ),
         )
 
     @property
@@ -118,7 +131,8 @@ class DrNAS(Method):
         return self.mean() if self.read == "mean" else living(self.alpha, self.alive).softmax(dim=-1)
 
     def penalty(self, now: Progress) -> Tensor | None:
-        """Return ``anchor * sum over decisions of KL(Dirichlet(c) || Dirichlet(1))`` over living options, or None for l2."""
+        """Return ``anchor * sum over decisions of KL(Dirichlet(c) || Dirichlet(1))`` over living options, or None for
+        l2."""
         return self.anchor * divergence(self.concentration(), self.alive).sum() if self.regulariser == "kl" else None
 
     @torch.no_grad()
@@ -131,8 +145,8 @@ class DrNAS(Method):
 def divergence(c: Tensor, alive: Tensor) -> Tensor:
     """Return [D]: ``KL(Dirichlet(c) || Dirichlet(1, ..., 1))`` over the living options of each row.
 
-    ``ln Gamma(c_0) - sum ln Gamma(c_o) - ln Gamma(K) + sum (c_o - 1) (psi(c_o) - psi(c_0))``. Pruned entries of ``c`` must be 1: there both
-    sums are zero.
+    ``ln Gamma(c_0) - sum ln Gamma(c_o) - ln Gamma(K) + sum (c_o - 1) (psi(c_o) - psi(c_0))``. Pruned entries of ``c``
+    must be 1: there both sums are zero.
     """
     total = (c * alive).sum(dim=-1, keepdim=True)
     count = alive.sum(dim=-1).to(c)
@@ -141,13 +155,15 @@ def divergence(c: Tensor, alive: Tensor) -> Tensor:
 
 
 def dirichlet(c: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw [D, O] from ``Dirichlet(c)`` over the living options of each row, zeros elsewhere, with the pathwise gradient."""
+    """Draw [D, O] from ``Dirichlet(c)`` over the living options of each row, zeros elsewhere, with the pathwise
+    gradient."""
     sample: Tensor = _Dirichlet.apply(c, alive, generator)  # type: ignore[no-untyped-call]
     return sample
 
 
 class _Dirichlet(torch.autograd.Function):
-    """The reparameterised Dirichlet (Figurnov et al., arXiv 1805.08498) on a stream of its own, as PyTorch's ``rsample`` differentiates it."""
+    """The reparameterised Dirichlet (Figurnov et al., arXiv 1805.08498) on a stream of its own, as PyTorch's
+    ``rsample`` differentiates it."""
 
     @staticmethod
     def forward(ctx: Any, c: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
@@ -161,7 +177,9 @@ class _Dirichlet(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         p, c, alive = ctx.saved_tensors
         total = (c * alive).sum(dim=-1, keepdim=True).expand_as(c)
-        inside = torch.where(alive, p, torch.full_like(p, 0.5))  # a pruned entry has no derivative: any point inside will do
+        inside = torch.where(
+            alive, p, torch.full_like(p, 0.5)
+        )  # a pruned entry has no derivative: any point inside will do
         slope = torch._dirichlet_grad(inside, c, total)
         found = slope * (grad - (p * grad).sum(dim=-1, keepdim=True))
         return torch.where(alive, found, torch.zeros_like(found)), None, None

@@ -1,15 +1,19 @@
-"""DropNAS: Grouped Operation Dropout for Differentiable Architecture Search. Hong, Li, Zhang, Tang, Wang, Li, Yu. IJCAI 2020, arXiv 2201.11679.
+"""DropNAS: Grouped Operation Dropout for Differentiable Architecture Search. Hong, Li, Zhang, Tang, Wang, Li, Yu. IJCAI
+2020, arXiv 2201.11679.
 
-Options fall into a group with weights and a group without. Each step drops options at random inside every group, at least one staying, and trains weights
-and ``alpha`` together on all training data (one level). A group of n options has drop-path rate r, the chance that all of it would vanish; each
-option is dropped with probability ``q = r ** (1 / n)`` (independent draws, redrawn where a whole group is gone). Kept options are weighed by the softmax over
-what is kept. Because only kept alphas move, alpha-adjust then adds one constant to those of a row so that their total mass is as it was
-before, and the probabilities of dropped options are left as they were. Decay touches only what took part (partial decay).
+Options fall into a group with weights and a group without. Each step drops options at random inside every group, at
+least one staying, and trains weights and ``alpha`` together on all training data (one level). A group of n options has
+drop-path rate r, the chance that all of it would vanish; each option is dropped with probability ``q = r ** (1 / n)``
+(independent draws, redrawn where a whole group is gone). Kept options are weighed by the softmax over what is kept.
+Because only kept alphas move, alpha-adjust then adds one constant to those of a row so that their total mass is as it
+was before, and the probabilities of dropped options are left as they were. Decay touches only what took part (partial
+decay).
 
 Where paper and released code differ (``faithful=True`` does what the code did):
-* the code takes two optimiser steps per batch, the second on ``decay * |x|^2`` of what took part, so its pull is twice the coefficient and runs through momentum and
-  Adam; ours is one step with coupled decay;
-* under the PyTorch of its time dropped options still moved with their momentum (``inactive="coast"``); ours stay bit for bit;
+* the code takes two optimiser steps per batch, the second on ``decay * |x|^2`` of what took part, so its pull is twice
+  the coefficient and runs through momentum and Adam; ours is one step with coupled decay;
+* under the PyTorch of its time dropped options still moved with their momentum (``inactive="coast"``); ours stay bit
+  for bit;
 * the code ranks edges by raw alpha; ours by softmax(alpha);
 * the code has one rate for both groups; the paper has two.
 """
@@ -38,7 +42,8 @@ class DropNAS(Method):
     Parameters
     ----------
     rate_weights, rate_free
-        Drop-path rate of the group with weights and of the group without (released code: 3e-5 for both); 0 drops nothing.
+        Drop-path rate of the group with weights and of the group without (released code: 3e-5 for both); 0 drops
+        nothing.
     adjust
         Whether alpha-adjust runs.
     warmup
@@ -99,7 +104,8 @@ class DropNAS(Method):
         return Mix(kept, host(mask))
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Return a [D, O] mask on the host: True where an option is kept; at least one of each group of each decision."""
+        """Return a [D, O] mask on the host: True where an option is kept; at least one of each group of each
+        decision."""
         mask = mask_of(self.active, self.alpha.shape[1])  # from the host's copy: no waiting for the device
         for row, members in enumerate(self.groups):
             for group, columns in members.items():
@@ -149,10 +155,11 @@ def survivors(n: int, rate: float, generator: torch.Generator) -> Tensor:
 
 
 def adjustment(old: Tensor, new: Tensor, kept: Tensor, alive: Tensor, *, as_coded: bool = False) -> Tensor:
-    """Return [D, O] to add to the kept alphas so that their mass returns to what it was; zero in rows where nothing was dropped.
+    """Return [D, O] to add to the kept alphas so that their mass returns to what it was; zero in rows where nothing was
+    dropped.
 
-    ``ln(sum_kept exp(old) / sum_kept exp(new))``. As coded: ``ln(rho / (1 - rho) * sum_dropped exp(new) / sum_kept exp(new))`` with rho the old kept
-    mass, which is the same where dropped alphas did not move.
+    ``ln(sum_kept exp(old) / sum_kept exp(new))``. As coded: ``ln(rho / (1 - rho) * sum_dropped exp(new) / sum_kept
+    exp(new))`` with rho the old kept mass, which is the same where dropped alphas did not move.
     """
     dropped = alive & ~kept
 

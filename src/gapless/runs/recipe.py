@@ -79,13 +79,17 @@ class Recipe:
         for key, value in tables.items():
             legal = (*TABLES, "title", "source")
             if key not in legal or isinstance(value, dict) != (key in TABLES):
-                raise UserError(f"{path}, line {line_of(path, '', key)}: a recipe has no {key!r}.{nearest(key, legal)} It has: {', '.join(legal)}.")
+                raise UserError(
+                    f"{path}, line {line_of(path, '', key)}: a recipe has no {key!r}.{nearest(key, legal)} "
+                    f"It has: {', '.join(legal)}."
+                )
         recipe = cls(**tables, where=path)
         recipe.check()
         return recipe
 
     def over(self, **tables: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with keys of tables replaced. Another name in a table drops the settings of the one before."""
+        """Return the recipe with keys of tables replaced. Another name in a table drops the settings of the one
+        before."""
         changed: dict[str, Any] = {}
         for table, given in tables.items():
             old = dict(getattr(self, table))
@@ -112,7 +116,10 @@ class Recipe:
                 raise UserError(f"{self._at('space', name)}`space.{name}` is read from the data and cannot be set.")
         for name, value in self.run.items():
             if name not in RUN:
-                raise UserError(f"{self._at('run', name)}`run.{name}` is no setting.{nearest(name, RUN)} There are: {', '.join(RUN)}.")
+                raise UserError(
+                    f"{self._at('run', name)}`run.{name}` is no setting.{nearest(name, RUN)} "
+                    f"There are: {', '.join(RUN)}."
+                )
             convert(value, RUN[name][0], f"{self._at('run', name)}`run.{name}`")
         return space, method, setting
 
@@ -204,7 +211,9 @@ def find(given: str | Path) -> Path:
 
 def folder() -> list[Path]:
     """Return the recipes that come with the package."""
-    return sorted(Path(str(p)) for p in resources.files("gapless").joinpath("recipes").iterdir() if p.name.endswith(".toml"))
+    return sorted(
+        Path(str(p)) for p in resources.files("gapless").joinpath("recipes").iterdir() if p.name.endswith(".toml")
+    )
 
 
 def line_of(path: Path, table: str, key: str) -> int:

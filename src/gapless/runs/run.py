@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gapless import __version__
 from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
@@ -152,7 +152,7 @@ class Run:
 def machine() -> dict[str, Any]:
     """Return where this process runs: processor, threads, GPU, versions."""
     return {
-        "gapless": __version__,
+        "gapless": version("gapless"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": platform.platform(),

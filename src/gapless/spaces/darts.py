@@ -1,4 +1,5 @@
-"""The DARTS space: a normal and a reduction cell, each of four nodes fed by two earlier states (Liu et al., arXiv 1806.09055)."""
+"""The DARTS space: a normal and a reduction cell, each of four nodes fed by two earlier states (Liu et al., arXiv
+1806.09055)."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ CELLS = {kind: cell(kind) for kind in KINDS}
 
 @dataclass(frozen=True, kw_only=True)
 class Darts(Space):
-    """The DARTS space. The defaults are the search network of DARTS on CIFAR-10; ``alone()`` is the network that it retrains.
+    """The DARTS space. The defaults are the search network of DARTS on CIFAR-10; ``alone()`` is the network that it
+    retrains.
 
     Parameters
     ----------
@@ -97,7 +99,9 @@ class Darts(Space):
             if getattr(self, name) < low:
                 raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least {low}.")
         if self.options not in OPTIONS:
-            raise UserError(f"--space.options is {self.options!r}.{nearest(self.options, OPTIONS)} Legal: {', '.join(OPTIONS)}.")
+            raise UserError(
+                f"--space.options is {self.options!r}.{nearest(self.options, OPTIONS)} Legal: {', '.join(OPTIONS)}."
+            )
         if self.inputs is not None and self.inputs not in (1, 2):
             raise UserError(f"--space.inputs is {self.inputs}; legal: 1, 2, none.")
         if self.width % self.partial:
@@ -112,7 +116,9 @@ class Darts(Space):
         groups = {o: "weights" if "conv" in o else "free" for o in options}
         never = ("none",) if self.inputs is not None and "none" in options else ()
         return tuple(
-            Decision(e.ask, options, into=f"{kind}:{e.target}", groups=groups, never=never) for kind in KINDS for e in CELLS[kind].edges
+            Decision(e.ask, options, into=f"{kind}:{e.target}", groups=groups, never=never)
+            for kind in KINDS
+            for e in CELLS[kind].edges
         )
 
     @property
@@ -120,7 +126,9 @@ class Darts(Space):
         """``inputs`` edges into each node."""
         if self.inputs is None:
             return ()
-        return tuple(Keep(tuple(e.ask for e in CELLS[kind].into(node)), self.inputs) for kind in KINDS for node in NODES)
+        return tuple(
+            Keep(tuple(e.ask for e in CELLS[kind].into(node)), self.inputs) for kind in KINDS for node in NODES
+        )
 
     def ops(self) -> dict[str, Op]:
         """Return option label -> operation, pools with the normalisation that the space asks for."""
@@ -131,7 +139,11 @@ class Darts(Space):
         """Return stem, cells with their preprocessing, pooling, classifier."""
         norm = NormRule(affine=self.affine)
         ops, width = self.ops(), self.width
-        stem: nn.Module = CifarStem(self.channels, 3 * width) if self.stem == "cifar" else ImageNetStem(self.channels, self.stem_width or width)
+        stem: nn.Module = (
+            CifarStem(self.channels, 3 * width)
+            if self.stem == "cifar"
+            else ImageNetStem(self.channels, self.stem_width or width)
+        )
         before, last = (3 * width,) * 2 if self.stem == "cifar" else (self.stem_width or width,) * 2
         halved = self.stem == "imagenet"
         cells: list[DartsCell] = []
@@ -139,13 +151,19 @@ class Darts(Space):
             reduce = i in self.reductions
             width *= 2 if reduce else 1
             kind = "reduce" if reduce else "normal"
-            body = choose.cell(CELLS[kind], ops, channels=width, norm=norm, partial=self.partial, drop_path=self.drop_path)
+            body = choose.cell(
+                CELLS[kind], ops, channels=width, norm=norm, partial=self.partial, drop_path=self.drop_path
+            )
             cells.append(DartsCell(body, before, last, width, halved, norm))
             before, last, halved = last, len(NODES) * width, reduce
         head = None
         if self.auxiliary:
             at = 2 * self.cells // 3
-            head = AuxiliaryHead(len(NODES) * self.width * 2 ** sum(r <= at for r in self.reductions), self.classes, self.stem == "imagenet")
+            head = AuxiliaryHead(
+                len(NODES) * self.width * 2 ** sum(r <= at for r in self.reductions),
+                self.classes,
+                self.stem == "imagenet",
+            )
         return DartsNetwork(stem, cells, nn.Linear(last, self.classes), head, 2 * self.cells // 3)
 
     @property
@@ -157,7 +175,15 @@ class Darts(Space):
         """Return the network that DARTS retrains: 20 cells of width 36, or with the ImageNet stem 14 of width 48."""
         cells, width = (20, 36) if self.stem == "cifar" else (14, 48)
         return replace(
-            self, cells=cells, width=width, stem_width=0, affine=True, pool_norm="none", partial=1, auxiliary=True, drop_path=True
+            self,
+            cells=cells,
+            width=width,
+            stem_width=0,
+            affine=True,
+            pool_norm="none",
+            partial=1,
+            auxiliary=True,
+            drop_path=True,
         )
 
     @classmethod
@@ -183,10 +209,13 @@ class Darts(Space):
             kept = [e for e in CELLS[kind].edges if e.ask in arch]
             lists[kind] = [(arch[e.ask].partition("#")[0], e.source) for e in kept]
         span = f"range({NODES.start}, {NODES.stop})"
-        return f"Genotype(normal={lists['normal']}, normal_concat={span}, reduce={lists['reduce']}, reduce_concat={span})"
+        return (
+            f"Genotype(normal={lists['normal']}, normal_concat={span}, reduce={lists['reduce']}, reduce_concat={span})"
+        )
 
     def parse(self, text: str) -> Arch:
-        """Read a ``Genotype(...)`` text with flat or nested pairs, or the name of a published genotype. Nothing is evaluated."""
+        """Read a ``Genotype(...)`` text with flat or nested pairs, or the name of a published genotype. Nothing is
+        evaluated."""
         if text.strip() in GENOTYPES:
             text = GENOTYPES[text.strip()]["genotype"]
         fields = _fields(text)
@@ -194,13 +223,17 @@ class Darts(Space):
         for kind in KINDS:
             for option, node, source in _pairs(fields, kind, self.inputs):
                 if option not in OPS:
-                    raise UserError(f"The genotype names the operation {option!r}.{nearest(option, OPS)} Known: {', '.join(OPS)}.")
+                    raise UserError(
+                        f"The genotype names the operation {option!r}.{nearest(option, OPS)} Known: {', '.join(OPS)}."
+                    )
                 if option not in OPTIONS[self.options]:
                     have = [n for n, o in OPTIONS.items() if option in o]
                     hint = f" Try --space.options {have[0]}." if have else ""
                     raise UserError(f"{option!r} is not among the options {self.options!r} of this space.{hint}")
                 if not 0 <= source < node:
-                    raise UserError(f"The genotype feeds node {node} from state {source}; it can only be fed from 0 to {node - 1}.")
+                    raise UserError(
+                        f"The genotype feeds node {node} from state {source}; it can only be fed from 0 to {node - 1}."
+                    )
                 name = f"{kind}:{node}<-{source}"
                 if name in choice:
                     raise UserError(f"The genotype has two edges {name}.")
@@ -244,7 +277,9 @@ class ImageNetStem(nn.Module):
             nn.Conv2d(half, width, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
-        self.second = nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width))
+        self.second = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map [N, channels, H, W] to states of H / 4 and H / 8."""
@@ -258,7 +293,9 @@ class DartsCell(nn.Module):
     def __init__(self, body: nn.Module, before: int, last: int, width: int, halved: bool, norm: NormRule) -> None:
         super().__init__()
         point = Op((Relu(), Conv(1), Norm()))
-        self.preprocess0 = (REDUCE if halved else point).build(width, inputs=before, stride=2 if halved else 1, norm=norm)
+        self.preprocess0 = (REDUCE if halved else point).build(
+            width, inputs=before, stride=2 if halved else 1, norm=norm
+        )
         self.preprocess1 = point.build(width, inputs=last, norm=norm)
         self.body = body
 
@@ -269,7 +306,8 @@ class DartsCell(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """The auxiliary head of DARTS on 8x8 (CIFAR) or 7x7 (ImageNet) states; other sizes are averaged to 8x8 or 7x7 first.
+    """The auxiliary head of DARTS on 8x8 (CIFAR) or 7x7 (ImageNet) states; other sizes are averaged to 8x8 or 7x7
+    first.
 
     The ImageNet head has no last normalisation: the released code leaves it out to match the published runs.
     """
@@ -301,7 +339,9 @@ class AuxiliaryHead(nn.Module):
 class DartsNetwork(nn.Module):
     """Stem, cells, pooling, classifier, and where asked for an auxiliary head."""
 
-    def __init__(self, stem: nn.Module, cells: list[DartsCell], classifier: nn.Linear, head: AuxiliaryHead | None, head_at: int) -> None:
+    def __init__(
+        self, stem: nn.Module, cells: list[DartsCell], classifier: nn.Linear, head: AuxiliaryHead | None, head_at: int
+    ) -> None:
         super().__init__()
         self.stem = stem
         self.cells = nn.ModuleList(cells)
@@ -331,7 +371,8 @@ class DartsNetwork(nn.Module):
 
 def _fields(text: str) -> dict[str, Any]:
     wrong = UserError(
-        f"{text.strip()[:80]!r} is no genotype, which reads Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), "
+        f"{text.strip()[:80]!r} is no genotype, which reads Genotype(normal=[('sep_conv_3x3', 1), ...], "
+        "normal_concat=range(2, 6), "
         f"reduce=[...], reduce_concat=range(2, 6)), nor a published one: {', '.join(GENOTYPES)}."
     )
     try:
@@ -349,7 +390,9 @@ def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[
     if kind not in fields:
         raise UserError(f"The genotype has no {kind!r} cell.")
     if not isinstance(fields[kind], list | tuple):
-        raise UserError(f"The {kind} cell of the genotype is {fields[kind]!r}; it must be a list of pairs ('operation', source).")
+        raise UserError(
+            f"The {kind} cell of the genotype is {fields[kind]!r}; it must be a list of pairs ('operation', source)."
+        )
     given = list(fields[kind])
     flat = all(isinstance(p, tuple | list) and len(p) == 2 and isinstance(p[0], str) for p in given)
     if flat:
@@ -365,7 +408,12 @@ def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[
     found = []
     for node, pairs in zip(NODES, nodes, strict=True):
         for pair in pairs if isinstance(pairs, list | tuple) else (pairs,):
-            if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int)):
+            if not (
+                isinstance(pair, tuple | list)
+                and len(pair) == 2
+                and isinstance(pair[0], str)
+                and isinstance(pair[1], int)
+            ):
                 raise UserError(f"The {kind} cell of the genotype holds {pair!r}; each pair is ('operation', source).")
             found.append((pair[0], node, pair[1]))
     return found

@@ -1,4 +1,5 @@
-"""NAS-Bench-201: a cell of four nodes and six edges, five operations on each: 15,625 cells (Dong and Yang, arXiv 2001.00326)."""
+"""NAS-Bench-201: a cell of four nodes and six edges, five operations on each: 15,625 cells (Dong and Yang, arXiv
+2001.00326)."""
 
 from __future__ import annotations
 
@@ -94,11 +95,17 @@ class NASBench201(Space):
         nodes = text.strip().split("+")
         for target, node in enumerate(nodes, start=1):
             if not re.fullmatch(r"\|([^|~]+~\d+\|)+", node):
-                raise UserError(f"{text!r} is no architecture of NAS-Bench-201, which reads |nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|none~2|.")
+                raise UserError(
+                    f"{text!r} is no architecture of NAS-Bench-201, which reads "
+                    "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|none~2|."
+                )
             for part in node.strip("|").split("|"):
                 option, _, source = part.partition("~")
                 if option not in OPTIONS:
-                    raise UserError(f"NAS-Bench-201 has no operation {option!r}.{nearest(option, OPTIONS)} It has: {', '.join(OPTIONS)}.")
+                    raise UserError(
+                        f"NAS-Bench-201 has no operation {option!r}.{nearest(option, OPTIONS)} "
+                        f"It has: {', '.join(OPTIONS)}."
+                    )
                 if f"{target}<-{source}" in choice:
                     raise UserError(f"{text!r} feeds node {target} from {source} twice.")
                 choice[f"{target}<-{source}"] = option
@@ -130,7 +137,9 @@ class NASBench201Network(nn.Module):
 
     def __init__(self, space: NASBench201, blocks: list[nn.Module], width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(space.channels, space.width, 3, padding=1, bias=False), nn.BatchNorm2d(space.width))
+        self.stem = nn.Sequential(
+            nn.Conv2d(space.channels, space.width, 3, padding=1, bias=False), nn.BatchNorm2d(space.width)
+        )
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(width, space.classes)

@@ -26,8 +26,8 @@ class Patched(Space):
     model
         Maps images to logits. It is copied, never changed.
     swaps
-        Path of a submodule -> {label: option}. An option is a module, a function of the original submodule that returns one, or None for
-        the original itself. Every option must map the same input to the same shape.
+        Path of a submodule -> {label: option}. An option is a module, a function of the original submodule that returns
+        one, or None for the original itself. Every option must map the same input to the same shape.
 
     Raises
     ------

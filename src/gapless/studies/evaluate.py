@@ -53,7 +53,9 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
             raise wrong
     published = [known for name in errors for known in catalogue.find(name, "spaces").published()]
     hint = nearest(str(given), published)
-    raise UserError(f"{str(given)[:80]!r} is no run folder, no file and no architecture of {' or '.join(errors)}.{hint}")
+    raise UserError(
+        f"{str(given)[:80]!r} is no run folder, no file and no architecture of {' or '.join(errors)}.{hint}"
+    )
 
 
 def evaluate(

@@ -15,7 +15,11 @@ DATASETS = {
 def listing() -> dict[str, dict[str, str]]:
     """Return kind -> name -> source."""
     return {
-        "methods": {n: catalogue.find(n, "methods", "searchers").source for k in ("methods", "searchers") for n in catalogue.names(k)},
+        "methods": {
+            n: catalogue.find(n, "methods", "searchers").source
+            for k in ("methods", "searchers")
+            for n in catalogue.names(k)
+        },
         "spaces": {n: catalogue.find(n, "spaces").source for n in catalogue.names("spaces")},
         "datasets": DATASETS,
         "recipes": {path.stem: Recipe.read(path).title for path in folder()},

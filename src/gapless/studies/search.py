@@ -46,7 +46,8 @@ class Found:
     peak_memory_mb: float
 
     def summary(self) -> dict[str, Any]:
-        """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be trained alone."""
+        """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be trained
+        alone."""
         return {
             "run": None if self.run is None else str(self.run.path),
             "arch": str(self.arch),
@@ -110,7 +111,9 @@ def search(
     found = Found(arch, space, run, time.perf_counter() - begun, peak_memory_mb(device))
     if run is not None:
         if loop is not None:
-            run.write_weights({**loop.supernet.state_dict(), **{f"method.{k}": v for k, v in loop.method.state_dict().items()}})
+            run.write_weights(
+                {**loop.supernet.state_dict(), **{f"method.{k}": v for k, v in loop.method.state_dict().items()}}
+            )
         run.write_arch(arch, space, resolved.recipe.space["name"])
         show(arch, space, run.path / "cell.svg")
     return found

@@ -1,6 +1,7 @@
 """The NAS-Bench-201 table: accuracies of all 15,625 cells (arXiv 2001.00326), from one small Parquet file.
 
-Columns are ``{cifar10,cifar100,imagenet16}_{valid,test}_{200,12}``, in percent, for training of 200 and of 12 epochs, which must never be mixed.
+Columns are ``{cifar10,cifar100,imagenet16}_{valid,test}_{200,12}``, in percent, for training of 200 and of 12 epochs,
+which must never be mixed.
 """
 
 from __future__ import annotations

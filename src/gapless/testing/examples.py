@@ -42,7 +42,16 @@ CELL = Cell(
     ),
     output=(3, 4),
 )
-GROUPS = {"conv": "weights", "sep": "weights", "dil": "weights", "max": "free", "avg": "free", "skip": "free", "skip#2": "free", "none": "free"}
+GROUPS = {
+    "conv": "weights",
+    "sep": "weights",
+    "dil": "weights",
+    "max": "free",
+    "avg": "free",
+    "skip": "free",
+    "skip#2": "free",
+    "none": "free",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,11 @@ class Ragged(Space):
             return Decision(name, options, into=name[0], groups={o: GROUPS[o] for o in options}, never=never)
 
         return (
-            Decision("first", ("conv", "point", "pool", "skip"), groups={"conv": "weights", "point": "weights", "pool": "free", "skip": "free"}),
+            Decision(
+                "first",
+                ("conv", "point", "pool", "skip"),
+                groups={"conv": "weights", "point": "weights", "pool": "free", "skip": "free"},
+            ),
             Decision("second", ("conv", "skip")),
             Decision("third", ("point",), groups={"point": "weights"}),
             edge("2<-0", "sep", "skip"),
@@ -97,7 +110,9 @@ class Ragged(Space):
         def block(label: str) -> nn.Module:
             match label:
                 case "conv":
-                    return nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+                    return nn.Sequential(
+                        nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+                    )
                 case "point":
                     return nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 1))
                 case "pool":
@@ -107,16 +122,26 @@ class Ragged(Space):
 
         stem = nn.Sequential(nn.Conv2d(self.channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
         chain = nn.Sequential(*(choose.op(name, block) for name in ("first", "second", "third")))
-        cells = [choose.cell(CELL, OPS, channels=width, norm=norm, partial=self.partial, drop_path=True) for _ in range(2)]
+        cells = [
+            choose.cell(CELL, OPS, channels=width, norm=norm, partial=self.partial, drop_path=True) for _ in range(2)
+        ]
         return RaggedNetwork(stem, chain, cells, nn.Conv2d(2 * width, width, 1), nn.Linear(2 * width, self.classes))
 
 
 class RaggedNetwork(nn.Module):
     """The network of :class:`Ragged`."""
 
-    def __init__(self, stem: nn.Module, chain: nn.Module, cells: list[nn.Module], between: nn.Module, classifier: nn.Module) -> None:
+    def __init__(
+        self, stem: nn.Module, chain: nn.Module, cells: list[nn.Module], between: nn.Module, classifier: nn.Module
+    ) -> None:
         super().__init__()
-        self.stem, self.chain, self.cells, self.between, self.classifier = stem, chain, nn.ModuleList(cells), between, classifier
+        self.stem, self.chain, self.cells, self.between, self.classifier = (
+            stem,
+            chain,
+            nn.ModuleList(cells),
+            between,
+            classifier,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, C, H, W] to logits [N, classes]."""
@@ -152,6 +177,9 @@ def grouped(original: nn.Module) -> nn.Module:
     return nn.Conv2d(original.in_channels, original.out_channels, 3, padding=1, groups=2, bias=False)
 
 
+PLAN = Plan()
+
+
 class Softmax(Method):
     """``softmax(alpha)`` per decision, trained by whatever plan it is given.
 
@@ -166,7 +194,7 @@ class Softmax(Method):
     label = "softmax"
     source = "made for tests"
 
-    def __init__(self, space: Space, *, plan: Plan = Plan(), turns: int = 1) -> None:
+    def __init__(self, space: Space, *, plan: Plan = PLAN, turns: int = 1) -> None:
         super().__init__(space)
         self.alpha = start(space)
         self._plan, self.turns = plan, turns
@@ -227,7 +255,9 @@ def noise(space: Space, images: int = 16, *, seed: int = 0) -> ImageData:
     generator = stream(seed, "noise")
     splits = []
     for count in (images, max(4, images // 4)):
-        pixels = torch.randint(256, (count, space.channels, space.size, space.size), generator=generator, dtype=torch.uint8)
+        pixels = torch.randint(
+            256, (count, space.channels, space.size, space.size), generator=generator, dtype=torch.uint8
+        )
         splits.append(Split(pixels, torch.randint(space.classes, (count,), generator=generator)))
     mean, std = statistics(splits[0].pixels.numpy())
     names = tuple(map(str, range(space.classes)))

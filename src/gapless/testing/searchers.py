@@ -11,6 +11,7 @@ import torch
 from gapless.core.decision import Arch
 from gapless.core.searcher import Searcher, Told
 from gapless.core.space import Space
+from gapless.testing.spaces import belongs
 
 
 class MakeSearcher(Protocol):
@@ -48,7 +49,7 @@ def what_it_asks_is_in_the_space(make_searcher: MakeSearcher, space: Space) -> N
             asked = searcher.ask(n)
             assert len(asked) == n, f"ask({n}) returned {len(asked)}"
             for arch in asked:
-                space.check(arch)
+                belongs(space, arch)
             searcher.tell([(arch, {"score": value(space, arch)}) for arch in asked])
 
 
@@ -78,11 +79,13 @@ def the_best_is_what_scored_best(make_searcher: MakeSearcher, space: Space) -> N
     """``best`` is in the space at any time, and of all that was told, in any batches, has the highest score."""
     searcher = make_searcher(space)
     if not searcher.needs_score:
-        space.check(searcher.best())
+        belongs(space, searcher.best())
     results = told(searcher)
     searcher.tell([])
-    space.check(searcher.best())
-    assert value(space, searcher.best()) == max(scores["score"] for _, scores in results), "best() was not told the highest score"
+    belongs(space, searcher.best())
+    assert value(space, searcher.best()) == max(scores["score"] for _, scores in results), (
+        "best() was not told the highest score"
+    )
 
 
 def it_takes_what_it_did_not_ask(make_searcher: MakeSearcher, space: Space) -> None:
@@ -92,7 +95,7 @@ def it_takes_what_it_did_not_ask(make_searcher: MakeSearcher, space: Space) -> N
     searcher.tell([(arch, {"score": 1e6})])
     assert searcher.best() == arch, "an architecture told from outside, with the highest score, is not the best"
     for asked in searcher.ask(2):
-        space.check(asked)
+        belongs(space, asked)
 
 
 def it_names_its_source(make_searcher: MakeSearcher, space: Space) -> None:

@@ -1,0 +1,413 @@
+"""Every law of the published suites has a space, a method or a search that breaks it, and the law says so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gapless.core.choose import Choose
+from gapless.core.decision import Arch, Decision, Keep
+from gapless.core.method import Method, Setting
+from gapless.core.mix import Mix
+from gapless.core.picture import Picture
+from gapless.core.plan import Plan, Stage
+from gapless.core.progress import Progress
+from gapless.core.searcher import Searcher, Told
+from gapless.core.space import Space
+from gapless.engine import search as engine
+from gapless.engine.supernet import MixedSite, Supernet
+from gapless.searchers.random import Random
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.testing import METHOD_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, searchers, spaces
+from gapless.testing.examples import Paths, Ragged, Softmax, patched
+
+RAGGED = Ragged()
+
+
+def breaks(law: Any, *given: Any) -> str:
+    with pytest.raises(AssertionError) as caught:
+        law(*given)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------------- spaces
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy(Ragged):
+    """Runs something after the decisions that only training sees, or that no seed covers."""
+
+    what: str = ""
+
+    def build(self, choose: Choose) -> nn.Module:
+        network = super().build(choose)
+        supernet = type(choose).__name__ == "Everything"
+        if self.what == "doubled" and supernet:
+            network.register_forward_hook(lambda _m, _i, y: 2 * y)
+        if self.what == "doubled-in-evaluation" and supernet:
+            network.register_forward_hook(lambda m, _i, y: y if m.training else 2 * y)
+        if self.what == "depends-on-statistics" and supernet:
+            norm = network.stem[1]
+            network.register_forward_hook(
+                lambda _m, _i, y: y * (1 + norm.running_mean.abs().sum()) if norm.num_batches_tracked > 3 else y
+            )
+        if self.what == "gradient" and supernet:
+            network.register_forward_hook(
+                lambda _m, _i, y: y + (network.classifier.bias.sum() - network.classifier.bias.sum().detach())
+            )
+        if self.what == "own-weights" and not supernet:
+            network.register_parameter("mine", nn.Parameter(torch.zeros(3)))
+        if self.what == "unseeded":
+            with torch.no_grad():
+                network.classifier.weight.add_(
+                    torch.rand((), generator=torch.Generator().manual_seed(torch.seed() % 2**31))
+                )
+        return network
+
+
+class Loud(MixedSite):
+    """A site that runs all of its options."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        for option in self.values():
+            option(*inputs)
+        return super().forward(*inputs)
+
+
+class Odd(Ragged):
+    """A ragged space whose derived parts can be overridden one by one."""
+
+
+def space_with(**members: Any) -> Space:
+    return type("Odd", (Odd,), members)()
+
+
+def read_other(self: Space, given: object) -> Arch:
+    return self.sample(torch.Generator().manual_seed(7))
+
+
+def outside(self: Space, generator: torch.Generator) -> Arch:
+    return Arch({"first": "conv"})
+
+
+def twice(self: Space, arch: Arch) -> tuple[Arch, ...]:
+    found = Ragged.neighbours(self, arch)
+    return (*found, found[0])
+
+
+def first_always(self: Space, scores: Tensor) -> Arch:
+    return Ragged.decode(self, torch.zeros(self.shape))
+
+
+def free(self: Space, unit: Any) -> tuple[Tensor, int]:
+    table, constant = Ragged.cost_table(self, unit)
+    return table, constant + 1
+
+
+def backwards(self: Space, arch: Arch) -> tuple[Picture, ...]:
+    return (Picture("", ("a", "b"), ((0, 1, "no such option"),)),)
+
+
+def lenient(self: Space, arch: Arch) -> None:
+    return
+
+
+def other_questions(self: Space) -> Space:
+    return NASBench201()
+
+
+def two_of_one_name(self: Space) -> tuple[Decision, ...]:
+    return (Decision("first", ("conv",)), Decision("first", ("conv",)))
+
+
+BROKEN_SPACES: dict[str, Space] = {
+    "one_hot_is_the_network_in_training": Noisy(what="doubled"),
+    "one_hot_is_the_network_in_evaluation": Noisy(what="doubled-in-evaluation"),
+    "one_hot_is_the_network_after_training": Noisy(what="depends-on-statistics"),
+    "one_hot_has_the_gradients_of_the_network": Noisy(what="gradient"),
+    "a_network_has_nothing_else": Noisy(what="own-weights"),
+    "a_build_is_a_function_of_the_seed": Noisy(what="unseeded"),
+    "notations_can_be_read_back": space_with(read=read_other),
+    "samples_are_in_the_space": space_with(sample=outside, check=Ragged.check),
+    "neighbours_are_one_change_away": space_with(neighbours=twice),
+    "decode_inverts_encode": space_with(decode=first_always),
+    "the_count_is_true": space_with(count=cached_property(lambda self: 12)),
+    "the_cost_table_is_true": space_with(cost_table=free),
+    "decisions_are_well_formed": space_with(decisions=property(two_of_one_name), limits=()),
+    "strangers_are_refused": space_with(check=lenient),
+    "alone_answers_the_same_decisions": space_with(alone=other_questions),
+    "pictures_show_the_architecture": space_with(pictures=backwards),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_SPACES)
+def test_a_broken_space_is_found(name):
+    law = getattr(spaces, name)
+    law(RAGGED)
+    assert breaks(law, BROKEN_SPACES[name])
+
+
+def test_an_option_that_runs_unasked_is_found():
+    with mock.patch("gapless.engine.supernet.MixedSite", Loud), mock.patch("gapless.testing.spaces.MixedSite", Loud):
+        said = breaks(spaces.what_is_not_active_does_not_run, RAGGED)
+    assert "is not active, but was called" in said
+
+
+def test_a_missing_neighbour_is_found():
+    said = breaks(
+        spaces.neighbours_are_one_change_away,
+        space_with(neighbours=lambda self, arch: Ragged.neighbours(self, arch)[1:]),
+    )
+    assert "one change away" in said or "other way round" in said
+
+
+def test_every_law_of_a_space_bites():
+    assert {law.__name__ for law in SPACE_LAWS} == {*BROKEN_SPACES, "what_is_not_active_does_not_run"}
+
+
+# ---------------------------------------------------------------------- methods
+
+
+class Wrong(Softmax):
+    """A softmax to break."""
+
+    plan_of: Plan = Plan()
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space, plan=self.plan_of)
+
+
+def method_with(**members: Any) -> type[Method]:
+    return type("Wrong", (Wrong,), members)
+
+
+def leaky_mix(self: Softmax, now: Progress) -> Mix:
+    return Mix(self.scores(), tuple(row[:1] for row in self.active))
+
+
+def infinite_scores(self: Softmax) -> Tensor:
+    return self.alpha.masked_fill(~self.alive, -torch.inf)
+
+
+def bare_softmax(self: Softmax, now: Progress) -> Mix:
+    grown = self.alpha.double().mul(40).float().exp() * self.alive
+    return Mix(grown / grown.sum(dim=-1, keepdim=True), self.active)
+
+
+def global_noise(self: Softmax, now: Progress) -> Mix:
+    return Mix(self.scores() * (1 + 0.1 * torch.rand(self.alpha.shape)), self.active)
+
+
+def frozen_noise(self: Softmax, now: Progress) -> Mix:
+    generator = torch.Generator().manual_seed(now.seed)
+    return Mix(self.scores() * torch.rand(self.alpha.shape, generator=generator), self.active)
+
+
+def hidden_state(self: Softmax, space: Space) -> None:
+    Wrong.__init__(self, space)
+    self.__dict__["temperature"] = torch.ones(())
+
+
+def prune_the_best(self: Softmax, stage: Stage) -> None:
+    with mock.patch.object(self, "scores", return_value=-Softmax.scores(self)):
+        Method.narrow(self, stage)
+
+
+def cut_off(self: Softmax, now: Progress) -> Mix:
+    return Mix(self.scores().detach(), self.active)
+
+
+def drifting_plan(self: Softmax) -> Plan:
+    return replace(Plan(), warmup_epochs=int(self.alive.sum()) % 7)
+
+
+def vector_penalty(self: Softmax, now: Progress) -> Tensor:
+    return self.alpha.sum(dim=-1)
+
+
+def touch_everything(self: Softmax, seen: Any) -> None:
+    self.alpha.add_(1.0)
+
+
+def wilful(self: Softmax, now: Progress) -> Mix:
+    with torch.no_grad():
+        self.alpha.add_(0.01)
+    return Mix(self.scores(), self.active)
+
+
+BROKEN_METHODS: dict[str, Any] = {
+    "a_mix_fits_the_space": method_with(mix=leaky_mix),
+    "scores_can_be_read_off": method_with(scores=infinite_scores),
+    "large_parameters_do_no_harm": method_with(mix=bare_softmax),
+    "a_mix_is_a_function_of_the_moment": method_with(mix=global_noise),
+    "chance_is_fresh": method_with(mix=frozen_noise),
+    "the_state_is_everything": method_with(__init__=hidden_state),
+    "pruning_keeps_the_best": method_with(narrow=prune_the_best),
+    "the_gradient_at_the_mix_arrives": method_with(mix=cut_off),
+    "a_search_is_a_function_of_the_seed": method_with(mix=global_noise),
+    "options_that_rest_are_untouched": method_with(settle=touch_everything),
+    "a_warm_up_leaves_the_architecture_alone": method_with(mix=wilful),
+    "the_plan_is_fixed": method_with(plan=property(drifting_plan)),
+    "a_penalty_is_a_number": method_with(penalty=vector_penalty),
+    "its_settings_are_documented": method_with(source=""),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_METHODS)
+def test_a_broken_method_is_found(name):
+    law = getattr(methods, name)
+    law(Softmax, RAGGED)
+    assert breaks(law, BROKEN_METHODS[name], RAGGED)
+
+
+def test_a_method_that_learns_nothing_is_found():
+    def nothing(self: Softmax, seen: Any) -> None:
+        self.alpha.copy_(seen.before["alpha"])
+
+    assert breaks(methods.a_search_trains_it, method_with(settle=nothing), RAGGED) == "no parameter moved"
+
+    def mix(self: Paths, now: Progress) -> Mix:
+        with torch.no_grad():
+            self.extra.add_(1)
+        return Paths.mix(self, now)
+
+    def init(self: Paths, space: Space) -> None:
+        Paths.__init__(self, space)
+        self.extra = nn.Parameter(torch.zeros(()))
+
+    assert "the plan trains weights only" in breaks(
+        methods.a_search_trains_it, type("Wrong", (Paths,), {"__init__": init, "mix": mix}), RAGGED
+    )
+
+
+def test_a_clip_over_both_is_found():
+    clip = engine.Search._clip
+
+    def over_both(self: engine.Search, parameters: Any) -> None:
+        clip(self, [*parameters, *self.method.parameters()])
+
+    with mock.patch.object(engine.Search, "_clip", over_both):
+        assert "by one norm" in breaks(methods.the_weight_clip_is_the_weights_own, Softmax, RAGGED)
+
+
+def test_an_optimiser_that_coasts_is_found():
+    """What does not run moves by its momentum and by Adam's moments, against a plan that says skip."""
+
+    def coasting(space: Space) -> Method:
+        return Softmax(space, plan=Plan(coupling="joint", inactive="coast"))
+
+    def now_and_then(self: Softmax, now: Progress) -> Mix:
+        active = tuple(row[: 1 + now.step % 2] for row in self.active)
+        weight = torch.zeros_like(self.alpha)
+        for row, columns in enumerate(active):
+            weight[row, list(columns)] = 1
+        return Mix(weight * self.alpha, active)
+
+    with mock.patch.object(Softmax, "mix", now_and_then):
+        methods.options_that_rest_are_untouched(lambda s: Softmax(s, plan=Plan(coupling="joint")), RAGGED)
+        begin = methods.searched
+
+        def lying(make_method: Any, space: Space) -> engine.Search:
+            search = begin(make_method, space)
+            move, search_plan = search._move_weights, search.plan
+
+            def coast(ran: Any) -> None:
+                search.plan = replace(search_plan, inactive="coast")
+                move(ran)
+                search.plan = search_plan
+
+            search._move_weights = coast
+            return search
+
+        with mock.patch.object(methods, "searched", lying):
+            said = breaks(
+                methods.options_that_rest_are_untouched, lambda s: Softmax(s, plan=Plan(coupling="joint")), RAGGED
+            )
+    assert "did not run, yet" in said
+    assert coasting(RAGGED).plan.inactive == "coast"
+
+
+def test_a_setting_without_help_is_found():
+    class Undocumented(Softmax):
+        """Nothing said."""
+
+        settings = {"": Setting("somewhere")}
+
+        def __init__(self, space: Space, *, hidden: float = 1.0) -> None:
+            super().__init__(space)
+
+    assert "does not explain hidden" in breaks(methods.its_settings_are_documented, Undocumented, RAGGED)
+
+
+def test_every_law_of_a_method_bites():
+    assert {law.__name__ for law in METHOD_LAWS} == {
+        *BROKEN_METHODS,
+        "a_search_trains_it",
+        "the_weight_clip_is_the_weights_own",
+    }
+
+
+# ---------------------------------------------------------------------- searches
+
+
+def searcher_with(**members: Any) -> type[Searcher]:
+    return type("Wrong", (Random,), members)
+
+
+def one_too_many(self: Searcher, n: int = 1) -> list[Arch]:
+    return Random.ask(self, n + 1)
+
+
+def global_draws(self: Searcher, n: int = 1) -> list[Arch]:
+    return [self.space.sample(torch.default_generator) for _ in range(n)]
+
+
+def forgetful(self: Searcher, state: Mapping[str, Any]) -> None:
+    return
+
+
+def the_worst(self: Searcher, results: Any) -> None:
+    Random.tell(self, [(arch, {"score": -scores["score"]}) for arch, scores in results])
+
+
+def only_its_own(self: Searcher, results: list[Told]) -> None:
+    if self.asked:
+        Random.tell(self, results)
+
+
+BROKEN_SEARCHERS = {
+    "what_it_asks_is_in_the_space": searcher_with(ask=one_too_many),
+    "it_is_a_function_of_the_seed": searcher_with(ask=global_draws),
+    "the_state_is_everything": searcher_with(load_state_dict=forgetful),
+    "the_best_is_what_scored_best": searcher_with(tell=the_worst),
+    "it_takes_what_it_did_not_ask": searcher_with(tell=only_its_own),
+    "it_names_its_source": searcher_with(source=""),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_SEARCHERS)
+def test_a_broken_search_is_found(name):
+    law = getattr(searchers, name)
+    law(Random, RAGGED)
+    assert breaks(law, BROKEN_SEARCHERS[name], RAGGED)
+
+
+def test_every_law_of_a_search_bites():
+    assert {law.__name__ for law in SEARCHER_LAWS} == set(BROKEN_SEARCHERS)
+
+
+# ---------------------------------------------------------------------- the examples
+
+
+def test_the_examples_are_what_they_are_meant_to_be():
+    assert {int(row.sum()) for row in RAGGED.legal} == {1, 2, 3, 4}
+    assert any(d.never for d in RAGGED.decisions)
+    assert all(isinstance(limit, Keep) for limit in RAGGED.limits)
+    assert len(RAGGED.limits) == 2
+    assert patched().count == 6
+    assert isinstance(Supernet(RAGGED).network.chain[0], MixedSite)
