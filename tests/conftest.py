@@ -1,28 +1,20 @@
-from pathlib import Path
+"""One thread for all tests: networks are tiny, and threads would only wait for one another. The suites' asserts explain themselves."""
+
+import gc
 
 import pytest
 import torch
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+pytest.register_assert_rewrite("gapless.testing.methods", "gapless.testing.searchers", "gapless.testing.spaces")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def cifar10() -> Path:
-    """The folder of the real CIFAR-10, where there is one."""
-    if not (SHARED / "cifar10").is_dir():
-        pytest.skip("CIFAR-10 is not in ../shared/data/cifar10")
-    return SHARED / "cifar10"
-
-
-@pytest.fixture
-def table_file() -> Path:
-    """The NAS-Bench-201 table, where there is one."""
-    path = SHARED / "nasbench201" / "accuracy.parquet"
-    if not path.is_file():
-        pytest.skip("the NAS-Bench-201 table is not in ../shared/data/nasbench201")
-    return path
+@pytest.fixture(autouse=True, scope="session")
+def _seldom_collected() -> None:
+    """Tests build thousands of modules; by default Python looks at all of them, and at all of torch, every few hundred."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)

@@ -11,7 +11,20 @@ from safetensors.torch import load_file
 from gapless.commands.app import run
 from gapless.runs.recipe import Recipe, folder
 
-TINY = ["--space.width", "4", "--space.cells", "1", "--epochs", "1", "--data.train_images", "60", "--data.test_images", "20", "--train.batch", "16"]
+TINY = [
+    "--space.width",
+    "4",
+    "--space.cells",
+    "1",
+    "--epochs",
+    "1",
+    "--data.train_images",
+    "60",
+    "--data.test_images",
+    "20",
+    "--train.batch",
+    "16",
+]
 CELL_A = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
@@ -46,7 +59,9 @@ def test_search_writes_a_run_folder_and_says_what_next(gapless, tmp_path):
     assert trace[-1]["arch"] == told["arch"]
     status, out, _ = gapless("evaluate", "run", "--json")
     assert status == 0
-    assert {k: last_json(out)[k] for k in ("arch", "params", "macs")} == {k: told[k] for k in ("arch", "params", "macs")}
+    assert {k: last_json(out)[k] for k in ("arch", "params", "macs")} == {
+        k: told[k] for k in ("arch", "params", "macs")
+    }
     status, out, _ = gapless("show", "run", "--out", "cell.png")
     assert status == 0
     assert (tmp_path / "cell.png").read_bytes().startswith(b"\x89PNG")
@@ -69,7 +84,10 @@ def test_the_resolved_recipe_repeats_the_run(gapless):
 @pytest.mark.parametrize("method", ["darts", "drnas", "dropnas", "random"])
 @pytest.mark.parametrize("space", ["nasbench201", "darts"])
 def test_every_method_runs_on_both_spaces(gapless, method, space):
-    tiny = ["3" if space == "darts" and word == "1" and TINY[i - 1] == "--space.cells" else word for i, word in enumerate(TINY)]
+    tiny = [
+        "3" if space == "darts" and word == "1" and TINY[i - 1] == "--space.cells" else word
+        for i, word in enumerate(TINY)
+    ]
     status, out, err = gapless("search", "--space", space, "--method", method, *tiny, "--out", "run", "--json")
     assert (status, err) == (0, "")
     assert last_json(out)["params"] > 0
@@ -78,7 +96,10 @@ def test_every_method_runs_on_both_spaces(gapless, method, space):
 def test_without_out_a_second_run_gets_a_folder_of_its_own(gapless, tmp_path):
     for _ in range(2):
         assert gapless("search", "--method", "random")[0] == 0
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"nasbench201-random-digits-seed0", "nasbench201-random-digits-seed0-2"}
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+        "nasbench201-random-digits-seed0",
+        "nasbench201-random-digits-seed0-2",
+    }
 
 
 def test_a_method_and_a_space_from_files_outside(gapless, tmp_path):
@@ -86,7 +107,9 @@ def test_a_method_and_a_space_from_files_outside(gapless, tmp_path):
     for page, name in (("add-a-method.md", "mine.py"), ("add-a-space.md", "chain.py")):
         (tmp_path / name).write_text(re.search(r"```python\n(.*?)```", (docs / page).read_text(), re.S).group(1))
     tiny = ["--epochs", "1", "--data.train_images", "60", "--data.test_images", "20"]
-    status, out, err = gapless("search", "--method", "./mine.py", "--space", "./chain.py", "--method.hot", "3", *tiny, "--out", "run", "--json")
+    status, out, err = gapless(
+        "search", "--method", "./mine.py", "--space", "./chain.py", "--method.hot", "3", *tiny, "--out", "run", "--json"
+    )
     assert (status, err) == (0, "")
     assert set(last_json(out)["arch"].split("=")[0]) <= set("block012")
     assert gapless("evaluate", "run")[0] == 0
@@ -162,9 +185,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "expected"), WRONG, ids=lambda v: " ".join(v)[:60] if isinstance(v, tuple) else None)
+@pytest.mark.parametrize(
+    ("arguments", "expected"), WRONG, ids=lambda v: " ".join(v)[:60] if isinstance(v, tuple) else None
+)
 def test_a_wrong_input_is_one_message_status_2_and_nothing_written(gapless, tmp_path, arguments, expected):
-    status, out, err = gapless(*arguments)
+    status, _, err = gapless(*arguments)
     assert status == 2
     assert expected in err
     assert "Traceback" not in err

@@ -36,7 +36,9 @@ def test_an_epoch_sees_each_image_once_in_an_order_of_its_own(digits):
     assert first.sort().values.equal(f.weights)
     assert second.sort().values.equal(f.weights)
     assert not first.equal(second)
-    assert torch.cat(feed(digits, batch=64).epoch(1, 0)).equal(second), "the order must be a pure function of seed and epoch"
+    assert torch.cat(feed(digits, batch=64).epoch(1, 0)).equal(second), (
+        "the order must be a pure function of seed and epoch"
+    )
     assert not torch.cat(feed(digits, seed=1, batch=64).epoch(1, 0)).equal(second)
 
 
@@ -69,6 +71,6 @@ def test_architecture_batches_go_round(digits):
 
 
 def test_too_few_images():
+    ten = load("digits", train_images=10)
     with pytest.raises(UserError, match="cannot be divided"):
-        one = load("digits", train_images=10)
-        feed(one, arch_share=0.001)
+        feed(ten, arch_share=0.001)

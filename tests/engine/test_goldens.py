@@ -1,6 +1,8 @@
-"""Our engine beside the released code of DARTS, DrNAS and DropNAS: whole steps, in float64, to 1e-9 of the largest entry.
+"""Our engine beside the released code of DARTS, DrNAS and DropNAS: whole steps, in float64, to 1e-9 of the largest
+entry.
 
-``tests/golden/rule.py`` gives both sides the same weights and images; ``tests/golden/record_*.py`` say how the official side was run.
+``tests/golden/rule.py`` gives both sides the same weights and images; ``tests/golden/record_*.py`` say how the official
+side was run.
 """
 
 from functools import cache
@@ -17,7 +19,14 @@ from gapless.core.plan import Stage
 from gapless.core.progress import Progress
 
 DARTS_CASES = ("darts_first_order", "darts_second_order", "darts_second_order_step2", "darts_nb201")
-DRNAS_CASES = ("drnas_darts_k1", "drnas_darts_k2", "drnas_darts_kl", "drnas_darts_pruned", "drnas_nb201_k1", "drnas_nb201_k4")
+DRNAS_CASES = (
+    "drnas_darts_k1",
+    "drnas_darts_k2",
+    "drnas_darts_kl",
+    "drnas_darts_pruned",
+    "drnas_nb201_k1",
+    "drnas_nb201_k4",
+)
 DROPNAS_CASES = ("dropnas", "dropnas_step2")
 
 
@@ -51,9 +60,9 @@ def step(request) -> Step:
 def drnas_step(record: dict) -> Step:
     """Take the step with the recorded draws in place of ours.
 
-    The official code draws over all columns, zeroes the pruned ones and renormalises. Our sampler divides gammas by the sum over what
-    lives, so that a recorded draw in place of the gammas gives the very mix. Where options are pruned the two gradients at alpha differ
-    draw by draw; Adam is given the official one, made from our gradient at the mix.
+    The official code draws over all columns, zeroes the pruned ones and renormalises. Our sampler divides gammas by the
+    sum over what lives, so that a recorded draw in place of the gammas gives the very mix. Where options are pruned the
+    two gradients at alpha differ draw by draw; Adam is given the official one, made from our gradient at the mix.
     """
     search = search_for(record)
     if "masks" in record:
@@ -65,7 +74,8 @@ def drnas_step(record: dict) -> Step:
 
 
 def through_all_columns(step: Step) -> Tensor:
-    """Return the gradient at alpha of the official draw: over all columns, then masked and renormalised, by PyTorch's own Dirichlet."""
+    """Return the gradient at alpha of the official draw: over all columns, then masked and renormalised, by PyTorch's
+    own Dirichlet."""
     alpha = step.alpha_before.clone().requires_grad_()
     with mock.patch.object(torch, "_sample_dirichlet", return_value=rows(step.record["samples"][0])):
         kept = Dirichlet(F.elu(alpha) + 1).rsample() * rows(step.record["masks"])
@@ -74,7 +84,8 @@ def through_all_columns(step: Step) -> Tensor:
 
 
 def dropnas_steps(first: dict, second: dict) -> dict[str, Step]:
-    """Take both steps with the recorded masks; between them, undo the decay that the official code forgot (see ``forgotten``)."""
+    """Take both steps with the recorded masks; between them, undo the decay that the official code forgot (see
+    ``forgotten``)."""
     search = search_for(first)
     found = {}
     for number, record in enumerate((first, second)):
@@ -92,8 +103,9 @@ def dropnas_steps(first: dict, second: dict) -> dict[str, Step]:
 def forgotten(step: Step) -> dict[str, Tensor]:
     """Return the decay gradient of the weights that took part but were not decayed by the official code.
 
-    It decays a weight only if the *first entry* of its gradient is not zero. The corner taps of a dilated 5x5 kernel read nothing but
-    padding on a small map, so that entry is exactly zero there. We decay what took part, as the paper says.
+    It decays a weight only if the *first entry* of its gradient is not zero. The corner taps of a dilated 5x5 kernel
+    read nothing but padding on a small map, so that entry is exactly zero there. We decay what took part, as the paper
+    says.
     """
     if "decay_terms" not in step.record:
         return {}
@@ -125,7 +137,11 @@ def test_logits_and_losses(step):
 
 
 def test_gradient_at_the_mix(step):
-    wanted = [(ours, official) for ours, official in zip(step.passes, step.record["passes"], strict=True) if "mix_grad" in official]
+    wanted = [
+        (ours, official)
+        for ours, official in zip(step.passes, step.record["passes"], strict=True)
+        if "mix_grad" in official
+    ]
     assert wanted
     for ours, official in wanted:
         agree(ours.gradient, rows(official["mix_grad"]), f"gradient at the mix of the pass {official['name']}")
@@ -156,7 +172,11 @@ def test_clipping(step):
     if clip.get("includes_alphas"):
         alpha = step.clips[0].gradients["alpha"].norm()
         agree(alpha, clip["norm_of_alphas"], "share of alpha in the norm")
-        agree((step.clips[0].total ** 2 - alpha**2).sqrt(), clip["norm_without_alphas"], "share of the weights in the norm")
+        agree(
+            (step.clips[0].total ** 2 - alpha**2).sqrt(),
+            clip["norm_without_alphas"],
+            "share of the weights in the norm",
+        )
     else:
         assert "alpha" not in step.clips[0].gradients
 
@@ -222,7 +242,8 @@ def test_pruning_keeps_what_the_official_code_keeps():
 
 
 def test_gradient_of_a_pruned_draw():
-    """Ours is that of a Dirichlet over the kept columns alone. The official one goes through all columns and equals it only on average."""
+    """Ours is that of a Dirichlet over the kept columns alone. The official one goes through all columns and equals it
+    only on average."""
     step = step_of("drnas_darts_pruned")
     kept = rows(step.record["masks"]).bool().nonzero()[:, 1].view(-1, step.settings["num_keep"])
     alpha = step.alpha_before.gather(1, kept).requires_grad_()
@@ -250,7 +271,8 @@ def test_both_adam_steps(dropnas):
 
 
 def test_partial_decay_of_weights(dropnas):
-    """What the official code decays we decay, by the same amount; it forgets only weights whose first gradient entry is exactly zero."""
+    """What the official code decays we decay, by the same amount; it forgets only weights whose first gradient entry is
+    exactly zero."""
     lr, strength = dropnas.settings["lr"], dropnas.settings["weight_decay"]
     missing, pulls = forgotten(dropnas), dropnas.clips[1].gradients
     assert missing
@@ -273,7 +295,11 @@ def test_partial_decay_of_weights(dropnas):
     agree(torch.stack([pulls[name].norm() for name in decayed]).norm(), clip["total_norm"], "norm of the decay")
     agree(dropnas.clips[1].total, torch.stack([p.norm() for p in pulls.values()]).norm(), "norm of our decay")
     terms = dropnas.record["decay_terms"]
-    agree(sum(pulls[name].square().sum() for name in decayed) / (4 * strength), terms["weights"], "decay term of the weights")
+    agree(
+        sum(pulls[name].square().sum() for name in decayed) / (4 * strength),
+        terms["weights"],
+        "decay term of the weights",
+    )
     alpha = dropnas.arch_steps[1].given.square().sum() / (4 * dropnas.settings["alpha_weight_decay"])
     agree(alpha, terms["alphas"], "decay term of alpha")
 
@@ -282,7 +308,11 @@ def test_dropped_options_coast_on_their_momentum():
     first, second = (step_of(case) for case in DROPNAS_CASES)
     lr, momentum = second.settings["lr"], second.settings["momentum"]
     coasting = [name for name in first.clips[0].gradients if name not in second.clips[0].gradients]
-    resting = [name for name in second.weights if name not in first.clips[0].gradients and name not in second.clips[0].gradients]
+    resting = [
+        name
+        for name in second.weights
+        if name not in first.clips[0].gradients and name not in second.clips[0].gradients
+    ]
     assert coasting
     assert resting
     missing = forgotten(first)

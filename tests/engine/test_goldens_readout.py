@@ -1,4 +1,5 @@
-"""Beside the released code of DARTS, DrNAS and DropNAS: the architectures that are read off, and the networks that are retrained."""
+"""Beside the released code of DARTS, DrNAS and DropNAS: the architectures that are read off, and the networks that are
+retrained."""
 
 import pytest
 import torch
@@ -42,7 +43,9 @@ def test_readout(case):
 def test_network_on_its_own(case, stem):
     record = golden(case)
     s = record["settings"]
-    space = Darts(stem=stem, classes=s["classes"], size=s["image_size"]).alone().replace(cells=s["layers"], width=s["C"])
+    space = (
+        Darts(stem=stem, classes=s["classes"], size=s["image_size"]).alone().replace(cells=s["layers"], width=s["C"])
+    )
     genotype = pairs_of(s["genotype"])
     network = space.network(space.read(s["genotype"])).double()
     set_weights(network, record, space, genotype)

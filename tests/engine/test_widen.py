@@ -33,7 +33,8 @@ def pair(request):
 
 
 def test_the_old_part_of_every_tensor_is_the_old_tensor(pair):
-    """U[:n, :n] = W, running statistics alike; what does not grow is equal. Behind a factorised reduction that holds for each half."""
+    """U[:n, :n] = W, running statistics alike; what does not grow is equal. Behind a factorised reduction that holds
+    for each half."""
     old, new, _ = pair
     before, grown = old.state_dict(), 0
     halved = {

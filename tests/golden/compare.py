@@ -1,6 +1,7 @@
 """Running our engine on what a golden file records, and the law by which the two are compared.
 
-Everything that is watched is passed on unchanged: the wrappers call what they wrap with the same numbers and keep a copy.
+Everything that is watched is passed on unchanged: the wrappers call what they wrap with the same numbers and keep a
+copy.
 """
 
 import json
@@ -78,7 +79,8 @@ def layer(path: str, option: str = "") -> str:
 
 
 def darts_name(name: str, space: Darts, genotype: dict | None = None) -> str:
-    """Translate a name of the official DARTS-space networks; ``genotype`` (kind -> pairs) stands for a network of its own."""
+    """Translate a name of the official DARTS-space networks; ``genotype`` (kind -> pairs) stands for a network of its
+    own."""
     name = name.removeprefix("net.")
     found = re.fullmatch(r"cells\.(\d+)\.(\w+)\.(.+)", name)
     if found is None:
@@ -127,7 +129,8 @@ def pairs_of(text: str) -> dict:
 
 
 def set_weights(network: nn.Module, record: dict, space: Space, genotype: dict | None = None) -> None:
-    """Give every weight the value that the rule gives the official one; neither side may have a weight that the other lacks."""
+    """Give every weight the value that the rule gives the official one; neither side may have a weight that the other
+    lacks."""
     weights = dict(network.named_parameters())
     names = [our_name(row[1], space, genotype) for row in record["weights"]["rows"]]
     assert sorted(names) == sorted(weights)
@@ -140,7 +143,9 @@ def set_weights(network: nn.Module, record: dict, space: Space, genotype: dict |
 def check_buffers(buffers: dict, table: dict, space: Space, genotype: dict | None = None) -> None:
     """Compare the running statistics of every normalisation, given ours by name."""
     found = {our_name(name, space, genotype): statistics for name, *statistics in table["rows"]}
-    assert sorted(found) == sorted(name.removesuffix(".running_var") for name in buffers if name.endswith(".running_var"))
+    assert sorted(found) == sorted(
+        name.removesuffix(".running_var") for name in buffers if name.endswith(".running_var")
+    )
     for name, statistics in found.items():
         for kind, official in zip(("running_mean", "running_var"), statistics, strict=True):
             ours = buffers[f"{name}.{kind}"]
@@ -166,7 +171,8 @@ class Stored:
 
 @dataclass
 class Pass:
-    """A forward pass: its mix, the norm of all weights, logits, loss, and the gradient that arrived at the mix, where one was asked for."""
+    """A forward pass: its mix, the norm of all weights, logits, loss, and the gradient that arrived at the mix, where
+    one was asked for."""
 
     mix: Tensor
     weight_norm: float = 0.0
@@ -185,7 +191,8 @@ class Clip:
 
 @dataclass
 class ArchStep:
-    """A step of the architecture's Adam: our gradient without decay, the one that Adam was given, and alpha after it."""
+    """A step of the architecture's Adam: our gradient without decay, the one that Adam was given, and alpha after
+    it."""
 
     ours: Tensor
     given: Tensor
@@ -219,7 +226,12 @@ class Step:
 
 def space_for(settings: dict) -> Space:
     """Return our space at the recorded size."""
-    size = {"classes": settings["classes"], "size": settings["image_size"], "width": settings["C"], "partial": settings.get("k", 1)}
+    size = {
+        "classes": settings["classes"],
+        "size": settings["image_size"],
+        "width": settings["C"],
+        "partial": settings.get("k", 1),
+    }
     if settings.get("space") == "201-space":
         return NASBench201(cells=settings["N"], **size)
     options = "original" if "drop_rate" in settings else "drnas" if "species" in settings else "darts"
@@ -235,7 +247,9 @@ def method_for(settings: dict, space: Space) -> Method:
     if settings.get("species") == "dirichlet":
         return DrNAS(space, regulariser=settings["reg_type"], anchor=settings["reg_scale"], arch_lr=lr, faithful=True)
     method = DARTS(space, unrolled=settings.get("unrolled", False), faithful=True, arch_lr=lr, arch_decay=decay)
-    if settings.get("space") == "201-space":  # DARTS in the repository of DrNAS: alpha is a parameter of the network, and clipped along
+    if (
+        settings.get("space") == "201-space"
+    ):  # DARTS in the repository of DrNAS: alpha is a parameter of the network, and clipped along
         method._plan = replace(method._plan, clip_over="weights+arch")
     return method
 
@@ -245,7 +259,9 @@ def search_for(record: dict) -> Search:
     s = record["settings"]
     space = space_for(s)
     method = method_for(s, space)
-    train = Train(epochs=1, batch=s["batch"], lr=s["lr"], momentum=s["momentum"], weight_decay=s["weight_decay"], clip=s["clip"])
+    train = Train(
+        epochs=1, batch=s["batch"], lr=s["lr"], momentum=s["momentum"], weight_decay=s["weight_decay"], clip=s["clip"]
+    )
     search = Search(space, method, Stored(), train, precision="float64")
     set_weights(search.supernet.network, record, space)
     with torch.no_grad():
@@ -314,6 +330,8 @@ def take(search: Search, record: dict, *, step: int = 0, amend: Callable[[Step],
     seen.alpha = method.alpha.detach().clone()
     seen.weights = {name: p.detach().clone() for name, p in network.named_parameters()}
     states = {name: search.optimiser.state.get(p, {}) for name, p in network.named_parameters()}
-    seen.momentum = {name: state["momentum_buffer"].clone() for name, state in states.items() if "momentum_buffer" in state}
+    seen.momentum = {
+        name: state["momentum_buffer"].clone() for name, state in states.items() if "momentum_buffer" in state
+    }
     seen.buffers = {name: b.clone() for name, b in network.named_buffers()}
     return seen

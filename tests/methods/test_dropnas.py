@@ -153,7 +153,8 @@ ALIVE = torch.ones(2, 3, dtype=torch.bool)
 
 
 def test_alpha_adjust_by_hand():
-    """The kept mass was 1 + 2 = 3 and is 4 + 4 = 8: ln(3 / 8) is added to both. Nothing was dropped in the second row."""
+    """The kept mass was 1 + 2 = 3 and is 4 + 4 = 8: ln(3 / 8) is added to both. Nothing was dropped in the second
+    row."""
     expected = torch.tensor([[math.log(3 / 8), math.log(3 / 8), 0], [0, 0, 0]], dtype=torch.float64)
     for as_coded in (False, True):
         torch.testing.assert_close(adjustment(OLD, NEW, KEPT, ALIVE, as_coded=as_coded), expected, rtol=0, atol=1e-15)
@@ -181,7 +182,8 @@ def test_alpha_adjust_leaves_the_dropped_where_they_were():
 
 
 def test_as_coded_differs_where_dropped_alphas_moved():
-    """ln(rho / (1 - rho) * sum_dropped exp(new) / sum_kept exp(new)): with the dropped one moved from 3 to 6, ln((3 / 3) * 6 / 8)."""
+    """ln(rho / (1 - rho) * sum_dropped exp(new) / sum_kept exp(new)): with the dropped one moved from 3 to 6, ln((3 /
+    3) * 6 / 8)."""
     moved = NEW.clone()
     moved[0, 2] = math.log(6)
     assert float(adjustment(OLD, moved, KEPT, ALIVE, as_coded=True)[0, 0]) == pytest.approx(math.log(6 / 8), abs=1e-15)

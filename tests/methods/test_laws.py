@@ -1,4 +1,5 @@
-"""The published suite on every method of the folder and on variants, on the famous spaces and on a ragged, a pruned and a patched one."""
+"""The published suite on every method of the folder and on variants, on the famous spaces and on a ragged, a pruned and
+a patched one."""
 
 from functools import partial
 

@@ -22,7 +22,9 @@ def test_what_is_written_reads_back_the_same(tmp_path):
 
 
 def test_resolving_fills_in_the_papers_settings_and_what_the_data_say():
-    resolved = Recipe(space={"name": "darts", "width": 8}, method={"name": "dropnas"}, data={"name": "digits"}).resolve()
+    resolved = Recipe(
+        space={"name": "darts", "width": 8}, method={"name": "dropnas"}, data={"name": "digits"}
+    ).resolve()
     assert (resolved.space.options, resolved.space.cells, resolved.space.width) == ("original", 14, 8)
     assert (resolved.space.classes, resolved.space.channels, resolved.space.size) == (10, 1, 8)
     assert (resolved.train.epochs, resolved.train.batch, resolved.train.clip) == (76, 96, 3.0)
@@ -60,7 +62,10 @@ def test_lines_are_found_in_their_tables(tmp_path):
         ({"space": {"name": "darts", "inputs": 2.5}, "method": {"name": "darts"}}, "whole number"),
         ({"space": {"name": "darts", "affine": "perhaps"}, "method": {"name": "darts"}}, "true, false"),
         ({"space": {"name": "darts"}, "method": {"name": "darts"}, "run": {"precision": "half"}}, "float32"),
-        ({"space": {"name": "darts"}, "method": {"name": "darts"}, "data": {"name": "digits", "sice": 8}}, "Did you mean 'size'"),
+        (
+            {"space": {"name": "darts"}, "method": {"name": "darts"}, "data": {"name": "digits", "sice": 8}},
+            "Did you mean 'size'",
+        ),
     ],
 )
 def test_wrong_tables(tables, message):

@@ -92,7 +92,7 @@ def read_other(self: Space, given: object) -> Arch:
 
 
 def outside(self: Space, generator: torch.Generator) -> Arch:
-    return Arch({"first": "conv"})
+    return Arch({"first": "pool"})
 
 
 def twice(self: Space, arch: Arch) -> tuple[Arch, ...]:

@@ -15,7 +15,8 @@ In a test file of your own::
     def test_my_method(law):
         law(MyMethod, Ragged())
 
-A law raises ``AssertionError`` where it is broken. Give the smallest space that has all that yours can do: the laws train it.
+A law raises ``AssertionError`` where it is broken. Give the smallest space that has all that yours can do: the laws
+train it.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Ragged(Space):
-    """A chain of free sites and a strided cell: one to four options a decision, edges kept, an option that may not be read off.
+    """A chain of free sites and a strided cell: one to four options a decision, edges kept, an option that may not be
+    read off.
 
     Parameters
     ----------
@@ -83,11 +84,7 @@ class Ragged(Space):
             return Decision(name, options, into=name[0], groups={o: GROUPS[o] for o in options}, never=never)
 
         return (
-            Decision(
-                "first",
-                ("conv", "point", "pool", "skip"),
-                groups={"conv": "weights", "point": "weights", "pool": "free", "skip": "free"},
-            ),
+            Decision("first", ("point", "pool"), groups={"point": "weights", "pool": "free"}),
             Decision("second", ("conv", "skip")),
             Decision("third", ("point",), groups={"point": "weights"}),
             edge("2<-0", "sep", "skip"),

@@ -1,4 +1,5 @@
-"""The laws of a method: ``law(make_method, space)`` raises ``AssertionError`` where the method breaks it on that space."""
+"""The laws of a method: ``law(make_method, space)`` raises ``AssertionError`` where the method breaks it on that
+space."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ def story(record: Record) -> dict[str, Any]:
 
 
 def a_mix_fits_the_space(make_method: MakeMethod, space: Space) -> None:
-    """The mix is [D, O] or [N, D, O], finite, zero outside ``active``; ``active`` holds living options only; gain and offset are [D]."""
+    """The mix is [D, O] or [N, D, O], finite, zero outside ``active``; ``active`` holds living options only; gain and
+    offset are [D]."""
     pruned = [moved(made(narrowed(make_method, keep), space)) for keep in (0.5, 1)]
     for method in (made(make_method, space), moved(made(make_method, space)), *pruned):
         for now in moments():
@@ -153,7 +155,8 @@ def scores_can_be_read_off(make_method: MakeMethod, space: Space) -> None:
 
 
 def large_parameters_do_no_harm(make_method: MakeMethod, space: Space) -> None:
-    """With parameters between -30 and 30, and with a single option left everywhere, mix, scores and gradients are finite."""
+    """With parameters between -30 and 30, and with a single option left everywhere, mix, scores and gradients are
+    finite."""
     for maker in (make_method, narrowed(make_method, 1)):
         _harmless(made(maker, space))
 
@@ -173,7 +176,8 @@ def _harmless(method: Method) -> None:
 
 
 def a_mix_is_a_function_of_the_moment(make_method: MakeMethod, space: Space) -> None:
-    """The same (seed, step, phase, turn) gives the same mix, in any order of asking, and PyTorch's own generator is left alone."""
+    """The same (seed, step, phase, turn) gives the same mix, in any order of asking, and PyTorch's own generator is
+    left alone."""
     method, twin = moved(made(make_method, space)), moved(made(make_method, space))
     asked = [now.at(phase, turn) for now in moments() for phase in PHASES for turn in range(2)]
     state = torch.get_rng_state()
@@ -187,7 +191,8 @@ def a_mix_is_a_function_of_the_moment(make_method: MakeMethod, space: Space) -> 
 
 
 def chance_is_fresh(make_method: MakeMethod, space: Space) -> None:
-    """A mix that is drawn is another one at another step, under another seed, and for the architecture than for the weights."""
+    """A mix that is drawn is another one at another step, under another seed, and for the architecture than for the
+    weights."""
     method = moved(made(make_method, space))
     now = list(moments())
 
@@ -211,7 +216,8 @@ def chance_is_fresh(make_method: MakeMethod, space: Space) -> None:
 
 
 def the_state_is_everything(make_method: MakeMethod, space: Space) -> None:
-    """``state_dict`` holds all that is learnt: another instance that loads it has equal mixes, scores and ``active``, after pruning too."""
+    """``state_dict`` holds all that is learnt: another instance that loads it has equal mixes, scores and ``active``,
+    after pruning too."""
     method, other = moved(made(make_method, space)), made(make_method, space, seed=1)
     method.narrow(Stage(keep=0.5))
     hidden = [name for name, value in vars(method).items() if isinstance(value, Tensor)]
@@ -227,7 +233,8 @@ def the_state_is_everything(make_method: MakeMethod, space: Space) -> None:
 
 
 def pruning_keeps_the_best(make_method: MakeMethod, space: Space) -> None:
-    """``narrow`` keeps the options with the best scores, so many as asked, never none; what is pruned stays so and is not read off."""
+    """``narrow`` keeps the options with the best scores, so many as asked, never none; what is pruned stays so and is
+    not read off."""
     for keep in (3, 2, 0.5, 1):
         method = moved(made(make_method, space))
         before, scores = method.alive.clone(), method.scores().detach()
@@ -277,7 +284,8 @@ def the_gradient_at_the_mix_arrives(make_method: MakeMethod, space: Space) -> No
 
 
 def a_search_trains_it(make_method: MakeMethod, space: Space) -> None:
-    """A short search has finite losses, moves the weights, and moves the parameters unless the plan trains weights only."""
+    """A short search has finite losses, moves the weights, and moves the parameters unless the plan trains weights
+    only."""
     search = searched(make_method, space)
     parameters, weights = snapshot(search.method), snapshot(search.supernet)
     for record in search.run():
@@ -314,7 +322,8 @@ def a_search_is_a_function_of_the_seed(make_method: MakeMethod, space: Space) ->
 
 
 def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> None:
-    """With ``inactive="skip"``, what does not run in a step keeps weights, statistics, momentum and parameters bit for bit."""
+    """With ``inactive="skip"``, what does not run in a step keeps weights, statistics, momentum and parameters bit for
+    bit."""
     search = searched(narrowed(make_method), space)
     if search.plan.inactive != "skip":
         return
@@ -453,7 +462,8 @@ def a_penalty_is_a_number(make_method: MakeMethod, space: Space) -> None:
 
 
 def its_settings_are_documented(make_method: MakeMethod, space: Space) -> None:
-    """The class names its paper and a default setting, and every keyword has a default and a paragraph in the docstring."""
+    """The class names its paper and a default setting, and every keyword has a default and a paragraph in the
+    docstring."""
     kind = type(made(make_method, space))
     assert kind.source, f"{kind.__name__}.source is empty: name the paper"
     assert "" in kind.settings, f"{kind.__name__}.settings has no entry '' for other spaces"

@@ -1,4 +1,5 @@
-"""The laws of a black-box search: ``law(make_searcher, space)``, where ``make_searcher(space, seed=0)`` returns it fresh."""
+"""The laws of a black-box search: ``law(make_searcher, space)``, where ``make_searcher(space, seed=0)`` returns it
+fresh."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ SearcherLaw = Callable[[MakeSearcher, Space], None]
 
 
 def value(space: Space, arch: Arch) -> float:
-    """Return a score that a search can climb: how many present decisions take their first eligible option, with a small bonus per name."""
+    """Return a score that a search can climb: how many present decisions take their first eligible option, with a small
+    bonus per name."""
     right = sum(arch.get(d.name) == d.options[d.eligible[0]] for d in space.decisions)
     return right + sum(len(option) for option in arch.values()) / 1e4
 

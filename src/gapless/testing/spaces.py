@@ -1,4 +1,5 @@
-"""The laws of a space: ``law(space)`` raises ``AssertionError`` where the space breaks it. In float64, on a few random images."""
+"""The laws of a space: ``law(space)`` raises ``AssertionError`` where the space breaks it. In float64, on a few random
+images."""
 
 from __future__ import annotations
 
@@ -119,8 +120,9 @@ def _train(space: Space, supernet: Supernet) -> None:
 
 
 def one_hot_is_the_network_in_training(space: Space) -> None:
-    """With the one-hot mix of an architecture the supernet is the network alone with the same weights, exactly: logits, statistics."""
-    _same_as_network(space, supernet_of(space).train(), drawn(space, 3))
+    """With the one-hot mix of an architecture the supernet is the network alone with the same weights, exactly: logits,
+    statistics."""
+    _same_as_network(space, supernet_of(space).train(), drawn(space, 2))
 
 
 def one_hot_is_the_network_in_evaluation(space: Space) -> None:
@@ -137,13 +139,14 @@ def one_hot_is_the_network_after_training(space: Space) -> None:
 
 
 def one_hot_has_the_gradients_of_the_network(space: Space) -> None:
-    """With the one-hot mix the weights of the network get the gradients that they get alone, exactly, and no other weight gets one.
+    """With the one-hot mix the weights of the network get the gradients that they get alone, exactly, and no other
+    weight gets one.
 
-    Alone, too, each option's output is multiplied by 1: without that a gradient may arrive in another memory layout, and a kernel that sums
-    in another order differs in the last bit.
+    Alone, too, each option's output is multiplied by 1: without that a gradient may arrive in another memory layout,
+    and a kernel that sums in another order differs in the last bit.
     """
     supernet, x = supernet_of(space).train(), images(space)
-    for arch in drawn(space, 3):
+    for arch in drawn(space, 2):
         child = supernet.inherit(arch)
         supernet.zero_grad(set_to_none=True)
         supernet(x, space.one_hot(arch, dtype=x.dtype)).square().sum().backward()
@@ -172,7 +175,7 @@ def _times_one(_: nn.Module, __: object, y: Tensor) -> Tensor:
 def a_network_has_nothing_else(space: Space) -> None:
     """All that a stand-alone network holds, the supernet holds under the same name and in the same shape."""
     shared = supernet_of(space).network.state_dict()
-    for arch in drawn(space, 3):
+    for arch in drawn(space, 2):
         for name, value in space.network(arch).state_dict().items():
             assert name in shared, f"{name} of the network is not in the supernet"
             assert value.shape == shared[name].shape, (
@@ -195,13 +198,14 @@ def a_build_is_a_function_of_the_seed(space: Space) -> None:
 
 
 def what_is_not_active_does_not_run(space: Space) -> None:
-    """Options outside ``active`` are not called, get no gradient, their statistics rest; those inside are called, ``none`` aside."""
+    """Options outside ``active`` are not called, get no gradient, their statistics rest; those inside are called,
+    ``none`` aside."""
     supernet, x = supernet_of(space).train(), images(space)
     calls: Counter[str] = Counter()
     places = list(options(supernet))
     for path, _, _, module in places:
         module.register_forward_hook(lambda *_, path=path: calls.update([path]))
-    for round_ in range(3):
+    for round_ in range(2):
         generator = stream("law", "active", round_)
         keep = torch.rand(space.shape, generator=generator) < 0.5
         for row, column in enumerate(space.choice(space.sample(generator))):
@@ -258,7 +262,8 @@ def samples_are_in_the_space(space: Space) -> None:
 
 
 def neighbours_are_one_change_away(space: Space) -> None:
-    """Neighbours are in the space, distinct, others, and symmetric; in a small space they are all that is one change away."""
+    """Neighbours are in the space, distinct, others, and symmetric; in a small space they are all that is one change
+    away."""
     everything = enumerate_space(space)
     names = [d.name for d in space.decisions]
     for arch in drawn(space, 2):
@@ -301,7 +306,8 @@ def the_count_is_true(space: Space) -> None:
 
 
 def the_cost_table_is_true(space: Space) -> None:
-    """Constant plus entries of the chosen options is the count of the network, in parameters and in multiply-adds; no entry is negative."""
+    """Constant plus entries of the chosen options is the count of the network, in parameters and in multiply-adds; no
+    entry is negative."""
     archs = drawn(space, 2)
     with torch.device("meta"):
         networks = [space.network(arch) for arch in archs]
@@ -322,7 +328,8 @@ def the_cost_table_is_true(space: Space) -> None:
 
 
 def decisions_are_well_formed(space: Space) -> None:
-    """Names are unique, limits speak of decisions that there are and do not overlap, each decision has an answer, masks agree."""
+    """Names are unique, limits speak of decisions that there are and do not overlap, each decision has an answer, masks
+    agree."""
     names = [d.name for d in space.decisions]
     assert len(set(names)) == len(names), "two decisions have one name"
     limited = [name for limit in space.limits for name in limit.among]
@@ -374,8 +381,9 @@ def alone_answers_the_same_decisions(space: Space) -> None:
 
 
 def pictures_show_the_architecture(space: Space) -> None:
-    """Pictures have edges that lead forward, and label them with options that are in the architecture, none oftener than it is chosen."""
-    for arch in drawn(space, 3):
+    """Pictures have edges that lead forward, and label them with options that are in the architecture, none oftener
+    than it is chosen."""
+    for arch in drawn(space, 2):
         pictures = space.pictures(arch)
         assert pictures, "there is nothing to draw"
         shown = Counter(label for picture in pictures for _, _, label in picture.edges if label)
