@@ -20,6 +20,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import Progress, seeded
 from gapless.core.space import Space
+from gapless.engine.judge import untouched
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.methods.darts import DARTS
@@ -87,10 +88,40 @@ def by_hand(batches: Batches, coupling: str, order: str) -> tuple[Supernet, Tens
         supernet.zero_grad(set_to_none=True)
         alpha.grad = None
 
-    def arch(batch: tuple[Tensor, Tensor]) -> None:
+    def arch(lr: float, batch: tuple[Tensor, Tensor], arch_batch: tuple[Tensor, Tensor]) -> None:
         clear()
-        loss(batch).backward()
+        if coupling == "unrolled":
+            alpha.grad = second_order(lr, batch, arch_batch)
+        else:
+            loss(arch_batch).backward()
         adam.step()
+
+    def second_order(lr: float, batch: tuple[Tensor, Tensor], arch_batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Equations 7 and 8 of DARTS; the virtual step of its code has momentum and decay."""
+        ws = list(supernet.parameters())
+        start = [w.detach().clone() for w in ws]
+
+        def put(values: list[Tensor]) -> None:
+            with torch.no_grad():
+                for w, value in zip(ws, values, strict=True):
+                    w.copy_(value)
+
+        step = list(torch.autograd.grad(loss(batch), ws))
+        if search.plan.virtual == "momentum":
+            buffers = [sgd.state.get(w, {}).get("momentum_buffer", torch.zeros_like(w)) for w in ws]
+            step = [
+                g + TRAIN.weight_decay * w + TRAIN.momentum * b for g, w, b in zip(step, start, buffers, strict=True)
+            ]
+        put([w - lr * g for w, g in zip(start, step, strict=True)])
+        with untouched(supernet):
+            direct, *v = torch.autograd.grad(loss(arch_batch), [alpha, *ws])
+        r = 0.01 / torch.cat([g.flatten() for g in v]).norm()
+        sides = []
+        for sign in (1, -1):
+            put([w + sign * r * g for w, g in zip(start, v, strict=True)])
+            sides += torch.autograd.grad(loss(batch), [alpha])
+        put(start)
+        return direct - lr * (sides[0] - sides[1]) / (2 * r)
 
     def weights(batch: tuple[Tensor, Tensor]) -> None:
         clear()
@@ -104,33 +135,37 @@ def by_hand(batches: Batches, coupling: str, order: str) -> tuple[Supernet, Tens
             weights(batch)
             adam.step()
         elif order == "arch_first":
-            arch(arch_batch)
+            arch(lr, batch, arch_batch)
             weights(batch)
         else:
             weights(batch)
             if arch_batch is not None:
-                arch(arch_batch)
+                arch(lr, batch, arch_batch)
     assert search.step == len(batches.seen)
     return supernet, alpha
 
 
 @pytest.mark.parametrize(
-    ("coupling", "order"),
+    ("coupling", "order", "virtual"),
     [
-        ("alternate", "arch_first"),
-        ("alternate", "weights_first"),
-        ("joint", "arch_first"),
-        ("weights_only", "weights_first"),
+        ("alternate", "arch_first", "plain"),
+        ("alternate", "weights_first", "plain"),
+        ("unrolled", "arch_first", "plain"),
+        ("unrolled", "arch_first", "momentum"),
+        ("unrolled", "weights_first", "momentum"),
+        ("joint", "arch_first", "plain"),
+        ("weights_only", "weights_first", "plain"),
     ],
 )
-def test_a_search_is_the_loop_written_out(coupling, order):
-    search = search_of(softmax(coupling=coupling, order=order))
+def test_a_search_is_the_loop_written_out(coupling, order, virtual):
+    search = search_of(softmax(coupling=coupling, order=order, virtual=virtual))
     batches = Batches(search)
     records = list(search.run())
     supernet, alpha = by_hand(batches, coupling, order)
-    torch.testing.assert_close(search.method.alpha.detach(), alpha.detach(), rtol=0, atol=1e-12)
+    near = 1e-9 if coupling == "unrolled" else 1e-12  # a difference of losses is divided by a small radius
+    torch.testing.assert_close(search.method.alpha.detach(), alpha.detach(), rtol=0, atol=near)
     for (name, p), q in zip(search.supernet.state_dict().items(), supernet.state_dict().values(), strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(p, q, rtol=0, atol=near, msg=lambda m, n=name: f"{n}: {m}")
     assert [r.arch_loss is None for r in records] == [coupling == "weights_only"] * 2
 
 
@@ -316,6 +351,38 @@ def test_the_gradients_of_several_passes_are_summed():
         ends.append({n: p.detach() - start[n] for n, p in search.supernet.named_parameters()})
     for name, change in ends[0].items():
         torch.testing.assert_close(ends[1][name], 2 * change, rtol=1e-9, atol=1e-12)
+
+
+class Turns(Softmax):
+    """Runs one column per pass: the third, then the fourth."""
+
+    def mix(self, now: Progress) -> Mix:
+        column = 2 + now.turn
+        weight = torch.zeros_like(self.alpha)
+        weight[:, column] = 1
+        return Mix(weight * self.scores(), ((column,),) * len(self.alpha))
+
+
+@pytest.mark.parametrize("coupling", ["alternate", "joint"])
+def test_what_ran_in_any_pass_moves(coupling):
+    plan = Plan(coupling=coupling, arch=FAST)
+    search = search_of(made(lambda s: Turns(s, plan=plan, turns=2), SPACE))
+    before = search.method.alpha.detach().clone()
+    losses: list[Tensor] = []
+    loss = search.loss
+
+    def watch(batch: Any, mix: Mix) -> tuple[Tensor, Tensor]:
+        found = loss(batch, mix)
+        losses.append(found[0].detach())
+        return found
+
+    with mock.patch.object(search, "loss", watch):
+        told, _, arch_loss = search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+    moved = search.method.alpha.detach() != before
+    assert moved[:, [2, 3]].all()
+    assert not moved[:, [0, 1, 4]].any()
+    torch.testing.assert_close(told, torch.stack(losses[-2:]).mean())
+    torch.testing.assert_close(arch_loss, torch.stack(losses[:2]).mean())
 
 
 class Row(Method):

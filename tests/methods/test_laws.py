@@ -17,6 +17,7 @@ from gapless.testing.examples import Paths, Ragged, Softmax, patched
 from gapless.testing.methods import (
     STILL_LAWS,
     a_search_is_a_function_of_the_seed,
+    a_search_trains_it,
     narrowed,
     options_that_rest_are_untouched,
 )
@@ -48,7 +49,7 @@ SPACES = {
 PLACES = [
     *((name, "ragged") for name in METHODS),
     *((name, "patched") for name in METHODS if name != "drnas-progressive"),  # it has no partial channels to widen
-    *((name, "nasbench201") for name in (*CATALOGUE, "darts-unrolled", "drnas-progressive", "dropnas-often")),
+    *((name, "nasbench201") for name in (*CATALOGUE, "drnas-progressive", "dropnas-often")),
 ]
 
 
@@ -64,7 +65,14 @@ def test_law_without_a_network(law, name):
     law(CATALOGUE[name], SPACES["darts"])
 
 
-@pytest.mark.parametrize("law", [a_search_is_a_function_of_the_seed, options_that_rest_are_untouched], ids=title)
-@pytest.mark.parametrize(("name", "space"), [("pruned-drnas", "darts-partial"), ("dropnas-often", "darts")])
+@pytest.mark.parametrize(
+    ("law", "name", "space"),
+    [
+        (a_search_is_a_function_of_the_seed, "pruned-drnas", "darts-partial"),
+        (options_that_rest_are_untouched, "dropnas-often", "darts"),
+        (a_search_trains_it, "darts", "darts"),
+    ],
+    ids=title,
+)
 def test_law_with_the_network_of_darts(law, name, space):
     law(METHODS[name], SPACES[space])

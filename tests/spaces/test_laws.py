@@ -11,9 +11,8 @@ SPACES = {
     "nasbench201": NASBench201(size=8, width=4, cells=1),
     "nasbench201-partial": NASBench201(size=7, width=4, cells=1, partial=2, affine=True),
     "darts": Darts(size=8, width=4, cells=3),
-    "darts-3-skip-partial": Darts(size=8, width=4, cells=3, options="3-skip", partial=2),
-    "darts-drnas": Darts(size=8, width=4, cells=3, options="drnas"),
-    "darts-every-edge": Darts(size=8, width=4, cells=3, options="1-skip", inputs=None),
+    "darts-drnas-partial": Darts(size=8, width=4, cells=3, options="drnas", partial=2),
+    "darts-3-skip-every-edge": Darts(size=8, width=4, cells=3, options="3-skip", inputs=None),
     "darts-alone": Darts(
         size=32,
         width=4,

@@ -33,13 +33,12 @@ def untouched(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def still(module: nn.Module) -> Iterator[None]:
     """Run training passes that leave the running statistics as they are, also while a graph still needs the buffers."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     kept = [
         (m, m.momentum, m.num_batches_tracked, m.num_batches_tracked.clone())
-        for m in norms
-        if m.num_batches_tracked is not None
+        for m in module.modules()
+        if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked is not None
     ]
-    for m in norms:
+    for m, *_ in kept:
         m.momentum = 0.0
     try:
         yield

@@ -17,7 +17,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.images import Images
 from gapless.core.method import Method, Seen
-from gapless.core.mix import Mix, mask_of
+from gapless.core.mix import Active, Mix, mask_of
 from gapless.core.objective import Objective, cross_entropy
 from gapless.core.pick import Picks
 from gapless.core.plan import Train
@@ -233,7 +233,8 @@ class Search:
         assert arch_batch is not None
         now = now.at("arch")
         self.method.zero_grad()
-        total = None
+        losses: list[Tensor] = []
+        actives: list[Active | None] = []
         for turn in range(self.method.passes(now)):
             current = mix or self.method.mix(now.at("arch", turn))
             leaves = current.to(dtype=self.dtype, device=self.device).leaves()
@@ -241,13 +242,13 @@ class Search:
                 loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
             gradient = leaves.gradient()
             current.backward(gradient)
-            total = loss if total is None else total + loss
-        assert total is not None
+            losses.append(loss)
+            actives.append(current.active)
         penalty = self.method.penalty(now)
         if penalty is not None:
             penalty.backward()
-        self._move_arch(now, current, loss, accuracy, gradient)
-        return total
+        self._move_arch(now, current, actives, loss, accuracy, gradient)
+        return torch.stack(losses).mean()
 
     def _arch_gradient(self, leaves: Mix, lr: float, batch: Batch, arch_batch: Batch) -> tuple[Tensor, Tensor]:
         tensors = [t for t in (leaves.weight, leaves.gain, leaves.offset) if t is not None]
@@ -291,6 +292,9 @@ class Search:
         wants_arch = joint or self.plan.clip_over == "weights+arch"
         self.optimiser.zero_grad(set_to_none=True)
         self.method.zero_grad()
+        losses: list[Tensor] = []
+        rights: list[Tensor] = []
+        actives: list[Active | None] = []
         for turn in range(self.method.passes(now)):
             current = mix or self.method.mix(now.at("weights", turn))
             placed = current.to(dtype=self.dtype, device=self.device)
@@ -299,6 +303,9 @@ class Search:
             loss.backward()
             if wants_arch:
                 current.backward(placed.gradient())
+            losses.append(loss.detach())
+            rights.append(accuracy)
+            actives.append(current.active)
         ran = [p for p in self.supernet.parameters() if p.grad is not None]
         others = (
             [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
@@ -309,10 +316,10 @@ class Search:
             penalty = self.method.penalty(now)
             if penalty is not None:
                 penalty.backward()
-            self._move_arch(now, current, loss.detach(), accuracy, placed.gradient(), ran)
+            self._move_arch(now, current, actives, loss.detach(), accuracy, placed.gradient(), ran)
         elif self.plan.decay_step == "separate":
             self._decay_weights(ran)
-        return loss.detach(), accuracy
+        return torch.stack(losses).mean(), torch.stack(rights).mean()
 
     def loss(self, batch: Batch, mix: Mix) -> tuple[Tensor, Tensor]:
         """Return (the objective, accuracy as a share, detached) of a batch under a mix, in training mode."""
@@ -367,6 +374,7 @@ class Search:
         self,
         now: Progress,
         mix: Mix,
+        actives: Sequence[Active | None],
         loss: Tensor,
         accuracy: Tensor,
         gradient: Mapping[str, Tensor],
@@ -374,6 +382,7 @@ class Search:
     ) -> None:
         """Update the method's parameters from their gradients, then let the method settle.
 
+        ``mix``, ``loss``, ``accuracy`` and ``gradient`` are those of the last pass, ``actives`` those of all passes.
         ``weights`` are those that ran, where this step trains them jointly: a separate decay step takes them along.
         """
         plan, method = self.plan, self.method
@@ -381,7 +390,7 @@ class Search:
             torch.nn.utils.clip_grad_norm_(method.parameters(), plan.arch_clip)
         before = {name: p.detach().clone() for name, p in method.named_parameters()}
         found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-        ran = self._ran(mix, found)
+        ran = self._ran(actives, found)
         mask = ran if plan.inactive == "skip" else None
 
         def decay(strength: float) -> dict[str, Tensor]:
@@ -402,11 +411,12 @@ class Search:
         with torch.no_grad():
             method.settle(Seen(now, mix.detach(), loss, accuracy, gradient, before))
 
-    def _ran(self, mix: Mix, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the mask of the options that ran, for each parameter that has an entry per option."""
-        if mix.active is None:
+    def _ran(self, actives: Sequence[Active | None], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the mask of the options that ran in any pass, for each parameter that has an entry per option."""
+        masks = [mask_of(active, self.space.columns) for active in actives if active is not None]
+        if len(masks) < len(actives):
             return {}
-        mask = mask_of(mix.active, self.space.columns).to(self.device)
+        mask = torch.stack(masks).any(dim=0).to(self.device)
         return {name: mask for name, g in found.items() if tuple(g.shape) == self.space.shape}
 
     # ------------------------------------------------------------------ stages

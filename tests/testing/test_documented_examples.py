@@ -1,0 +1,42 @@
+"""The examples of the guides obey the published suites."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapless.core import catalogue
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.testing import METHOD_LAWS, SPACE_LAWS, title
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def example(guide: str, last: str, folder: Path) -> Any:
+    """Write the block of a guide that ends in ``last = ...`` to a file, and return what the catalogue finds there."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / guide).read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = (b for b in blocks if re.search(rf"^{last} = ", b, re.MULTILINE))
+    file = folder / f"example_{last.lower()}.py"
+    file.write_text(block, encoding="utf-8")
+    return catalogue.find(str(file), "methods" if last == "METHOD" else "spaces")
+
+
+@pytest.fixture(scope="module")
+def method(tmp_path_factory):
+    return example("add-a-method.md", "METHOD", tmp_path_factory.mktemp("guide"))
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    return example("add-a-space.md", "SPACE", tmp_path_factory.mktemp("guide"))
+
+
+@pytest.mark.parametrize("law", METHOD_LAWS, ids=title)
+def test_the_method_of_the_guide(law, method):
+    law(method, NASBench201(size=8, width=4, cells=1))
+
+
+@pytest.mark.parametrize("law", SPACE_LAWS, ids=title)
+def test_the_space_of_the_guide(law, space):
+    law(space(size=8))
