@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from gapless.core.errors import UserError
 from gapless.runs.recipe import Recipe, line_of
@@ -71,3 +72,17 @@ def test_lines_are_found_in_their_tables(tmp_path):
 def test_wrong_tables(tables, message):
     with pytest.raises(UserError, match=message):
         Recipe(**tables).check()
+
+
+def test_the_recipe_of_a_run_holds_wherever_it_is_read(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "pets" / split / label).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(tmp_path / "pets" / split / label / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe(space={"name": "darts"}, method={"name": "darts"}, data={"name": "pets"})
+    full = recipe.resolve().full()
+    assert full.data["name"] == str(tmp_path / "pets")
+    monkeypatch.chdir("/")
+    assert full.resolve().data.classes == ("cat", "dog")

@@ -192,9 +192,14 @@ class Resolved:
             space={"name": self.recipe.space["name"], **space},
             method={"name": self.recipe.method["name"], **method},
             train=train,
-            data={"name": "digits", **self.recipe.data},
+            data={**self.recipe.data, "name": _absolute(self.recipe.data.get("name", "digits"))},
             run=self.run,
         )
+
+
+def _absolute(name: str) -> str:
+    """Return the full path of a folder, so that the recipe of a run holds wherever it is read; other names as they are."""
+    return str(Path(name).expanduser().resolve()) if name != "digits" and Path(name).expanduser().is_dir() else name
 
 
 def find(given: str | Path) -> Path:
