@@ -198,7 +198,7 @@ class Resolved:
 
 
 def _absolute(name: str) -> str:
-    """Return the full path of a folder, so that the recipe of a run holds wherever it is read; other names as they are."""
+    """Return the full path of a folder, so that a recipe holds wherever it is read; other names as they are."""
     return str(Path(name).expanduser().resolve()) if name != "digits" and Path(name).expanduser().is_dir() else name
 
 
