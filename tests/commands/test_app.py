@@ -62,8 +62,9 @@ def test_search_writes_a_run_folder_and_says_what_next(gapless, tmp_path):
     assert {k: last_json(out)[k] for k in ("arch", "params", "macs")} == {
         k: told[k] for k in ("arch", "params", "macs")
     }
-    status, out, _ = gapless("show", "run", "--out", "cell.png")
+    status, out, _ = gapless("show", "run", "--out", "cell.png", "--json")
     assert status == 0
+    assert last_json(out) == {**{k: told[k] for k in ("run", "arch", "notation")}, "picture": "cell.png"}
     assert (tmp_path / "cell.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -169,6 +170,7 @@ WRONG = [
     (("search", "--method", "./nowhere.py"), "There is no file ./nowhere.py"),
     (("search", "nothing"), "There is no recipe 'nothing'"),
     (("search", "nothing.toml"), "There is no recipe file nothing.toml"),
+    (("search", "--seed", "3", "demo"), "Put the recipe first: gapless search demo"),
     (("search", "--data", "nowhere/at/all"), "nowhere/at/all"),
     (("search", "--device", "tpu"), "There is no device 'tpu'"),
     (("search", "--precision", "half"), "half"),

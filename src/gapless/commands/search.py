@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.core.errors import UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
 from gapless.data import load
@@ -64,6 +65,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     ]
 
     def body(given: str | None, typed: Mapping[str, Any]) -> None:
+        if given != _recipe(arguments):
+            raise UserError(f"Put the recipe first: gapless search {given} --option ...")
         _run(recipe, typed)
 
     return bind(
@@ -74,8 +77,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
 def _base(arguments: Sequence[str]) -> Recipe:
     """Return the recipe that the options are laid over: the one named, the demo, or the paper's settings of what is
     named."""
-    words = arguments[1:]
-    given = words[0] if words and not words[0].startswith("-") else None
+    given = _recipe(arguments)
     named = {t: {"name": n} for t in ("space", "method", "data") if (n := peek(arguments, t)) is not None}
     if given is not None:
         base = Recipe.read(given)
@@ -84,6 +86,11 @@ def _base(arguments: Sequence[str]) -> Recipe:
     else:
         base = Recipe.read("demo")
     return base.over(**{t: v for t, v in DEFAULT.items() if not getattr(base, t)}).over(**named)
+
+
+def _recipe(arguments: Sequence[str]) -> str | None:
+    """Return the recipe typed right behind the command: only there can it be told from the value of an option."""
+    return arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
 
 
 def _shown(train: Train) -> dict[str, Any]:

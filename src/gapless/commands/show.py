@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
+from gapless.studies.evaluate import locate
 from gapless.studies.show import show
 
 
@@ -32,4 +33,6 @@ def command(
     path = show(architecture, space=space, out=out)
     Console(highlight=False, soft_wrap=True, markup=False).print(f"Drawn: {path}")
     if json:
-        print_json({"picture": str(path)})
+        arch, own, run = locate(architecture, space)
+        found = {"run": run and str(run.path), "arch": str(arch), "notation": own.write(arch), "picture": str(path)}
+        print_json(found)

@@ -41,9 +41,8 @@ class ChosenEdge(nn.ModuleDict):
     def __init__(self, label: str, op: OpModule, partial: int, drop: DropPath | None) -> None:
         super().__init__({label: op})
         self.label, self.partial = label, partial
-        self.drops = (
-            () if drop is None or op.identity else (drop,)
-        )  # a tuple, for the one drop path is no child of each edge
+        # a tuple, for the one drop path of the network is no child of each edge
+        self.drops = () if drop is None or op.identity else (drop,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to what arrives at the target."""
