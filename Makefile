@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 .PHONY: demo test recipe lint format clean
 
 demo: $(READY)
-	$(BIN)/gapless search
+	run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
+	$(BIN)/gapless search --out $$run && \
+	$(BIN)/gapless retrain $$run --out $$run-retrained && \
+	$(BIN)/gapless export $$run-retrained --format py,onnx,torch --out $$run-exported
 
 test: $(READY)
 	$(BIN)/python -m pytest

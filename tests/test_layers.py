@@ -16,7 +16,7 @@ LAYERS = {
     **dict.fromkeys(("ops", "methods", "searchers"), 1),
     **dict.fromkeys(("spaces", "engine", "tables", "data"), 2),
     **dict.fromkeys(("runs", "scores"), 3),
-    "report": 4,
+    **dict.fromkeys(("report", "formats"), 4),
     "studies": 5,
     "commands": 6,
     "testing": 5,  # it may import what lies in layers 0 to 4, and nothing may import it

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from gapless.commands.app import run
 from gapless.runs.recipe import Recipe, folder
 
 TINY = [
@@ -28,19 +27,6 @@ TINY = [
 CELL_A = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
-@pytest.fixture
-def gapless(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder and return (status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        capsys.readouterr()
-        status = run([str(a) for a in arguments])
-        return status, *capsys.readouterr()
-
-    return call
-
-
 def last_json(out):
     return json.loads(out.strip().splitlines()[-1])
 
@@ -51,7 +37,7 @@ def test_search_writes_a_run_folder_and_says_what_next(gapless, tmp_path):
     told = last_json(out)
     assert {"run", "arch", "notation", "params", "macs", "seconds", "peak_memory_mb"} <= set(told)
     assert told["run"] == "run"
-    assert "Next: gapless evaluate run" in out
+    assert "Next: gapless retrain run" in out
     files = {p.name for p in (tmp_path / "run").iterdir()}
     assert files == {"recipe.toml", "trace.jsonl", "arch.json", "weights.safetensors", "machine.json", "cell.svg"}
     trace = [json.loads(line) for line in (tmp_path / "run" / "trace.jsonl").read_text().splitlines()]
@@ -212,7 +198,8 @@ BAD_RECIPES = [
     ('[space]\nname = "darts"\n\n[method]\nname = "darts"\nunroled = true\n', "line 6", "unrolled"),
     ('[space]\nname = "darts"\nwidth = "wide"\n[method]\nname = "darts"\n', "line 3", "whole number"),
     ('[space]\nname = "dats"\n[method]\nname = "darts"\n', "line 2", "darts"),
-    ('[space]\nname = "darts"\n[methods]\nname = "darts"\n', "line 3", "method"),
+    ('[space]\nname = "darts"\n[metod]\nname = "darts"\n', "line 3", "method"),
+    ('[space]\nname = "darts"\n[methods]\nname = "darts"\n', "line 4", "[method]"),
     ('[space]\nname = "darts"\n[method]\nname = "darts"\n[train]\nepoch = 3\n', "line 6", "epochs"),
     ('[space]\nname = "darts"\n[method]\nname = "darts"\n[run]\nsede = 3\n', "line 6", "seed"),
     ('[space]\nname = "darts"\nclasses = 3\n[method]\nname = "darts"\n', "line 3", "read from the data"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -349,10 +350,17 @@ def test_the_order_in_which_the_file_system_lists_files_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder(tmp_path, 10)
-    here, walk = load(tmp_path).train, Path.rglob
+    here, walk, asked = load(tmp_path).train, os.walk, []
+
+    def shuffled(folder, *, reverse: bool, **options):
+        for place, folders, files in walk(folder, **options):
+            asked.append(place)
+            yield place, folders, sorted(files, reverse=reverse)
+
     for reverse in (False, True):
-        monkeypatch.setattr(Path, "rglob", lambda *x, r=reverse: iter(sorted(walk(*x), reverse=r)))
+        monkeypatch.setattr(os, "walk", functools.partial(shuffled, reverse=reverse))
         assert torch.equal(load(tmp_path).train.pixels, here.pixels)
+    assert len(asked) == 6
 
 
 def test_a_class_may_be_called_train(tmp_path: Path):

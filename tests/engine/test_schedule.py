@@ -8,7 +8,8 @@ import torch
 
 from gapless.core.plan import Plan, Stage, Train
 from gapless.core.progress import Progress
-from gapless.engine.schedule import curve, learning_rate, locate
+from gapless.core.protocol import Protocol
+from gapless.engine.schedule import curve, learning_rate, locate, rate
 
 ONE = Plan()
 HALVES = (Stage(0.5), Stage(0.5))
@@ -128,3 +129,18 @@ def test_locating_an_epoch():
     ]
     with pytest.raises(ValueError, match="behind the last stage"):
         locate(plan, 8, 8)
+
+
+def test_the_linear_rate_of_imagenet_ends_slowly():
+    protocol = Protocol(epochs=250, lr=0.5, schedule="linear", lr_warmup=5)
+    found = [rate(protocol, e, float(e)) for e in range(250)]
+    assert found[:6] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5 * 240 / 245])
+    assert found[244] == pytest.approx(0.5 * 1 / 245)
+    assert found[245] == pytest.approx(0.5 * 5 / (5 * 245))
+    assert found[249] == pytest.approx(0.5 * 1 / (5 * 245))
+    assert [rate(Protocol(epochs=4, lr=1.0, schedule="linear"), e, 0.0) for e in range(4)] == [1, 0.75, 0.5, 0.25]
+
+
+def test_the_exponential_rate_of_imagenet():
+    protocol = Protocol(epochs=250, lr=0.1, schedule="exponential")
+    assert [rate(protocol, e, 0.0) for e in (0, 1, 249)] == pytest.approx([0.1, 0.097, 0.1 * 0.97**249])

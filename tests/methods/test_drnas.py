@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
+from gapless.core.errors import UserError
 from gapless.core.plan import Stage
 from gapless.core.progress import Progress, seeded, stream
 from gapless.methods.drnas import DrNAS, dirichlet, divergence
@@ -251,6 +252,44 @@ def test_the_stages_of_progressive_learning(space, stages):
     assert plan.warmup_epochs == 10
     assert DrNAS(space).plan.stages == (Stage(),)
     assert DrNAS(space).plan.warmup_epochs == 0
+
+
+def test_stages_of_ones_own():
+    """The ImageNet setting of the released code: partial channels 6 then 3, seven options then four."""
+    space = Darts(options="drnas", width=48)
+    stages = DrNAS(space, progressive=True, partials=(6, 3)).plan.stages
+    assert [(s.share, s.keep, s.space) for s in stages] == [(0.5, None, {"partial": 6}), (0.5, 4, {"partial": 3})]
+    stages = DrNAS(space, progressive=True, keep=(2,)).plan.stages
+    assert [(s.keep, s.space["partial"]) for s in stages] == [(None, 6), (2, 4)]
+    plan = DrNAS(space, progressive=True, partials=(6, 3, 3, 1), keep=(5, 4, 2), warmup=1).plan
+    assert [(s.keep, s.space["partial"]) for s in plan.stages] == [(None, 6), (5, 3), (4, 3), (2, 1)]
+    assert plan.stage_epochs(8) == (2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"partials": (6, 3)}, "Add --method.progressive"),
+        ({"keep": (3,)}, "Add --method.progressive"),
+        ({"progressive": True, "partials": (6, 3, 1)}, "has 3 stages and --method.keep has 1 numbers.*: 2"),
+        ({"progressive": True, "partials": (6,)}, "has 1 stages"),
+        ({"progressive": True, "keep": (4, 2)}, "has 2 stages"),
+        ({"progressive": True, "partials": (3, 6)}, r"partials is \[3, 6\]"),
+        ({"progressive": True, "partials": (6, 0)}, r"partials is \[6, 0\]"),
+        ({"progressive": True, "partials": (6, 3, 1), "keep": (2, 4)}, r"keep is \[2, 4\]"),
+        ({"progressive": True, "keep": (0,)}, r"keep is \[0\]"),
+        ({"progressive": True, "partials": (6, 5)}, "cannot be split into --space.partial 5"),
+        ({"arch_clip": -1.0}, "arch_clip is -1"),
+    ],
+)
+def test_stages_that_do_not_fit(settings, message):
+    with pytest.raises(UserError, match=message):
+        DrNAS(Darts(options="drnas", width=36), **settings)
+
+
+def test_the_clip_of_alphas_gradient():
+    assert DrNAS(SPACE).plan.arch_clip is None
+    assert DrNAS(SPACE, arch_clip=5.0).plan.arch_clip == 5.0
 
 
 def test_what_the_papers_code_uses():

@@ -11,14 +11,16 @@ def test_what_is_written_reads_back_the_same(tmp_path):
         source="here",
         space={"name": "darts", "width": 4, "inputs": "none", "affine": True},
         method={"name": "drnas", "anchor": 1e-4, "regulariser": "kl"},
+        methods={"darts": {"arch_lr": 0.1}, "dropnas": {"adjust": False}},
         train={"epochs": 3, "lr": 0.1},
+        retrain={"protocol": "cifar", "drop_path": 0.3, "space": {"pool_norm": "plain"}},
         data={"name": "digits", "size": 8},
         run={"seed": 4},
     )
     path = tmp_path / "r.toml"
     path.write_text(recipe.toml())
     again = Recipe.read(path)
-    for name in ("title", "source", "space", "method", "train", "data", "run"):
+    for name in ("title", "source", "space", "method", "methods", "train", "retrain", "data", "run"):
         assert getattr(again, name) == getattr(recipe, name)
 
 
@@ -44,6 +46,18 @@ def test_another_name_drops_the_settings_of_the_one_before():
     assert recipe.over(space={"name": "darts", "width": 8}).space["stem"] == "imagenet"
 
 
+def test_another_method_takes_its_settings_from_the_recipes_table_of_methods():
+    recipe = Recipe(method={"name": "drnas", "arch_lr": 1.0}, methods={"darts": {"arch_lr": 2.0}})
+    assert recipe.over(method={"name": "darts"}).method == {"name": "darts", "arch_lr": 2.0}
+    assert recipe.over(method={"name": "darts", "arch_lr": 3.0}).method == {"name": "darts", "arch_lr": 3.0}
+    assert recipe.over(method={"name": "dropnas"}).method == {"name": "dropnas"}
+
+
+def test_other_data_keep_what_holds_for_any_images():
+    recipe = Recipe(data={"name": "uoft-cs/cifar10", "size": 16, "train_images": 100, "label": "label"})
+    assert recipe.over(data={"name": "digits"}).data == {"name": "digits", "size": 16, "train_images": 100}
+
+
 def test_lines_are_found_in_their_tables(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('title = "x"\n[space]\nname = "darts"\n[train]\n  "lr" = 1\nlr_min = 0\n')
@@ -66,6 +80,15 @@ def test_lines_are_found_in_their_tables(tmp_path):
         (
             {"space": {"name": "darts"}, "method": {"name": "darts"}, "data": {"name": "digits", "sice": 8}},
             "Did you mean 'size'",
+        ),
+        ({"space": {"name": "darts"}, "method": {"name": "darts"}, "methods": {"drna": {}}}, "Did you mean 'drnas'"),
+        (
+            {"space": {"name": "darts"}, "method": {"name": "darts"}, "methods": {"drnas": 3}},
+            r"Did you mean \[method\]",
+        ),
+        (
+            {"space": {"name": "darts"}, "method": {"name": "darts"}, "methods": {"drnas": {"rate": 1}}},
+            "methods.drnas.rate",
         ),
     ],
 )

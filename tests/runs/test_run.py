@@ -6,6 +6,7 @@ import torch
 from gapless.core.errors import UserError
 from gapless.runs.run import Run, machine
 from gapless.spaces.darts import Darts
+from gapless.testing.examples import noise
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
@@ -25,7 +26,9 @@ def test_what_is_written_reads_back(tmp_path):
         run.found()
     space = Darts(options="drnas", channels=1, size=8)
     arch = space.sample(torch.Generator().manual_seed(0))
-    run.write_arch(arch, space, "darts")
+    data = noise(space, 4)
+    run.write_arch(arch, space, "darts", data)
+    assert run.images() == {"names": data.classes, "mean": data.mean, "std": data.std}
     assert Run.open(run.path).found() == (arch, space)
     run.append({"epoch": 0})
     run.append({"epoch": 1})

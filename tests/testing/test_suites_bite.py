@@ -213,6 +213,15 @@ def hidden_state(self: Softmax, space: Space) -> None:
     self.__dict__["temperature"] = torch.ones(())
 
 
+def counting(self: Softmax, now: Progress) -> Mix:
+    self.__dict__["asked"] = self.__dict__.get("asked", 0) + 1
+    return Mix((self.alpha * self.asked).masked_fill(~self.alive, -torch.inf).softmax(dim=-1), self.active)
+
+
+def flat_probabilities(self: Softmax) -> Tensor:
+    return self.alive / self.alive.sum(dim=-1, keepdim=True)
+
+
 def prune_the_best(self: Softmax, stage: Stage) -> None:
     with mock.patch.object(self, "scores", return_value=-Softmax.scores(self)):
         Method.narrow(self, stage)
@@ -250,6 +259,8 @@ BROKEN_METHODS: dict[str, Any] = {
     "pruning_keeps_the_best": method_with(narrow=prune_the_best),
     "the_gradient_at_the_mix_arrives": method_with(mix=cut_off),
     "a_search_is_a_function_of_the_seed": method_with(mix=global_noise),
+    "a_resumed_search_ends_as_an_uninterrupted_one": method_with(mix=counting),
+    "probabilities_are_a_distribution": method_with(probabilities=flat_probabilities),
     "options_that_rest_are_untouched": method_with(settle=touch_everything),
     "a_warm_up_leaves_the_architecture_alone": method_with(mix=wilful),
     "the_plan_is_fixed": method_with(plan=property(drifting_plan)),

@@ -12,9 +12,9 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 from rich.console import Console
 
 from gapless import __version__
-from gapless.commands import evaluate, list_, search, show
+from gapless.commands import check, evaluate, export, list_, resume, retrain, search, show, table
 from gapless.core import catalogue
-from gapless.core.errors import UserError
+from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import fields_of
 
 HELP = """Find a neural architecture inside one weight-sharing supernet, and see how far the answer can be trusted.
@@ -33,9 +33,14 @@ def run(arguments: Sequence[str]) -> int:
     try:
         app = App(name="gapless", help=HELP, version=__version__, help_format="markdown")
         app.command(search.command(arguments), name="search")
+        app.command(resume.command, name="resume")
+        app.command(retrain.command(arguments), name="retrain")
         app.command(evaluate.command(arguments), name="evaluate")
+        app.command(export.command(arguments), name="export")
         app.command(show.command, name="show")
+        app.command(check.command(), name="check")
         app.command(list_.command, name="list")
+        app.command(table.app())
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError) as error:
         message = str(error).strip()
@@ -43,6 +48,9 @@ def run(arguments: Sequence[str]) -> int:
             message += f"{owners(error)} See --help."
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
         return 2
+    except Stopped as stopped:
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"\n{stopped}")
+        return 130
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted.")
         return 130

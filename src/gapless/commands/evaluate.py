@@ -25,7 +25,7 @@ otherwise. Give a run folder, or an architecture in any notation of the field: `
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space."""
-    space = _space(arguments) if arguments[:1] == ["evaluate"] else None
+    space = space_of(arguments) if arguments[:1] == ["evaluate"] else None
     options = [
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
         Option("table", Path, "The NAS-Bench-201 table (Parquet)."),
@@ -40,7 +40,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     return bind(_run, DOC, [("architecture", str, "A run folder or an architecture.", True)], options)
 
 
-def _space(arguments: Sequence[str]) -> Space | None:
+def space_of(arguments: Sequence[str]) -> Space | None:
+    """Return the space that the arguments name, or in which their architecture can be read; None for neither."""
     name = peek(arguments, "space")
     if name is not None:
         return catalogue.find(name, "spaces")()  # type: ignore[no-any-return]

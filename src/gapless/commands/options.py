@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -47,7 +48,7 @@ class Option:
         """Return the parameter that cyclopts binds."""
         shown = "" if self.default is None or self.default is UNSET else f" [default: {_plain(self.default)}]"
         extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
-        if self.name == "json":
+        if self.name == "json" or typing.get_origin(self.kind) in (tuple, list):
             extra["negative"] = ""
         text = self.help.replace("``", "`") + shown
         annotation = Parameter(name=f"--{self.name}", help=text, show_default=False, **extra)
@@ -122,4 +123,6 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(map(_plain, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.commands.watch import WatchSearch, free
+from gapless.core.bound import EXAMPLES, STRENGTH, Bound, told
 from gapless.core.errors import UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
 from gapless.data import load
-from gapless.engine.search import Record
-from gapless.runs.recipe import MEASURED, RUN, TABLES, Recipe, Resolved
-from gapless.runs.run import Run
+from gapless.runs.recipe import LIMIT, MEASURED, RUN, TABLES, Recipe
 from gapless.studies.search import Found, search
 
 DOC = """Search for an architecture and print it, its size, where the run lies and what to type next.
@@ -56,6 +54,11 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             Option(name, kind, text, default=recipe.run.get(name, default))
             for name, (kind, default, text) in RUN.items()
         ),
+        Option(
+            "limit", list[str], f"The most that the answer may cost: {', '.join(EXAMPLES.values())}; may be repeated."
+        ),
+        Option("limit_strength", float, LIMIT["strength"][2], default=recipe.limit.get("strength", STRENGTH)),
+        Option("latency_file", Path, LIMIT["latency_file"][2]),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         *settings("space", space, f"Space {recipe.space['name']}", {**setting.space, **recipe.space}, skip=MEASURED),
@@ -98,87 +101,46 @@ def _shown(train: Train) -> dict[str, Any]:
 
 
 def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
-    changes = {name: table(typed, name) for name in TABLES if name != "run"}
+    changes = {name: table(typed, name) for name in TABLES if name not in ("run", "limit")}
     if "epochs" in typed:
         changes["train"] = {"epochs": typed["epochs"], **changes["train"]}
     changes["run"] = {name: typed[name] for name in RUN if name in typed}
+    changes["limit"] = _limit(typed)
     recipe = recipe.over(**changes)
     seed = recipe.run.get("seed", 0)
-    out = typed.get("out") or _free(
+    out = typed.get("out") or free(
         f"runs/{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(recipe.data['name']).name}-seed{seed}"
     )
-    with Watch() as watch:
-        found = search(recipe, out=out, started=watch.started, told=watch.told)
-    _tell(found)
+    with WatchSearch() as watch:
+        found = search(recipe, out=out, watcher=watch)
+    tell(found)
     if typed.get("json"):
         print_json(found.summary())
 
 
-def _free(stem: str) -> Path:
-    """Return a folder that is not there yet: the stem, or the stem with a number."""
-    path, n = Path(stem), 2
-    while path.exists():
-        path, n = Path(f"{stem}-{n}"), n + 1
-    return path
+def _limit(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table ``[limit]`` of what was typed."""
+    bounds = [Bound.parse(text) for text in typed.get("limit", ())]
+    for bound in bounds:
+        if sum(other.unit == bound.unit for other in bounds) > 1:
+            raise UserError(f"--limit is given twice for {bound.unit}; give one.")
+    limit: dict[str, Any] = {bound.unit: str(bound).partition("=")[2] for bound in bounds}
+    if "limit_strength" in typed:
+        limit["strength"] = typed["limit_strength"]
+    if "latency_file" in typed:
+        limit["latency_file"] = str(typed["latency_file"].resolve())
+    return limit
 
 
-class Watch:
-    """Shows a search under way: a bar with the remaining time on a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.live = self.console.is_terminal
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=self.console, disable=not self.live)
-        self.task: Any = None
-        self.epochs = 0
-
-    def __enter__(self) -> Watch:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def started(self, resolved: Resolved, run: Run | None) -> None:
-        """Say what is searched."""
-        space, data = resolved.space, resolved.data
-        names = {table: getattr(resolved.recipe, table)["name"] for table in ("space", "method")}
-        self.console.print(f"Searching {names['space']} ({space.count:,} architectures) with {names['method']}.")
-        if not issubclass(resolved.method_class, Method):
-            return
-        self.epochs = resolved.train.epochs
-        sizes = f"{len(data.train):,} training images of {data.size[0]}x{data.size[1]} in {len(data.classes)} classes"
-        self.console.print(f"Data: {data.name}, {sizes}. {self.epochs} epochs of batches of {resolved.train.batch}.")
-        self.task = self.bar.add_task("epochs", total=self.epochs)
-
-    def told(self, record: Record) -> None:
-        """Say what an epoch did."""
-        valid = "" if record.valid_accuracy is None else f", held-out accuracy {record.valid_accuracy:5.1f} %"
-        text = f"loss {record.train_loss:6.3f}, training accuracy {record.train_accuracy:5.1f} %{valid}"
-        if self.live:
-            self.bar.update(self.task, advance=1, description=text)
-        else:
-            print(
-                f"epoch {record.epoch + 1}/{self.epochs}: {text}, {record.images_per_second:,.0f} images/s",
-                file=sys.stdout,
-                flush=True,
-            )
-
-
-def _tell(found: Found) -> None:
+def tell(found: Found) -> None:
+    """Say what a search found, and what to type next."""
     console, facts = Console(highlight=False, soft_wrap=True, markup=False), found.summary()
     console.print(f"\nFound in {facts['seconds']:.0f} s:\n  {facts['notation']}")
     console.print(
         f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained alone"
     )
+    for held in found.limits:
+        console.print(f"  Limit {Bound(held.unit, held.most)}: {told(held.cost, held.unit)}")  # type: ignore[arg-type]
     if found.run is not None:
         console.print(f"Run folder: {found.run.path} (the drawn cell: {found.run.path / 'cell.svg'})")
-        console.print(f"Next: gapless evaluate {found.run.path}")
+        console.print(f"Next: gapless retrain {found.run.path}")

@@ -10,6 +10,14 @@ class UserError(ValueError):
     """A mistake in what the user gave. The command line prints it without a traceback and exits with status 2."""
 
 
+class Stopped(Exception):
+    """A run was asked to stop, and has saved where it stands in the folder given; None where it has no folder."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        super().__init__(f"Stopped. Go on with: gapless resume {path}" if path else "Stopped.")
+
+
 def nearest(name: str, legal: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the legal name closest to ``name``, or ``""`` when none is close.
 

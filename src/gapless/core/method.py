@@ -99,6 +99,23 @@ class Method(nn.Module, abc.ABC):
     def scores(self) -> Tensor:
         """Return [D, O], finite: the better the option, the larger."""
 
+    def probabilities(self) -> Tensor:
+        """Return [D, O] with a graph to the parameters: how likely each option is the answer; living rows sum to 1.
+
+        By default the weights of the mix that judges.
+        """
+        return self.mix(Progress(phase="judge")).weight
+
+    def sample_scores(self, generator: torch.Generator) -> Tensor:
+        """Return [D, O], the scores of one architecture drawn from the distribution that the search holds now.
+
+        By default an independent draw for each decision: Gumbel noise on the logarithm of the probabilities.
+        """
+        p = self.probabilities().detach()
+        tiny = torch.finfo(p.dtype).tiny
+        uniform = torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype).clamp_min(tiny)
+        return p.clamp_min(tiny).log() - (-uniform.log()).clamp_min(tiny).log()
+
     def penalty(self, now: Progress) -> Tensor | None:
         """Return a scalar added to the architecture's loss, with a graph to this module's parameters."""
         return None

@@ -138,6 +138,7 @@ class OpModule(nn.Sequential):
             modules.append(_module(layer, before, after, stride if carriers[:1] == [i] else 1, norm))
         super().__init__(*modules)
         self.op, self.stride, self.layers = op, stride, layers
+        self.inputs, self.channels, self.norm = inputs, channels, norm
 
     @property
     def identity(self) -> bool:
@@ -159,11 +160,12 @@ class OpModule(nn.Sequential):
 
 
 class HalvesModule(nn.Module):
-    """Factorised reduction: see :class:`Halves`. Odd sizes are padded by one pixel below and at the right before the
-    shift."""
+    """A factorised reduction: two stride-2 pointwise convolutions of half the outputs each, the second on the input
+    shifted by a pixel in both axes. Odd sizes are padded by one pixel below and at the right before the shift."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
+        self.inputs, self.channels = inputs, channels
         if channels % 2:
             raise ValueError(f"a factorised reduction needs an even number of channels, not {channels}")
         self.first = nn.Conv2d(inputs, channels // 2, 1, stride=2, bias=False)

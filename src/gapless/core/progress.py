@@ -29,7 +29,7 @@ def seeded(*key: int | str) -> Iterator[None]:
     """Run a block (an initialisation) on PyTorch's global CPU generator seeded by ``key``, and put the generator back
     after it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(*key))
+        torch.default_generator.manual_seed(derive_seed(*key))
         yield
 
 

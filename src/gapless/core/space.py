@@ -6,6 +6,7 @@ import abc
 import json
 import math
 import os
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,8 @@ from gapless.core.mix import Mix, mask_of, one_hot
 from gapless.core.network import Chosen
 from gapless.core.picture import Picture
 from gapless.core.settings import check_names
+
+DIGITS = string.digits + string.ascii_lowercase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,15 @@ class Space(abc.ABC):
 
     def alone(self) -> Space:
         """Return the space at the size at which the paper trains an architecture on its own."""
+        return self
+
+    @property
+    def protocol(self) -> str:
+        """The name of the protocol by which an architecture is usually trained alone."""
+        return "photos"
+
+    def deployed(self) -> Self:
+        """Return the space without what only training needs, as an auxiliary head; by default there is nothing such."""
         return self
 
     @classmethod
@@ -186,6 +198,15 @@ class Space(abc.ABC):
     def choice(self, arch: Arch) -> tuple[int | None, ...]:
         """Return the column of each decision, ``None`` where it is absent."""
         return tuple(d.options.index(arch[d.name]) if d.name in arch else None for d in self.decisions)
+
+    def pack(self, arch: Arch) -> str:
+        """Return a character per decision: its column, counted 0 to 9 and a to z, or ``-`` where it is absent."""
+        return "".join("-" if c is None else DIGITS[c] for c in self.choice(arch))
+
+    def unpack(self, text: str) -> Arch:
+        """Return the architecture of a packed text; the inverse of ``pack``."""
+        pairs = zip(self.decisions, text, strict=True)
+        return Arch({d.name: d.options[DIGITS.index(c)] for d, c in pairs if c != "-"})
 
     def encode(self, arch: Arch) -> Tensor:
         """Return [D, O]: a one in each row of a decision that is present."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from gapless.core.errors import UserError
-from gapless.data import digits, huggingface
+from gapless.data.find import find
 from gapless.data.images import Augment, ImageData, assemble
 
 __all__ = ["Augment", "ImageData", "load"]
-
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def load(
     name: str | Path,
     *,
     size: int | None = None,
+    stored: int | None = None,
     train_images: int | None = None,
     test_images: int | None = None,
     label: str | None = None,
@@ -25,6 +22,9 @@ def load(
     pad: int | None = None,
     flip: bool | None = None,
     cutout: int | None = None,
+    crop_scale: float = 0.0,
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    randaugment: tuple[int, int] = (0, 0),
 ) -> ImageData:
     """Read a set of labelled images into memory, on the CPU.
 
@@ -37,32 +37,50 @@ def load(
         ``digits``, which needs no download; or a folder of Parquet files or of images; or a name on the Hugging Face
         hub. A folder wins over a hub name.
     size
-        Side of the square images, in pixels: the shorter side is resized to it by the exact area average, then the
-        centre is cropped. None keeps the images as they are; they must then have one size.
+        Side of the square that the network sees, in pixels. None shows it the stored images as they are.
+    stored
+        Side of the square images that are kept in memory, in pixels, at least ``size``: the shorter side is resized to
+        it by the exact area average, then the centre is cropped. Training sees windows of them, everything else the
+        centre window; ImageNet is 224 of 256 (Krizhevsky et al., 2012). None takes ``size``, and without a size keeps
+        the images as they are; they must then have one size.
     train_images, test_images
         Take a stratified subset of so many images of the split. None takes all.
     label, image
         Columns of a Parquet or hub set. None finds them by type, then by name.
-    pad, flip, cutout
-        Replace parts of the set's own ``Augment``.
+    pad
+        Black pixels on each side before a training window is cropped, uniformly. None: an eighth of the side, which is
+        4 at 32 pixels, as for CIFAR-10 in DARTS (arXiv 1806.09055); 0 with ``crop_scale`` or ``stored``.
+    flip
+        Mirror half of the training images. None: colour images, as in DARTS, but not grey ones, which are often letters
+        and digits.
+    cutout
+        Side of a square of a training image that is blanked, in pixels (arXiv 1708.04552). None: 0, which is off; 16
+        where DARTS trains a network on CIFAR-10.
+    crop_scale
+        Random resized crops: the smallest share of the stored image that a training window covers, 0 to 1. 0 is off;
+        0.08 for ImageNet (Szegedy et al., arXiv 1409.4842).
+    jitter
+        How much brightness, contrast, saturation and hue of training images vary: 4 numbers. All 0 is off;
+        0.4 0.4 0.4 0.2 for ImageNet in the released code of DARTS. Grey images vary in brightness and contrast only.
+    randaugment
+        RandAugment (Cubuk et al., arXiv 1909.13719): how many operations on each training image, and their magnitude, 1
+        to 29. 0 0 is off; 2 9 is the paper's choice for ResNet-50 on ImageNet.
 
     Raises
     ------
     UserError
         When the set cannot be found, read or split as asked.
     """
-    path = Path(name).expanduser()
-    if name == digits.NAME:
-        huggingface.no_columns("the digits have no columns", label, image)
-        raw = digits.read()
-    elif path.is_dir():
-        raw = huggingface.read_folder(path, label=label, image=image)
-    elif path.exists():
-        raise UserError(f"{name} is a file. Give the folder that holds it.")
-    elif isinstance(name, Path) or not _HUB_NAME.fullmatch(name):
-        raise UserError(f"There is no folder {name}. Give a folder, a name on the Hugging Face hub or {digits.NAME!r}.")
-    else:
-        raw = huggingface.read_hub(name, label=label, image=image, known=(digits.NAME,))
     return assemble(
-        raw, size=size, train_images=train_images, test_images=test_images, pad=pad, flip=flip, cutout=cutout
+        find(name, label=label, image=image),
+        size=size,
+        stored=stored,
+        train_images=train_images,
+        test_images=test_images,
+        pad=pad,
+        flip=flip,
+        cutout=cutout,
+        crop_scale=crop_scale,
+        jitter=jitter,
+        randaugment=randaugment,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gapless.data.images import Raw, Rows
+from gapless.data.images import Picture, Raw, Rows
 
 NAME = "digits"
 
@@ -19,6 +19,7 @@ def read() -> Raw:
 
     found = load_digits()
     pixels = (found.images * 15).astype(np.uint8)[:, None]
-    rows = Rows(read=lambda i: pixels[i], where=lambda i: f"digit {i}", labels=found.target.astype(np.int64))
+    labels = found.target.astype(np.int64)
+    rows = Rows(lambda i: Picture(pixels[i], ("grey",)), lambda i: f"digit {i}", labels)
     source = "handwritten digits of the UCI repository, 1,797 images of 8 x 8 pixels, as distributed with scikit-learn"
     return Raw(NAME, source, tuple(str(name) for name in found.target_names), rows, None)

@@ -6,18 +6,18 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from gapless.core.errors import UserError, nearest
-from gapless.data.images import Raw, Rows
+from gapless.data.images import Picture, Raw, Rows
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")  # the first one that is there serves
@@ -25,7 +25,38 @@ LABELS = ("label", "labels", "fine_label", "coarse_label", "class", "target")
 IMAGES = ("image", "img", "images")
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
-T = TypeVar("T")
+MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with transparency",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "I;16L": "16-bit grey",
+    "I;16N": "16-bit grey",
+    "P": "palette",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "CMYK": "CMYK",
+    "YCbCr": "YCbCr",
+}
+"""Pillow's modes in the words of :data:`CONVERSIONS`."""
+TRANSPARENT = ("LA", "RGBA")  # their kind says so
+CONVERSIONS = {
+    "black and white": "grey, 0 and 255",
+    "grey": "kept",
+    "grey with transparency": "laid on black, grey",
+    "16-bit grey": "grey, the upper 8 bits",
+    "palette": "RGB",
+    "RGB": "kept",
+    "RGBA": "laid on black, RGB",
+    "CMYK": "RGB, without a colour profile",
+    "YCbCr": "RGB",
+    "other colours": "RGB",
+    "transparent colour": "laid on black",
+    "camera orientation": "turned upright",
+    "several frames": "the first one",
+}
+"""What is done with images of each kind. If any image of a set has colours, its grey ones get three equal channels."""
 
 
 def read_folder(root: Path, *, label: str | None = None, image: str | None = None) -> Raw:
@@ -48,59 +79,110 @@ def no_columns(reason: str, *columns: str | None) -> None:
         raise UserError(f"--data.label and --data.image name columns, but {reason}. Leave them out.")
 
 
-def _choose(splits: Mapping[str, T], source: str) -> tuple[T, T | None, str]:
+def _choose(names: Collection[str], source: str) -> tuple[str, str | None, str]:
     """Return the training split, the test split and the source, which tells where another split serves for testing.
 
     A split that is alone is the whole set, whatever its name.
     """
-    train = next((name for name in TRAIN if name in splits), None)
+    train = next((name for name in TRAIN if name in names), None)
     if train is None:
-        if len(splits) > 1:
-            raise UserError(f"{source}: there is no train split among {', '.join(splits)}.")
-        train = next(iter(splits))
-    test = next((name for name in TEST if name in splits and name != train), None)
-    if test is None:
-        return splits[train], None, source
-    return splits[train], splits[test], source if test in TEST[:2] else f"{source}; {test} serves as the test split"
+        if len(names) > 1:
+            raise UserError(f"{source}: there is no train split among {', '.join(names)}.")
+        train = next(iter(names))
+    test = next((name for name in TEST if name in names and name != train), None)
+    return train, test, source if test in (None, *TEST[:2]) else f"{source}; {test} serves as the test split"
 
 
 # Class folders
 
 
+@dataclass
+class _Tree:
+    """The images of one split in class folders, and what is wrong with its folders and files."""
+
+    paths: list[Path] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def rows(self) -> Rows:
+        return _rows(self.paths, self.labels, [str(path) for path in self.paths])
+
+
 def _read_class_folders(root: Path) -> Raw:
     inside = {folder.name.lower(): folder for folder in _folders(root)}
     splits = {name: folder for name, folder in inside.items() if name in TRAIN + TEST and _folders(folder)}
-    source, train, test = f"images in {root}", root, None
-    if any(name in splits for name in TRAIN):
+    source, train, test = f"images in {root}", "", None
+    if any(name in splits for name in TRAIN) or (splits and len(splits) == len(inside)):
         train, test, source = _choose(splits, source)
-    classes = tuple(folder.name for folder in _folders(train))
+    top = splits[train] if train else root
+    classes = tuple(folder.name for folder in _folders(top))
     if not classes:
         raise UserError(
             f"{root} holds no set of images: expected train-*.parquet, or class folders such as "
             "train/cat/1.png or cat/1.png."
         )
-    train_rows = _class_rows(train, classes)
-    empty = set(range(len(classes))) - set(train_rows.labels.tolist())
-    if empty:
-        raise UserError(f"The class folder {train / classes[min(empty)]} holds no images.")
-    return Raw(root.resolve().name, source, classes, train_rows, None if test is None else _class_rows(test, classes))
+    trees = [_tree(root, folder, classes) for folder in (top, *((splits[test],) if test else ()))]
+    empty = sorted(set(range(len(classes))) - set(trees[0].labels))
+    return Raw(
+        root.resolve().name,
+        source,
+        classes,
+        trees[0].rows(),
+        trees[1].rows() if test else None,
+        test or "",
+        (
+            *(problem for tree in trees for problem in tree.problems),
+            *(f"The class folder {top / classes[c]} holds no images." for c in empty),
+        ),
+        tuple(name for tree in trees for name in tree.ignored),
+        tuple(folder.name for name, folder in inside.items() if train and name not in (train, test)),
+    )
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    try:
+        found = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"The folder {root} cannot be read ({error.strerror}).") from error
+    return sorted(found, key=lambda p: p.name)
 
 
-def _class_rows(root: Path, classes: Sequence[str]) -> Rows:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for folder in _folders(root):
+def _tree(root: Path, top: Path, classes: Sequence[str]) -> _Tree:
+    """Walk the class folders of one split: those inside them belong to the class, and links are followed."""
+    found = _Tree()
+    seen = {os.path.realpath(root), os.path.realpath(top)}
+
+    def unreadable(error: OSError) -> None:
+        found.problems.append(f"The folder {error.filename} cannot be read ({error.strerror}).")
+
+    def is_new(folder: str) -> bool:
+        """Return whether the folder is not yet read: a link may lead to one that is, or to one that it lies in."""
+        real = os.path.realpath(folder)
+        if real in seen:
+            found.problems.append(f"The folder {folder} leads to {real}, which is read already. Remove the link.")
+            return False
+        seen.add(real)
+        return True
+
+    found.ignored += sorted(str(p) for p in top.iterdir() if not p.is_dir() and not p.name.startswith("."))
+    for folder in _folders(top):
         if folder.name not in classes:
-            raise UserError(f"{folder} is no class of the training split.{nearest(folder.name, classes)}")
-        parts = (p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        found = sorted(p.as_posix() for p in parts if not any(part.startswith(".") for part in p.parts))
-        paths += [folder / name for name in found]
-        labels += [classes.index(folder.name)] * len(found)
-    return _rows(paths, labels, [str(path) for path in paths])
+            hint = nearest(folder.name, classes)
+            found.problems.append(f"{folder} is no class of the training split.{hint}")
+            continue
+        if not is_new(str(folder)):
+            continue
+        images: list[Path] = []
+        for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+            visible = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = [name for name in visible if is_new(os.path.join(here, name))]
+            paths = [Path(here, name) for name in files if not name.startswith(".")]
+            images += [path for path in paths if path.suffix.lower() in SUFFIXES]
+            found.ignored += sorted(str(path) for path in paths if path.suffix.lower() not in SUFFIXES)
+        found.paths += sorted(images, key=lambda path: path.relative_to(folder).as_posix())
+        found.labels += [classes.index(folder.name)] * len(images)
+    return found
 
 
 # Tables: Parquet files and the hub
@@ -120,10 +202,11 @@ def _read_parquet(root: Path, files: list[Path], label: str | None, image: str |
     for file in files:
         splits.setdefault(re.split(r"[-_.]", file.name)[0].lower(), []).append(file)
     train, test, source = _choose(splits, f"Parquet files in {root}")
-    tables = [_parquet_table(part) for part in (train, test) if part is not None]
+    tables = [_parquet_table(splits[name]) for name in (train, test) if name is not None]
     metadata = (tables[0].table.schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(metadata).get("info", {}).get("features") or {}
-    return _from_tables(root.resolve().name, source, tables, features, label, image)
+    raw = _from_tables(root.resolve().name, source, tables, features, label, image)
+    return replace(raw, tested=test or "", unused=tuple(name for name in splits if name not in (train, test)))
 
 
 def _parquet_table(files: list[Path]) -> _Table:
@@ -173,9 +256,10 @@ def read_hub(name: str, *, label: str | None = None, image: str | None = None, k
     tables = []
     for split in (train, test):
         if split is not None:
-            rows = [f"row {i} of the {split.split} split of {name}" for i in range(len(split))]
-            tables.append(_Table(split.with_format("arrow")[:], rows, Path()))
-    return _from_tables(name, source, tables, train.features.to_dict(), label, image)
+            rows = [f"row {i} of the {split} split of {name}" for i in range(len(found[split]))]
+            tables.append(_Table(found[split].with_format("arrow")[:], rows, Path()))
+    raw = _from_tables(name, source, tables, found[train].features.to_dict(), label, image)
+    return replace(raw, tested=test or "", unused=tuple(str(split) for split in found if split not in (train, test)))
 
 
 def _from_tables(
@@ -195,15 +279,16 @@ def _from_tables(
     else:
         legal = sorted({value for value in values[0] if value is not None})
         classes, codes = tuple(map(str, legal)), {value: i for i, value in enumerate(legal)}
-    splits = []
+    splits, problems = [], []
     for part, labels in zip(tables, values, strict=True):
         for where, value in zip(part.where, labels, strict=True):
             if value not in codes:
                 what = "no label" if value is None else f"the label {value!r}, which is no class of the training split"
-                raise UserError(f"In column {label!r}, {where} has {what}.")
+                problems.append(f"In column {label!r}, {where} has {what}.")
         items = [_item(value, part.root) for value in part.table.column(image).to_pylist()]
-        splits.append(_rows(items, [codes[value] for value in labels], part.where))
-    return Raw(name, source, classes, splits[0], splits[1] if len(splits) > 1 else None)
+        splits.append(_rows(items, [codes.get(value, -1) for value in labels], part.where))
+    test = splits[1] if len(splits) > 1 else None
+    return Raw(name, source, classes, splits[0], test, problems=tuple(problems))
 
 
 def _find_columns(schema: Any, features: Mapping[str, Any], image: str | None, label: str | None) -> tuple[str, str]:
@@ -261,11 +346,8 @@ def _rows(items: Sequence[bytes | Path | None], labels: Sequence[int], where: Se
     return Rows(lambda i: decode(items[i], where[i]), where.__getitem__, np.array(labels, np.int64))
 
 
-def decode(item: bytes | Path | None, where: str) -> NDArray[np.uint8]:
-    """Decode one image: uint8 [1, H, W] if it is grey, else [3, H, W].
-
-    Transparent images are composited on black, 16-bit grey keeps its upper 8 bits, an orientation in the camera's tags
-    is applied. Of a moving image the first frame counts.
+def decode(item: bytes | Path | None, where: str) -> Picture:
+    """Decode one image, as :data:`CONVERSIONS` says.
 
     Raises
     ------
@@ -277,12 +359,27 @@ def decode(item: bytes | Path | None, where: str) -> NDArray[np.uint8]:
     try:
         with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as image:
             image.load()
+            kinds = [MODES.get(image.mode, "other colours")]
             upright: Image.Image = image
+            if image.has_transparency_data and image.mode not in TRANSPARENT:
+                kinds.append("transparent colour")
             if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
                 upright = ImageOps.exif_transpose(image)
-            return _array(upright)
+                kinds.append("camera orientation")
+            pixels = _array(upright)
+            if _has_more_frames(image):
+                kinds.append("several frames")
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"There is no readable image in {where} ({error}).") from error
+    return Picture(pixels, tuple(kinds))
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Return whether there is a second frame. It is not used, so it may be damaged, which Pillow says in many ways."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error):
+        return True
 
 
 def _array(image: Image.Image) -> NDArray[np.uint8]:

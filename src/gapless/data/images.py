@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -14,33 +16,68 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapless.core.errors import UserError
+from gapless.data import photographs
 
 SEED = 0  # of every subset and split: part of the definition of the data, not of an experiment
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How training images are varied: part of the data's recipe. Lengths in pixels.
+    """How training images are varied: part of the data's recipe. Lengths in pixels; what is 0 is off.
 
     Attributes
     ----------
     pad
-        The image is padded by so many black pixels on each side and a window of its size is cropped, uniformly.
+        The image is padded by so many black pixels on each side and a window of the size that the network sees is
+        cropped, uniformly.
     flip
         Mirror left and right with probability 1/2.
     cutout
         Side of a square that is set to 0 after normalisation: its centre pixel (for even sides, the lower right of the
         four middle ones) is uniform, and the part beyond the border is lost (DeVries and Taylor, arXiv 1708.04552).
+    crop_scale
+        The smallest share of the image's area that a training window covers, in [0, 1]; the window has a random aspect
+        of 3/4 to 4/3 and is resized to what the network sees (Szegedy et al., arXiv 1409.4842).
+    jitter
+        Strengths with which brightness, contrast, saturation (each 0 or more) and hue (0 to 0.5 turns) vary; see
+        :func:`gapless.data.photographs.jitter`. Grey images vary in brightness and contrast only.
+    randaugment
+        Operations on each image and their magnitude, 1 to 29 (Cubuk et al., arXiv 1909.13719).
     """
 
     pad: int = 0
     flip: bool = False
     cutout: int = 0
+    crop_scale: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    randaugment: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         for name, pixels in (("pad", self.pad), ("cutout", self.cutout)):
             if pixels < 0:
                 raise UserError(f"{name} is {pixels}; it is a number of pixels, 0 or more.")
+        if not 0 <= self.crop_scale <= 1:
+            raise UserError(f"crop_scale is {self.crop_scale}; it is a share of the area, 0 (off) to 1, as 0.08.")
+        if self.crop_scale and self.pad:
+            raise UserError(
+                f"crop_scale is {self.crop_scale} and pad is {self.pad}: both choose the training window. Leave one 0."
+            )
+        legal = len(self.jitter) == 4 and all(0 <= strength < math.inf for strength in self.jitter)
+        if not legal or self.jitter[3] > 0.5:
+            raise UserError(
+                f"jitter is {_listed(self.jitter)}; it is brightness, contrast, saturation (0 or more) and hue "
+                "(0 to 0.5), as 0.4 0.4 0.4 0.2."
+            )
+        operations, magnitude = self.randaugment
+        if any(self.randaugment) and not (operations >= 1 and 1 <= magnitude <= 29):
+            raise UserError(
+                f"randaugment is {_listed(self.randaugment)}; it is a number of operations, 1 or more, and a "
+                "magnitude, 1 to 29, as 2 9; or 0 0, which is off."
+            )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(map(str, values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +121,8 @@ class ImageData:
         Per channel, of all pixels of ``train``, on the scale where black is 0 and white is 1.
     augment
         Applied to training batches on request.
+    window
+        Side of the square window of square images that the network sees, in pixels; None shows it the whole image.
     """
 
     name: str
@@ -94,6 +133,14 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: Augment
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        height, width = self.train.pixels.shape[2:]
+        if self.window is not None and not (height == width and 1 <= self.window <= height):
+            raise ValueError(
+                f"A window of {self.window} pixels needs square images that hold it, not {height}x{width}."
+            )
 
     @property
     def channels(self) -> int:
@@ -102,8 +149,22 @@ class ImageData:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width, in pixels."""
+        """Height and width of what the network sees, in pixels."""
+        if self.window is not None:
+            return self.window, self.window
         return self.train.pixels.shape[2], self.train.pixels.shape[3]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of classes, labels and pixels of both splits: a resumed run checks with
+        them that the images are those it began with."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for split in (self.train, self.test):
+            digest.update(json.dumps(list(split.pixels.shape)).encode())
+            digest.update(split.labels.cpu().numpy().astype("<i8").tobytes())
+            for part in split.pixels.split(1024):  # of a set on a GPU, only so much is copied at a time
+                digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the set with both splits on ``device``."""
@@ -120,8 +181,9 @@ class ImageData:
     ) -> tuple[Tensor, Tensor]:
         """Return normalised images and their labels, on the split's device.
 
-        The order is torchvision's: pad with black, crop, mirror, normalise; then cutout. Random numbers are drawn on
-        the generator's device and moved, so a seed gives the same batch on every device.
+        The order is the usual one: window (pad with black and crop, or crop and resize), mirror, colour jitter,
+        RandAugment, normalise, cutout. What is not augmented is the centre window. Random numbers are drawn on the
+        generator's device, those of kornia on the CPU, and moved, so a seed gives the same batch on every device.
 
         Parameters
         ----------
@@ -144,17 +206,34 @@ class ImageData:
         index = _move(index, split.pixels.device)
         x, labels = split.pixels.index_select(0, index), split.labels.index_select(0, index)
         if not augment:
-            return self._normalise(x, dtype), labels
+            return self._normalise(_centre(x, self.size), dtype), labels
         if generator is None:
             raise ValueError("augment=True needs a generator.")
-        x = self._normalise(_crop_and_flip(x, self.augment, generator), dtype)
-        return _cut_out(x, self.augment.cutout, generator), labels
+        x = self._vary(x, torch.promote_types(dtype, torch.float32), generator)
+        return _cut_out(self._normalise(x, dtype), self.augment.cutout, generator), labels
+
+    def _vary(self, x: Tensor, wide: torch.dtype, generator: torch.Generator) -> Tensor:
+        """Return training windows of images in bytes: in bytes, or on the scale from 0 to 1 in ``wide`` where what is
+        asked for needs fractions."""
+        augment = self.augment
+        if augment.crop_scale:
+            x = photographs.resized_crop(x.to(wide).div_(255), self.size, augment.crop_scale, generator)
+        x = _crop_and_flip(x, augment, self.size, generator)
+        if any(augment.jitter) or any(augment.randaugment):
+            x = x if x.is_floating_point() else x.to(wide).div_(255)
+            if any(augment.jitter):
+                x = photographs.jitter(x, augment.jitter, generator)
+            if any(augment.randaugment):
+                x = photographs.randaugment(x, *augment.randaugment, generator)
+        return x
 
     def _normalise(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Normalise bytes, or what lies between 0 and 1."""
         wide = torch.promote_types(dtype, torch.float32)
+        white = 1 if x.is_floating_point() else 255
         std = torch.tensor(self.std, dtype=torch.float64)
         shift = -torch.tensor(self.mean, dtype=torch.float64) / std
-        scale, shift = _move(torch.stack([1 / (255 * std), shift]).to(wide), x.device)[:, :, None, None]
+        scale, shift = _move(torch.stack([1 / (white * std), shift]).to(wide), x.device)[:, :, None, None]
         return x.to(wide).mul_(scale).add_(shift).to(dtype)
 
 
@@ -163,16 +242,23 @@ def _move(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, non_blocking=x.device.type == "cpu" and device.type == "cuda")
 
 
-def _crop_and_flip(x: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Return windows [n, C, H, W] of the zero-padded images, some of them mirrored, by one gather."""
-    n, channels, height, width = x.shape
-    pad, device = augment.pad, generator.device
-    if not pad and not augment.flip:
+def _centre(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the middle windows of the images [n, C, H, W]."""
+    top, left = ((have - want) // 2 for have, want in zip(x.shape[2:], size, strict=True))
+    return x[:, :, top : top + size[0], left : left + size[1]]
+
+
+def _crop_and_flip(x: Tensor, augment: Augment, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Return windows of the zero-padded images [n, C, H, W], some of them mirrored, by one gather."""
+    n, channels = x.shape[:2]
+    (height, width), pad, device = size, augment.pad, generator.device
+    room = x.shape[2] - height + 2 * pad  # across it is the same: only square images have smaller windows
+    if not room and not augment.flip:
         return x
     rows = torch.arange(height, device=device).expand(n, height)
     columns = torch.arange(width, device=device).expand(n, width)
-    if pad:
-        shift = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=device)
+    if room:
+        shift = torch.randint(room + 1, (2, n, 1), generator=generator, device=device)
         rows, columns = rows + shift[0], columns + shift[1]
         x = F.pad(x, (pad, pad, pad, pad))
     if augment.flip:
@@ -201,61 +287,102 @@ def _cut_out(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Attributes
+    ----------
+    pixels
+        uint8 [1, H, W] if it is grey, else [3, H, W].
+    kinds
+        How it was stored, in words, where that is more than bytes in an array.
+    """
+
+    pixels: NDArray[np.uint8]
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Rows:
     """One split as its reader found it: labels in memory, images still to be decoded.
 
     Attributes
     ----------
     read
-        Decodes image ``i``: uint8 [1, H, W] or [3, H, W].
+        Decodes image ``i``.
     where
         Names image ``i`` for an error message.
     labels
-        int64 [N].
+        int64 [N]; -1 for what has no legal label, which is one of the set's problems.
     """
 
-    read: Callable[[int], NDArray[np.uint8]]
+    read: Callable[[int], Picture]
     where: Callable[[int], str]
     labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A set as its reader found it; ``test`` is None where there is nothing but training images."""
+    """A set as its reader found it.
+
+    Attributes
+    ----------
+    name, source, classes
+        As in :class:`ImageData`.
+    train, test
+        The splits; ``test`` is None where there is nothing but training images.
+    tested
+        Name of the split that serves as the test split; empty where there is none.
+    problems
+        Sentences, each a reason why the set cannot be used as it is.
+    ignored
+        Files that stand where images are expected and are none by their name.
+    unused
+        Names of splits and folders that are left out.
+    """
 
     name: str
     source: str
     classes: tuple[str, ...]
     train: Rows
     test: Rows | None
+    tested: str = ""
+    problems: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def assemble(
     raw: Raw,
     *,
     size: int | None = None,
+    stored: int | None = None,
     train_images: int | None = None,
     test_images: int | None = None,
     pad: int | None = None,
     flip: bool | None = None,
     cutout: int | None = None,
+    crop_scale: float = 0.0,
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    randaugment: tuple[int, int] = (0, 0),
 ) -> ImageData:
     """Split, subset, decode and resize what a reader found; the parameters are those of ``gapless.data.load``.
 
     The set's own augmentation follows from its images. Colour: ``pad`` 4 and ``flip`` at 32 pixels, as for CIFAR-10 in
-    DARTS (arXiv 1806.09055), and in proportion at other sizes. Grey: no ``flip``, for what is grey is mostly letters
-    and digits, whose mirror images are others or none.
+    DARTS (arXiv 1806.09055), and in proportion at other sizes; no ``pad`` where windows are smaller than the images or
+    resized, for then they vary already. Grey: no ``flip``, for what is grey is mostly letters and digits, whose mirror
+    images are others or none.
     """
-    if size is not None and size < 1:
-        raise UserError(f"The size {size} is not a number of pixels, 1 or more.")
+    for what, side in (("size", size), ("stored size", stored)):
+        if side is not None and side < 1:
+            raise UserError(f"The {what} {side} is not a number of pixels, 1 or more.")
+    if size is not None and stored is not None and stored < size:
+        raise UserError(f"The stored size {stored} is less than the size {size}, which is a window of it.")
+    asked = Augment(pad or 0, bool(flip), cutout or 0, crop_scale, jitter, randaugment)  # wrong ones before decoding
     source, test = raw.source, raw.test or raw.train
-    _check_classes(raw)
+    rest, fifth = divide(raw)
     if raw.test is None:
-        fifth = stratified_fifth(raw.train.labels, raw.classes)
-        rest = np.setdiff1d(np.arange(len(raw.train.labels)), fifth)
         source += "; no test split, so a stratified fifth of the images serves"
-    else:
-        rest, fifth = np.arange(len(raw.train.labels)), np.arange(len(test.labels))
     chosen = []
     for split, index, labels, count in (
         ("train", rest, raw.train.labels, train_images),
@@ -265,22 +392,41 @@ def assemble(
             source += f"; {count} of the {len(index)} {split} images, stratified"
             index = index[_subset(labels[index], count, split)]
         chosen.append(index)
-    pixels = _decode([(raw.train, chosen[0]), (test, chosen[1])], size)
+    try:
+        pixels = _decode([(raw.train, chosen[0]), (test, chosen[1])], stored or size)
+    except MemoryError as error:
+        raise UserError(
+            f"The images do not fit the memory ({error}). Try a smaller --data.size or --data.train_images; "
+            "gapless check tells what would fit."
+        ) from error
     mean, std = statistics(pixels[0])
     _, channels, height, width = pixels[0].shape
-    augment = Augment(
-        pad=min(height, width) // 8 if pad is None else pad,
+    window = size if size is not None and size < height else None
+    varied = window is not None or crop_scale > 0
+    augment = replace(
+        asked,
+        pad=(0 if varied else min(height, width) // 8) if pad is None else pad,
         flip=channels == 3 if flip is None else flip,
-        cutout=0 if cutout is None else cutout,
     )
     splits = [
         Split(torch.from_numpy(x), torch.from_numpy(rows.labels[index]))
         for x, rows, index in zip(pixels, (raw.train, test), chosen, strict=True)
     ]
-    return ImageData(raw.name, source, raw.classes, splits[0], splits[1], mean, std, augment)
+    return ImageData(raw.name, source, raw.classes, splits[0], splits[1], mean, std, augment, window)
 
 
-def _check_classes(raw: Raw) -> None:
+def divide(raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of the training images in ``raw.train`` and those of the test images, in ``raw.test`` or,
+    where there is none, in ``raw.train``: a stratified fifth.
+
+    Raises
+    ------
+    UserError
+        Where the set cannot be used as it is.
+    """
+    if raw.problems:
+        more = f" (And {len(raw.problems) - 1} more; gapless check lists them.)" if raw.problems[1:] else ""
+        raise UserError(raw.problems[0] + more)
     found = np.unique(raw.train.labels)
     if len(found) == 0:
         raise UserError(f"{raw.source}: there are no training images.")
@@ -288,6 +434,10 @@ def _check_classes(raw: Raw) -> None:
         raise UserError(f"{raw.source}: all training images have the label {raw.classes[found[0]]!r}; two are needed.")
     if raw.test is not None and len(raw.test.labels) == 0:
         raise UserError(f"{raw.source}: there are no test images.")
+    if raw.test is not None:
+        return np.arange(len(raw.train.labels)), np.arange(len(raw.test.labels))
+    fifth = stratified_fifth(raw.train.labels, raw.classes)
+    return np.setdiff1d(np.arange(len(raw.train.labels)), fifth), fifth
 
 
 def stratified(labels: NDArray[np.int64], count: int, leave: int = 0) -> NDArray[np.int64]:
@@ -342,11 +492,11 @@ def _subset(labels: NDArray[np.int64], count: int, split: str) -> NDArray[np.int
 def _decode(parts: Sequence[tuple[Rows, NDArray[np.int64]]], size: int | None) -> list[NDArray[np.uint8]]:
     """Return the chosen images of each part, uint8 [n, C, H, W]: C is 1 if all images of all parts are grey, else 3."""
     first: tuple[str, tuple[int, ...]] | None = None
-    colour, stacks = False, []
+    stacks: list[NDArray[np.uint8]] = []
     for rows, index in parts:
-        stack = np.empty((len(index), 3, 0, 0), np.uint8)
+        stack = np.empty((len(index), 1, 0, 0), np.uint8)
         for place, i in enumerate(index.tolist()):
-            image = rows.read(i)
+            image = rows.read(i).pixels
             if size is not None:
                 image = fit(image, size)
             if first is None:
@@ -355,11 +505,13 @@ def _decode(parts: Sequence[tuple[Rows, NDArray[np.int64]]], size: int | None) -
                 a, b = (f"{w} is {s[1]} x {s[0]}" for w, s in (first, (rows.where(i), image.shape[1:])))
                 raise UserError(f"The images differ in size: {a} and {b} pixels. Resize them, e.g. --data.size 32.")
             if place == 0:
-                stack = np.empty((len(index), 3, *first[1]), np.uint8)
+                stack = np.empty((len(index), len(image), *first[1]), np.uint8)
+            elif len(image) > stack.shape[1]:
+                stack = stack.repeat(3, 1)
             stack[place] = image
-            colour |= len(image) == 3
         stacks.append(stack)
-    return stacks if colour else [stack[:, :1].copy() for stack in stacks]
+    channels = max(stack.shape[1] for stack in stacks)
+    return [stack if stack.shape[1] == channels else stack.repeat(channels, 1) for stack in stacks]
 
 
 def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

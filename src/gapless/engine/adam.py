@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,19 @@ class ArchAdam:
             self.mean[name].copy_(mean)
             self.square[name].copy_(square)
             p.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps and the moments by name."""
+        return {"steps": self.steps, "mean": dict(self.mean), "square": dict(self.square)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``."""
+        self.steps = state["steps"]
+        for own, given in ((self.mean, state["mean"]), (self.square, state["square"])):
+            if own.keys() != given.keys():
+                raise ValueError(f"the state has moments of {sorted(given)}, this method parameters {sorted(own)}")
+            for name, value in given.items():
+                own[name].copy_(value)
 
     def to(self, device: torch.device | str) -> ArchAdam:
         """Move the moments."""

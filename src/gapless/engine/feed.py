@@ -15,6 +15,15 @@ from gapless.core.progress import stream
 Batch = tuple[Tensor, Tensor]
 
 
+def batches(index: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Return the image numbers of an epoch's batches, shuffled.
+
+    A last batch of a single image is left out: it has no batch statistics.
+    """
+    parts = list(torch.split(index[torch.randperm(len(index), generator=generator)], size))
+    return parts[:-1] if len(parts[-1]) == 1 and len(parts) > 1 else parts
+
+
 class Feed:
     """Divides the training images between weights and architecture, and hands out batches of either.
 
@@ -53,18 +62,13 @@ class Feed:
         self.drawn = 0  # architecture batches so far
 
     def epoch(self, epoch: int, stage: int) -> list[Tensor]:
-        """Return the image numbers of each weight batch of an epoch; a stage may use a share of the images.
-
-        A last batch of a single image is left out: it has no batch statistics.
-        """
+        """Return the image numbers of each weight batch of an epoch; a stage may use a share of the images."""
         index = self.weights
         share = self.plan.stages[stage].data
         if share < 1:
             pick = torch.randperm(len(index), generator=stream("share"))[: max(1, round(share * len(index)))]
             index = index[pick]
-        order = index[torch.randperm(len(index), generator=stream(self.seed, "order", epoch))]
-        parts = list(torch.split(order, self.size))
-        return parts[:-1] if len(parts[-1]) == 1 and len(parts) > 1 else parts
+        return batches(index, self.size, stream(self.seed, "order", epoch))
 
     def weight_batch(self, index: Tensor, step: int) -> Batch:
         """Return a batch for the weights, augmented."""

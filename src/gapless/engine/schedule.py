@@ -3,36 +3,90 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol as Interface
 
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
 
 
-def curve(train: Train, at: float) -> float:
+class Rates(Interface):
+    """What a learning rate follows from."""
+
+    @property
+    def epochs(self) -> int:
+        """Length of the curve."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """Where it starts."""
+        ...
+
+    @property
+    def lr_min(self) -> float:
+        """Where the cosine ends."""
+        ...
+
+    @property
+    def lr_warmup(self) -> int:
+        """Epochs of linear growth at the start."""
+        ...
+
+    @property
+    def schedule(self) -> str:
+        """``cosine``, ``linear``, ``exponential`` or ``constant``."""
+        ...
+
+    @property
+    def lr_per(self) -> str:
+        """``epoch`` or ``step``."""
+        ...
+
+
+LAST = 5
+"""Epochs at the end of the linear schedule in which the rate falls more slowly (PC-DARTS, arXiv 1907.05737, released
+code)."""
+
+
+def curve(train: Rates, at: float) -> float:
     """Return the learning rate after ``at`` epochs, without warm-up.
 
-    Cosine: ``lr_min + (lr - lr_min) * (1 + cos(pi * at / epochs)) / 2`` (SGDR, arXiv 1608.03983, one cycle).
+    Cosine: ``lr_min + (lr - lr_min) * (1 + cos(pi * at / epochs)) / 2`` (SGDR, arXiv 1608.03983, one cycle). Linear
+    (PC-DARTS and DrNAS on ImageNet, released code), with N epochs: ``lr * (N - 5 - at) / (N - 5)``, and in the last
+    five ``lr * (N - at) / (5 * (N - 5))``; a run of at most ten epochs goes straight to zero. Exponential (DARTS on
+    ImageNet, released code): ``lr * 0.97 ** at``.
     """
     if train.schedule == "constant":
         return train.lr
+    if train.schedule == "exponential":
+        return float(train.lr * 0.97**at)
+    if train.schedule == "linear":
+        last = LAST if train.epochs > 2 * LAST else 0
+        left = train.epochs - at
+        share = (left - last) / (train.epochs - last) if left > last else left / (last * (train.epochs - last))
+        return train.lr * share
     return train.lr_min + (train.lr - train.lr_min) * (1 + math.cos(math.pi * at / train.epochs)) / 2
 
 
+def rate(train: Rates, epoch: int, at: float) -> float:
+    """Return the learning rate in an epoch counted from 0, when ``at`` epochs are done, with warm-up."""
+    if epoch < train.lr_warmup:
+        return train.lr * (epoch + 1) / train.lr_warmup
+    return curve(train, at if train.lr_per == "step" else float(epoch))
+
+
 def learning_rate(train: Train, plan: Plan, now: Progress) -> float:
-    """Return the rate of the weights at a moment.
+    """Return the rate of the weights at a moment of a search.
 
     With ``plan.lr_after_stage == "restart"`` a later stage starts again at the initial rate and follows the recursive
     cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: every rate of the stage is
     ``(lr - lr_min) / (curve(start) - lr_min)`` times as far above the floor.
     """
-    at = now.done * train.epochs if train.lr_per == "step" else float(now.epoch)
-    if now.epoch < train.lr_warmup:
-        return train.lr * (now.epoch + 1) / train.lr_warmup
-    rate = curve(train, at)
-    if plan.lr_after_stage == "restart" and now.stage and train.schedule == "cosine":
+    found = rate(train, now.epoch, now.done * train.epochs)
+    if plan.lr_after_stage == "restart" and now.stage and train.schedule == "cosine" and now.epoch >= train.lr_warmup:
         start = curve(train, now.epoch - now.stage_epoch)
-        rate = train.lr_min + (rate - train.lr_min) * (train.lr - train.lr_min) / (start - train.lr_min)
-    return rate
+        found = train.lr_min + (found - train.lr_min) * (train.lr - train.lr_min) / (start - train.lr_min)
+    return found
 
 
 def locate(plan: Plan, epochs: int, epoch: int) -> tuple[int, int]:

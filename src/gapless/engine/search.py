@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from gapless.core.bound import STRENGTH, Budget
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.images import Images
@@ -21,17 +22,23 @@ from gapless.core.mix import Active, Mix, mask_of
 from gapless.core.objective import Objective, cross_entropy
 from gapless.core.pick import Picks
 from gapless.core.plan import Train
-from gapless.core.progress import Progress, seeded, stream
+from gapless.core.progress import Progress, derive_seed, seeded, stream
 from gapless.core.space import Space
 from gapless.engine.adam import ArchAdam
 from gapless.engine.feed import Batch, Feed
+from gapless.engine.fit import fit
 from gapless.engine.judge import judge, still
 from gapless.engine.schedule import learning_rate, locate
+from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.supernet import Supernet
+from gapless.engine.tally import Tally
 from gapless.engine.unrolled import hypergradient
 from gapless.engine.widen import carry, widen
 
 Precision = Literal["float32", "bfloat16", "float64"]
+DRAWS = 100
+"""Architectures drawn from the method's distribution at the end of an epoch (the number of DrNAS's figure, arXiv
+2006.10355)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,10 @@ class Record:
         The architecture that the scores say now.
     scores
         [D][O], as the method gives them.
+    cost
+        Expected cost of the undecided architecture, for each unit that is bounded; None without bounds.
+    draws
+        Architectures drawn from the distribution that the method holds now, packed (:meth:`Space.unpack`).
     images_per_second, seconds, peak_memory_mb
         Training images a second; wall time; largest memory of the process (or of the GPU) so far.
     """
@@ -69,6 +80,8 @@ class Record:
     valid_accuracy: float | None
     arch: str
     scores: list[list[float]]
+    cost: dict[str, float] | None
+    draws: list[str]
     images_per_second: float
     seconds: float
     peak_memory_mb: float
@@ -99,6 +112,11 @@ class Search:
         ``bfloat16`` runs the supernet under autocast; parameters stay float32.
     objective
         What a pass minimises.
+    budget
+        Bounds on what the answer may cost: what is expected beyond them is added to the architecture's loss, and every
+        answer holds them.
+    strength
+        Weight of that penalty.
     """
 
     def __init__(
@@ -112,12 +130,16 @@ class Search:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
         objective: Objective = cross_entropy,
+        budget: Budget | None = None,
+        strength: float = STRENGTH,
     ) -> None:
         self.plan = method.plan
         self.lengths = self.plan.stage_epochs(train.epochs)
         self.space = space.replace(**self.plan.stages[0].space)
         self.train, self.seed, self.precision, self.objective = train, seed, precision, objective
         self.device = torch.device(device)
+        self.budget = None if budget is None else budget.to(self.device)
+        self.strength = strength
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
         with seeded(seed, "weights"):
@@ -126,70 +148,97 @@ class Search:
         self.optimiser = self._sgd()
         self.arch_optimiser = ArchAdam(self.method, self.plan.arch)
         self.feed = Feed(self.data, self.plan, train, seed, self.dtype)
-        self.epoch = 0
-        self.step = 0
+        self.epoch, self.step, self.stage = 0, 0, 0
+        self.tally = Tally()
 
     # ------------------------------------------------------------------ the loop
 
-    def run(self) -> Iterator[Record]:
-        """Train to the end and yield a record per epoch."""
-        while self.epoch < self.train.epochs:
-            yield self.run_epoch()
+    def run(self, after_step: Callable[[], None] | None = None) -> Iterator[Record]:
+        """Train to the end and yield a record per epoch.
 
-    def run_epoch(self) -> Record:
-        """Train one epoch."""
-        begun = time.perf_counter()
+        ``after_step`` is called after each step, where ``state_dict`` tells everything; what it raises ends the run.
+        """
+        while self.epoch < self.train.epochs:
+            yield self.run_epoch(after_step)
+
+    def run_epoch(self, after_step: Callable[[], None] | None = None) -> Record:
+        """Train one epoch, or what is left of it."""
         stage, stage_epoch = locate(self.plan, self.train.epochs, self.epoch)
-        if stage and stage_epoch == 0:
+        if stage > self.stage:
             self.enter(stage)
         parts = self.feed.epoch(self.epoch, stage)
-        steps = len(parts)
-        lr, losses, rights, arch_losses, images = 0.0, [], [], [], 0
+        steps, tally = len(parts), self.tally
+        begun = time.perf_counter() - tally.seconds
         self.supernet.train()
-        for i, index in enumerate(parts):
-            done = (self.epoch + i / steps) / self.train.epochs
-            now = Progress(self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed)
-            lr = learning_rate(self.train, self.plan, now)
-            batch = self.feed.weight_batch(index, self.step)
-            arch_due = self.arch_due(now)
-            arch_batch = self.feed.arch_batch() if arch_due and self.plan.coupling != "joint" else None
-            loss, accuracy, arch_loss = self.update(now, lr, batch, arch_batch, train_arch=arch_due)
-            losses.append(loss)
-            rights.append(accuracy * len(index))
-            images += len(index)
-            if arch_loss is not None:
-                arch_losses.append(arch_loss)
-            self.step += 1
-        train_loss, train_accuracy = float(torch.stack(losses).mean()), float(torch.stack(rights).sum()) / images
+        with own_random_numbers(self.device):
+            for index in parts[tally.batches :]:
+                done = (self.epoch + tally.batches / steps) / self.train.epochs
+                now = Progress(
+                    self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed
+                )
+                torch.manual_seed(derive_seed(self.seed, "step", self.step))  # for a model's own dropout
+                lr = learning_rate(self.train, self.plan, now)
+                batch = self.feed.weight_batch(index, self.step)
+                arch_due = self.arch_due(now)
+                arch_batch = self.feed.arch_batch() if arch_due and self.plan.coupling != "joint" else None
+                loss, accuracy, arch_loss = self.update(now, lr, batch, arch_batch, train_arch=arch_due)
+                self.step += 1
+                tally.add(len(index), lr, loss, accuracy, arch_loss)
+                tally.seconds = time.perf_counter() - begun
+                if after_step is not None:
+                    after_step()
+        return self._end_epoch(stage, stage_epoch, steps)
+
+    def _end_epoch(self, stage: int, stage_epoch: int, steps: int) -> Record:
+        begun, tally = time.perf_counter(), self.tally
+        train_loss, train_accuracy, arch_loss = tally.means()
         if not math.isfinite(train_loss):
             raise UserError(
                 f"The training loss is {train_loss} in epoch {self.epoch + 1}. "
                 "Try a smaller --train.lr or --train.clip."
             )
-        arch_loss_mean = float(torch.stack(arch_losses).mean()) if arch_losses else None
-        trained = time.perf_counter()
-        valid_loss, valid_accuracy = self.validate(replace(now, step=self.step))
+        done = (self.epoch + (steps - 1) / steps) / self.train.epochs
+        now = Progress(self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed)
+        valid_loss, valid_accuracy = self.validate(now)
         record = Record(
             epoch=self.epoch,
             stage=stage,
-            lr=lr,
+            lr=tally.lr,
             train_loss=train_loss,
             train_accuracy=100 * train_accuracy,
-            arch_loss=arch_loss_mean,
+            arch_loss=arch_loss,
             valid_loss=valid_loss,
             valid_accuracy=None if valid_accuracy is None else 100 * valid_accuracy,
             arch=str(self.arch()),
             scores=self.method.scores().detach().cpu().double().tolist(),
-            images_per_second=images / (trained - begun),
-            seconds=time.perf_counter() - begun,
+            cost=self.expected_cost(),
+            draws=self.draws(),
+            images_per_second=tally.images / tally.seconds,
+            seconds=tally.seconds + time.perf_counter() - begun,
             peak_memory_mb=peak_memory_mb(self.device),
         )
         self.epoch += 1
+        self.tally = Tally()
         return record
 
+    def draws(self) -> list[str]:
+        """Return architectures drawn from the method's present distribution, packed."""
+        generator = stream(self.seed, "draws", self.epoch, device=self.device)
+        with torch.no_grad():
+            scores = torch.stack([self.method.sample_scores(generator) for _ in range(DRAWS)]).cpu()
+        return [self.space.pack(self.space.decode(s)) for s in scores]
+
     def arch(self) -> Arch:
-        """Return the architecture that the method's scores say now."""
-        return self.space.decode(self.method.scores())
+        """Return the architecture that the method's scores say now, within the budget where there is one."""
+        scores = self.method.scores()
+        return self.space.decode(scores) if self.budget is None else fit(scores, self.space, self.budget)
+
+    def expected_cost(self) -> dict[str, float] | None:
+        """Return the expected cost for each unit that is bounded."""
+        if self.budget is None:
+            return None
+        with torch.no_grad():
+            return {str(unit): cost for unit, cost in self.budget.expected(self.method.probabilities()).items()}
 
     def arch_due(self, now: Progress) -> bool:
         """Return whether this step updates the architecture."""
@@ -244,11 +293,17 @@ class Search:
             current.backward(gradient)
             losses.append(loss)
             actives.append(current.active)
+        self._penalise(now)
+        self._move_arch(now, current, actives, loss, accuracy, gradient)
+        return torch.stack(losses).mean()
+
+    def _penalise(self, now: Progress) -> None:
+        """Add the gradient of the method's own penalty and of the budget's to the method's parameters."""
         penalty = self.method.penalty(now)
         if penalty is not None:
             penalty.backward()
-        self._move_arch(now, current, actives, loss, accuracy, gradient)
-        return torch.stack(losses).mean()
+        if self.budget is not None:
+            self.budget.penalty(self.method.probabilities(), self.strength).backward()
 
     def _arch_gradient(self, leaves: Mix, lr: float, batch: Batch, arch_batch: Batch) -> tuple[Tensor, Tensor]:
         tensors = [t for t in (leaves.weight, leaves.gain, leaves.offset) if t is not None]
@@ -313,9 +368,7 @@ class Search:
         self._clip([*ran, *others])
         self._move_weights(ran)
         if joint:
-            penalty = self.method.penalty(now)
-            if penalty is not None:
-                penalty.backward()
+            self._penalise(now)
             self._move_arch(now, current, actives, loss.detach(), accuracy, placed.gradient(), ran)
         elif self.plan.decay_step == "separate":
             self._decay_weights(ran)
@@ -425,6 +478,7 @@ class Search:
         """Begin a later stage: prune, widen, carry the optimiser's state by name."""
         wanted = self.plan.stages[stage]
         self.method.narrow(wanted)
+        self.stage = stage
         space = self.space.replace(**wanted.space)
         if space == self.space:
             return
@@ -434,6 +488,40 @@ class Search:
         self.space = space
         self.optimiser = self._sgd()
         carry(old, self.supernet, before, self.optimiser, index)
+
+    # ------------------------------------------------------------------ the state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a search made from the same arguments needs to go on from here, bit for bit: tensors
+        and plain types, nothing that a loader would have to execute."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "stage": self.stage,
+            "drawn": self.feed.drawn,
+            "tally": self.tally.state_dict(),
+            "supernet": self.supernet.state_dict(),
+            "method": self.method.state_dict(),
+            "optimiser": optimiser_state(self.supernet, self.optimiser),
+            "arch_optimiser": self.arch_optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, whatever this search has done so far."""
+        space = self.space
+        for stage in self.plan.stages[: state["stage"] + 1]:
+            space = space.replace(**stage.space)
+        if space != self.space:
+            self.space = space
+            self.supernet = Supernet(space).to(self.device, self.dtype)
+        self.supernet.load_state_dict(state["supernet"])
+        self.method.load_state_dict(state["method"])
+        self.optimiser = self._sgd()
+        load_optimiser(self.supernet, self.optimiser, state["optimiser"])
+        self.arch_optimiser.load_state_dict(state["arch_optimiser"])
+        self.epoch, self.step, self.stage = state["epoch"], state["step"], state["stage"]
+        self.feed.drawn = state["drawn"]
+        self.tally = Tally.from_state(state["tally"], self.device)
 
     # ------------------------------------------------------------------ judging
 
@@ -455,8 +543,13 @@ class Search:
     # ------------------------------------------------------------------ the answer
 
     def answer(self) -> Arch:
-        """Return the answer of the search: the method's own pick where it has one, else what its scores say."""
-        return self.method.pick(self) if isinstance(self.method, Picks) else self.arch()
+        """Return the answer of the search: the method's own pick where it has one within the budget, else what its
+        scores say."""
+        if isinstance(self.method, Picks):
+            arch = self.method.pick(self)
+            if self.budget is None or self.budget.respects(arch):
+                return arch
+        return self.arch()
 
     def judge(self, mix: Mix) -> float:
         """Return the accuracy of the supernet under a mix (see :class:`gapless.core.pick.Bench`), running

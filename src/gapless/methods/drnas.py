@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Stage, Train
@@ -51,13 +52,20 @@ class DrNAS(Method):
     anchor
         Strength of that pull (released code: 1e-3).
     progressive
-        Two stages with pruning and widening: partial channels 6 then 4 and four options kept (DARTS space), 4 then 2
-        and three kept (elsewhere).
+        Stages with pruning and widening: partial channels 6 then 4 and four options kept (DARTS space), 4 then 2 and
+        three kept (elsewhere).
+    partials
+        Partial channels of each stage of progressive learning; none given stands for those above (released code on
+        ImageNet: 6 then 3).
+    keep
+        Options kept per decision at the start of each stage but the first; none given stands for those above.
     warmup
         Epochs at the start of each stage in which only weights are trained; -1 stands for the released code's 10 if
         progressive, else 0.
     arch_lr
         Of Adam (released code: 6e-4 in the DARTS space, 3e-4 on NAS-Bench-201); 0 stands for that.
+    arch_clip
+        Bound on the norm of alpha's gradient; 0 turns it off (released code: off, on ImageNet 5).
     read
         Whether decisions are ranked by ``softmax`` of alpha (the code) or the Dirichlet ``mean`` (the paper).
     faithful
@@ -83,20 +91,26 @@ class DrNAS(Method):
         regulariser: Literal["l2", "kl"] = "l2",
         anchor: float = 1e-3,
         progressive: bool = False,
+        partials: tuple[int, ...] = (),
+        keep: tuple[int, ...] = (),
         warmup: int = -1,
         arch_lr: float = 0.0,
+        arch_clip: float = 0.0,
         read: Literal["softmax", "mean"] = "softmax",
         faithful: bool = False,
     ) -> None:
         super().__init__(space)
         self.alpha = start(space)
         self.regulariser, self.anchor, self.read, self.faithful = regulariser, anchor, read, faithful
-        stages: tuple[Stage, ...] = (Stage(),)
-        if progressive:
-            table = STAGES.get(space.label, STAGES[""])
-            stages = tuple(Stage(1 / len(table), keep, {"partial": partial}) for partial, keep in table)
+        if (partials or keep) and not progressive:
+            raise UserError(
+                "--method.partials and --method.keep are of progressive learning. Add --method.progressive."
+            )
+        if arch_clip < 0:
+            raise UserError(f"--method.arch_clip is {arch_clip}; it must be at least 0, which turns it off.")
         self._plan = Plan(
-            stages=stages,
+            stages=learned_stages(space, partials, keep) if progressive else (Stage(),),
+            arch_clip=arch_clip or None,
             warmup_epochs=warmup if warmup >= 0 else 10 if progressive else 0,
             lr_after_stage="restart" if faithful else "continue",
             clip_over="weights+arch" if faithful and space.label == "nasbench201" else "weights",
@@ -126,6 +140,14 @@ class DrNAS(Method):
         c = self.concentration() * self.alive
         return c / c.sum(dim=-1, keepdim=True)
 
+    def probabilities(self) -> Tensor:
+        """Return the Dirichlet mean."""
+        return self.mean()
+
+    def sample_scores(self, generator: torch.Generator) -> Tensor:
+        """Draw a point of the simplex per decision."""
+        return dirichlet(self.concentration(), self.alive, generator)
+
     def scores(self) -> Tensor:
         """Return ``softmax(alpha)`` over living options, or the mean."""
         return self.mean() if self.read == "mean" else living(self.alpha, self.alive).softmax(dim=-1)
@@ -140,6 +162,31 @@ class DrNAS(Method):
         """Keep the largest alphas of each decision; the others become 0, as in the released code."""
         super().narrow(stage)
         self.alpha.mul_(self.alive)
+
+
+def learned_stages(space: Space, partials: tuple[int, ...] = (), keep: tuple[int, ...] = ()) -> tuple[Stage, ...]:
+    """Return the stages of progressive learning, of equal length; what is not given is that of :data:`STAGES`.
+
+    Raises
+    ------
+    UserError
+        Where the numbers do not fit together: a stage may widen and prune, not the reverse.
+    """
+    table = STAGES.get(space.label, STAGES[""])
+    partials = partials or tuple(partial for partial, _ in table)
+    keep = keep or tuple(kept for _, kept in table if kept is not None)
+    if len(keep) != len(partials) - 1:
+        raise UserError(
+            f"--method.partials has {len(partials)} stages and --method.keep has {len(keep)} numbers; it needs one for "
+            f"each stage but the first: {len(partials) - 1}."
+        )
+    for name, numbers in (("partials", partials), ("keep", keep)):
+        if min(numbers, default=1) < 1 or list(numbers) != sorted(numbers, reverse=True):
+            raise UserError(f"--method.{name} is {list(numbers)}; numbers from 1 on, none larger than the one before.")
+    stages = tuple(Stage(1 / len(partials), k, {"partial": p}) for p, k in zip(partials, (None, *keep), strict=True))
+    for stage in stages:
+        space.replace(**stage.space)  # a width that cannot be split is found now, not at the last boundary
+    return stages
 
 
 def divergence(c: Tensor, alive: Tensor) -> Tensor:

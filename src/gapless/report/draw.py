@@ -125,8 +125,8 @@ class _Sheet:
         """Add an edge with its label, if it has one, around (x, y)."""
         self.lines.append(_Line(f"{cell}-edge{edge.number}", edge.label, corners))
         if edge.label:
-            name, family = f"{cell}-label{edge.number}", _family(edge.label)
-            self.boxes.append(_Box(name, family, edge.label, x, y, width, LABEL_HEIGHT))
+            name, style = f"{cell}-label{edge.number}", family(edge.label)
+            self.boxes.append(_Box(name, style, edge.label, x, y, width, LABEL_HEIGHT))
 
     def write(self, name: str, style: str, text: str, height: float) -> None:
         """Add a line of text below, in the middle."""
@@ -318,10 +318,10 @@ def _overlap(one: _Edge, two: _Edge) -> bool:
     return one.source < two.target and two.source < one.target
 
 
-def _family(label: str) -> str:
+def family(label: str) -> str:
     """Guess the kind of an operation from its name."""
     words = {"none": ("none", "zero"), "pool": ("pool",), "skip": ("skip", "identity"), "conv": ("conv",)}
-    return next((family for family, parts in words.items() if any(part in label.lower() for part in parts)), "other")
+    return next((kind for kind, parts in words.items() if any(part in label.lower() for part in parts)), "other")
 
 
 def _font(style: str) -> FontProperties:

@@ -1,15 +1,26 @@
-"""Draw the cells of an architecture."""
+"""Draw architectures and runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+from matplotlib.figure import Figure
+
+from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.settings import make
 from gapless.core.space import Space
+from gapless.report import curves, draws
 from gapless.report.draw import draw, save
+from gapless.runs.run import Run
+from gapless.tables import nasbench201
 
 SUFFIXES = (".svg", ".png", ".pdf")
+Format = Literal["svg", "png", "pdf"]
 
 
 def check_suffix(out: Path) -> None:
@@ -32,3 +43,111 @@ def show(arch: Arch, space: Space, out: Path) -> Path:
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}.") from None
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The figures of a run.
+
+    Attributes
+    ----------
+    arch, space
+        The architecture that they show, and its space.
+    figures
+        Name -> figure.
+    range
+        The numbers of the last epoch in the figure ``range`` (see :class:`gapless.report.draws.Range`), with
+        ``column`` and ``optimum``; None where there is no such figure.
+    notes
+        What is missing or provisional, in a sentence each.
+    """
+
+    arch: Arch
+    space: Space
+    figures: Mapping[str, Figure]
+    range: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbench201.DEFAULT) -> Drawn:
+    """Draw all figures of a run.
+
+    Parameters
+    ----------
+    run
+        A search or a retraining, ended or not.
+    table
+        The NAS-Bench-201 table; with it the figure ``range`` is drawn where the run is a search of that space.
+    column
+        Of the table.
+
+    Raises
+    ------
+    UserError
+        Where a run has neither an architecture nor an epoch yet, or no use for the table.
+    """
+    rows = None if table is None else nasbench201.load(table)
+    records = list(run.trace())
+    arch, space, certain = read(run)
+    notes = [] if certain else [f"{run.path} has not ended: the cell is the choice after epoch {len(records)}."]
+    figures = {"cell": draw(space.pictures(arch))}
+    numbers = None
+    if not records:
+        notes.append(f"{run.path} has no trace, for nothing was trained there: only its cell is drawn.")
+    else:
+        if "scores" in records[0]:
+            figures |= curves.scores(records, space, arch)
+        figures["training"] = curves.training(records)
+    if rows is not None:
+        if run.kind != "search":
+            raise UserError(f"--table shows what a search draws; {run.path} trained one architecture.")
+        found = draws.ranges(records, space, rows, column)
+        if found:
+            figures["range"] = draws.draw_ranges(found, rows, column, records)
+            numbers = draws.summary(found, rows, column)
+        elif records:
+            notes.append(
+                f"The trace of {run.path} holds no draws, so their range is not drawn; a new search keeps them."
+            )
+    return Drawn(arch, space, figures, numbers, tuple(notes))
+
+
+def read(run: Run) -> tuple[Arch, Space, bool]:
+    """Return (architecture, space, whether that is certain) of a run; before its end a search has only the choice of
+    its last epoch.
+
+    Raises
+    ------
+    UserError
+        Where not even an epoch has ended.
+    """
+    if (run.path / "arch.json").is_file():
+        return *run.found(), True
+    recipe = run.recipe()
+    space_class: type[Space] = catalogue.find(recipe.space["name"], "spaces")
+    # Classes, channels and size of the data are unknown here; no decision depends on them.
+    space = make(space_class, {name: value for name, value in recipe.space.items() if name != "name"})
+    if recipe.arch:
+        return space.read(recipe.arch), space, True
+    records = list(run.trace())
+    if not records:
+        raise UserError(f"{run.path} holds nothing to draw yet: its first epoch has not ended.")
+    return Arch.parse(records[-1]["arch"]), space, False
+
+
+def write(figures: Mapping[str, Figure], folder: Path, kind: Format) -> dict[str, Path]:
+    """Write figures into a folder, made where there is none, and return name -> file.
+
+    Raises
+    ------
+    UserError
+        Where the folder cannot be written.
+    """
+    files = {name: folder / f"{name}.{kind}" for name in figures}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, file in files.items():
+            save(figures[name], file)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}.") from None
+    return files

@@ -5,32 +5,44 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from gapless.core import catalogue
+from gapless.core.bound import EXAMPLES, STRENGTH, Bound
 from gapless.core.errors import UserError, nearest, unknown
 from gapless.core.method import Method, Setting
 from gapless.core.plan import Train
+from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.core.searcher import Searcher
 from gapless.core.settings import convert, fields_of, make, typed
 from gapless.core.space import Space
 from gapless.data import ImageData, load
 
-TABLES = ("space", "method", "train", "data", "run")
+TABLES = ("space", "method", "methods", "train", "limit", "retrain", "data", "run")
+TEXTS = ("title", "source", "arch")
 MEASURED = ("classes", "channels", "size")
 """Fields of a space that are read from the data."""
+COLUMNS = ("label", "image")
+"""Settings of the data that hold for one set only."""
 Precision = Literal["float32", "bfloat16", "float64"]
 RUN: dict[str, tuple[Any, Any, str]] = {
     "seed": (int, 0, "Seed of every random stream."),
     "device": (str, "auto", "auto, cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."),
     "threads": (int, 0, "CPU threads of PyTorch; 0 leaves its choice. Small supernets are as fast on one."),
-    "precision": (Precision, "float32", "bfloat16 runs the supernet under autocast; parameters stay float32."),
+    "precision": (Precision, "float32", "bfloat16 runs networks under autocast; parameters stay float32."),
+    "save_every": (float, 10.0, "Minutes between two checkpoints inside an epoch; 0 saves at the ends of epochs only."),
 }
 """Settings of the table ``[run]``: name -> (type, default, help)."""
+LIMIT: dict[str, tuple[Any, Any, str]] = {
+    **{unit: (str, None, f"The most that the answer may cost, as {example}.") for unit, example in EXAMPLES.items()},
+    "strength": (float, STRENGTH, "Weight of the penalty on what is expected beyond the limits."),
+    "latency_file": (str, None, "Measured latencies of an earlier run; by default they are measured."),
+}
+"""Settings of the table ``[limit]``: name -> (type, default, help)."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +53,37 @@ class Recipe:
     ----------
     space, method, data
         Tables with a key ``name``, and settings of what is named.
+    methods
+        Name of a method -> its settings in this recipe, where another than that of ``method`` is chosen: so one recipe
+        holds the protocol of a comparison.
     train
         Training settings.
+    limit
+        The most that the answer may cost, as ``macs = "50M"`` (see :data:`LIMIT`).
+    retrain
+        How the architecture is trained alone: the name of a ``protocol``, settings that differ from it, and a table
+        ``space`` of fields that differ from the space's own stand-alone size.
     run
         Seed, device, precision.
     title, source
         Of the recipe.
+    arch
+        The architecture, where the recipe trains one; empty where it searches.
     where
         File that it was read from, for messages.
     """
 
     space: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    limit: Mapping[str, Any] = field(default_factory=dict)
+    retrain: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     source: str = ""
+    arch: str = ""
     where: Path | None = None
 
     @classmethod
@@ -77,7 +103,7 @@ class Recipe:
         except UnicodeDecodeError:
             raise UserError(f"{path} is no text.") from None
         for key, value in tables.items():
-            legal = (*TABLES, "title", "source")
+            legal = (*TABLES, *TEXTS)
             if key not in legal or isinstance(value, dict) != (key in TABLES):
                 raise UserError(
                     f"{path}, line {line_of(path, '', key)}: a recipe has no {key!r}.{nearest(key, legal)} "
@@ -88,53 +114,114 @@ class Recipe:
         return recipe
 
     def over(self, **tables: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with keys of tables replaced. Another name in a table drops the settings of the one
-        before."""
+        """Return the recipe with keys of tables replaced.
+
+        Another name in a table drops the settings of the one before. Another method takes its settings from
+        ``methods``; other data keep what holds for any images (sizes, subsets, augmentation).
+        """
         changed: dict[str, Any] = {}
         for table, given in tables.items():
             old = dict(getattr(self, table))
             if "name" in given and given["name"] != old.get("name", given["name"]):
-                old = {}
+                if table == "data":
+                    old = {k: v for k, v in old.items() if k not in COLUMNS}
+                else:
+                    old = dict(self.methods.get(given["name"], {})) if table == "method" else {}
             changed[table] = {**old, **given}
         return replace(self, **changed)
 
     def check(self) -> None:
         """Raise a :class:`UserError` for an unknown name or a value of a wrong type, before any data is read."""
-        self.definitions()
+        if self.arch:
+            self.retraining()
+        else:
+            self.definitions()
 
     def definitions(self) -> tuple[type[Space], type[Method] | type[Searcher], Setting]:
         """Return the space's and the method's class, and what the paper uses; all names and types are checked."""
+        for name, given in self.methods.items():
+            table = f"methods.{name}"
+            if not isinstance(given, Mapping):
+                raise UserError(
+                    f"{self._at('methods', name)}[methods] holds a table of settings for each method, as "
+                    f"[methods.drnas], and `{name}` is {given!r}. Did you mean [method]?"
+                )
+            try:
+                other = catalogue.find(name, "methods", "searchers")
+            except UserError as error:
+                raise UserError(f"{self._at('', table)}{error}") from None
+            for key, value in given.items():
+                typed(other, {key: value}, prefix=f"{table}.", where=self._at(table, key))
         space = self._find("space", "spaces")
         method = self._find("method", "methods", "searchers")
         if space.python_only:
             raise UserError(f"The space {self.space['name']!r} is made in Python, for it needs {space.python_only}.")
         setting = method.setting(space.label) if issubclass(method, Method) else Setting(method.source)
-        for table, definition in (("space", space), ("method", method), ("train", Train), ("data", load)):
-            self._typed(table, definition)
+        self.typed("space", space)
+        self.typed("method", method)
+        self.typed("train", Train, skip=())
+        self.protocol("cifar")
+        self._check_common()
+        return space, method, setting
+
+    def retraining(self) -> type[Space]:
+        """Return the space's class of a recipe that trains an architecture; all names and types are checked."""
+        space: type[Space] = self._find("space", "spaces")
+        self.typed("space", space)
+        self.protocol("cifar")
+        self._check_common()
+        return space
+
+    def protocol(self, usual: str) -> Protocol:
+        """Return the protocol of ``[retrain]``; ``usual`` is the one where it names none."""
+        name = self.retrain.get("protocol", usual)
+        if name not in PROTOCOLS:
+            raise UserError(f"{self._at('retrain', 'protocol')}{unknown('protocol', str(name), PROTOCOLS)}")
+        given = self.typed("retrain", Protocol, skip=("protocol", "space"))
+        return replace(PROTOCOLS[name][1], **given)
+
+    def _check_common(self) -> None:
+        self.typed("data", load)
         for name in MEASURED:
             if name in self.space:
                 raise UserError(f"{self._at('space', name)}`space.{name}` is read from the data and cannot be set.")
-        for name, value in self.run.items():
-            if name not in RUN:
-                raise UserError(
-                    f"{self._at('run', name)}`run.{name}` is no setting.{nearest(name, RUN)} "
-                    f"There are: {', '.join(RUN)}."
-                )
-            convert(value, RUN[name][0], f"{self._at('run', name)}`run.{name}`")
-        return space, method, setting
+        for table, legal in (("run", RUN), ("limit", LIMIT)):
+            for name, value in getattr(self, table).items():
+                where = self._at(table, name)
+                if name not in legal:
+                    raise UserError(
+                        f"{where}`{table}.{name}` is no setting.{nearest(name, legal)} There are: {', '.join(legal)}."
+                    )
+                convert(value, legal[name][0], f"{where}`{table}.{name}`")
+        self.bounds()
+
+    def bounds(self) -> tuple[Bound, ...]:
+        """Return the bounds of ``[limit]``."""
+        found = []
+        for unit in EXAMPLES:
+            if unit in self.limit:
+                try:
+                    found.append(Bound.parse(f"{unit}={self.limit[unit]}"))
+                except UserError as error:
+                    raise UserError(f"{self._at('limit', unit)}{error}") from None
+        return tuple(found)
 
     def resolve(self) -> Resolved:
         """Read the data and return the objects of a run."""
         space_class, method_class, setting = self.definitions()
-        data_settings = self._typed("data", load)
-        train = replace(setting.train, **self._typed("train", Train))
-        fields = {**setting.space, **self._typed("space", space_class)}
+        data_settings = self.typed("data", load)
+        train = replace(setting.train, **self.typed("train", Train, skip=()))
+        fields = {**setting.space, **self.typed("space", space_class)}
         space_class(**fields)  # a bad size is found before the data is read
         data = load(self.data.get("name", "digits"), **data_settings)
         fields |= {"classes": len(data.classes), "channels": data.channels, "size": max(data.size)}
-        run = {name: self.run.get(name, default) for name, (_, default, _) in RUN.items()}
+        run = self.settings_of_run()
         space = make(space_class, fields)
-        return Resolved(self, space, method_class, self._typed("method", method_class), train, data, run)
+        return Resolved(self, space, method_class, self.typed("method", method_class), train, data, run)
+
+    def settings_of_run(self) -> dict[str, Any]:
+        """Return ``[run]`` with every default filled in."""
+        return {name: self.run.get(name, default) for name, (_, default, _) in RUN.items()}
 
     def _find(self, table: str, *kinds: str) -> Any:
         name = getattr(self, table).get("name")
@@ -145,8 +232,9 @@ class Recipe:
         except UserError as error:
             raise UserError(f"{self._at(table, 'name')}{error}") from None
 
-    def _typed(self, table: str, definition: Any) -> dict[str, Any]:
-        given = {k: v for k, v in getattr(self, table).items() if k != "name" or table == "train"}
+    def typed(self, table: str, definition: Any, skip: Sequence[str] = ("name",)) -> dict[str, Any]:
+        """Return the settings of a table, checked and of the right types; errors name file and line."""
+        given = {k: v for k, v in getattr(self, table).items() if k not in skip}
         found: dict[str, Any] = {}
         for name, value in given.items():
             found |= typed(definition, {name: value}, prefix=f"{table}.", where=self._at(table, name))
@@ -161,11 +249,14 @@ class Recipe:
 
     def toml(self) -> str:
         """Return the recipe as TOML."""
-        lines = [f"{name} = {json.dumps(getattr(self, name))}" for name in ("title", "source") if getattr(self, name)]
+        lines = [f"{name} = {json.dumps(getattr(self, name))}" for name in TEXTS if getattr(self, name)]
         for table in TABLES:
-            entries = [f"{k} = {_value(v)}" for k, v in getattr(self, table).items()]
-            if entries:
-                lines += ["", f"[{table}]", *entries]
+            entries = {table: getattr(self, table)}
+            if table == "methods":
+                entries = {f"methods.{name}": given for name, given in self.methods.items()}
+            for header, settings in entries.items():
+                if settings:
+                    lines += ["", f"[{header}]", *(f"{k} = {_value(v)}" for k, v in settings.items())]
         return "\n".join(lines).strip() + "\n"
 
 
@@ -191,13 +282,14 @@ class Resolved:
             self.recipe,
             space={"name": self.recipe.space["name"], **space},
             method={"name": self.recipe.method["name"], **method},
+            methods={},
             train=train,
-            data={**self.recipe.data, "name": _absolute(self.recipe.data.get("name", "digits"))},
+            data={**self.recipe.data, "name": absolute(self.recipe.data.get("name", "digits"))},
             run=self.run,
         )
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
     """Return the full path of a folder, so that a recipe holds wherever it is read; other names as they are."""
     return str(Path(name).expanduser().resolve()) if name != "digits" and Path(name).expanduser().is_dir() else name
 
@@ -237,6 +329,8 @@ def line_of(path: Path, table: str, key: str) -> int:
 def _value(value: Any) -> str:
     if value is None:
         return '"none"'
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(v) for v in value) + "]"
     return json.dumps(value)

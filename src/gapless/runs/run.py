@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -10,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gapless.core import catalogue
@@ -21,15 +22,23 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.settings import make
 from gapless.core.space import Space
+from gapless.data import ImageData
 from gapless.runs.recipe import MEASURED, Recipe
 
 FILES = {
     "recipe.toml": "the resolved recipe",
     "trace.jsonl": "a line an epoch",
     "arch.json": "the architecture and its space",
-    "weights.safetensors": "supernet and method",
+    "weights.safetensors": "supernet and method, or the trained network",
+    "checkpoint.pt": "everything that the run needs to go on",
+    "result.json": "the accuracy of a trained network",
+    "latency.json": "measured latencies, where a limit asked for them",
     "machine.json": "where it ran",
     "cell.svg": "the drawn cell",
+    "scores.svg": "the scores of every decision",
+    "training.svg": "losses, accuracies, learning rate",
+    "range.svg": "what a search draws is worth",
+    "tensorboard": "event files",
 }
 
 
@@ -77,16 +86,37 @@ class Run:
             raise UserError(f"{path} is no run: it has no recipe.toml.")
         return cls(path)
 
+    @property
+    def kind(self) -> Literal["search", "retrain"]:
+        """What ran here."""
+        return "retrain" if self.recipe().arch else "search"
+
     # ------------------------------------------------------------------ writing
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file at once: to a temporary name, synced, renamed."""
+    def write_bytes(self, name: str, content: bytes | memoryview) -> None:
+        """Write a file at once: to a temporary name, synced, renamed.
+
+        Raises
+        ------
+        UserError
+            Where that fails; the file before is untouched.
+        """
         target, draft = self.path / name, self.path / f".{name}.tmp"
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+            _sync(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise self._unwritten(target, error) from None
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file at once (see :meth:`write_bytes`)."""
+        self.write_bytes(name, text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON."""
@@ -94,11 +124,28 @@ class Run:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line to the trace."""
-        with (self.path / "trace.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with (self.path / "trace.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritten(self.path / "trace.jsonl", error) from None
 
-    def write_arch(self, arch: Arch, space: Space, name: str) -> None:
-        """Write the architecture with what is needed to build it again."""
+    def rewind(self, epoch: int) -> None:
+        """Drop what the trace tells of ``epoch`` (from 0) and later ones, and a line that was cut off."""
+        if (self.path / "trace.jsonl").is_file():
+            kept = [json.dumps(record) + "\n" for record in self.trace() if record["epoch"] < epoch]
+            self.write("trace.jsonl", "".join(kept))
+
+    def _unwritten(self, path: Path, error: OSError) -> UserError:
+        return UserError(
+            f"{path} cannot be written: {error.strerror}. What was saved before is whole; when that is put right, "
+            f"go on with: gapless resume {self.path}"
+        )
+
+    def write_arch(self, arch: Arch, space: Space, name: str, data: ImageData) -> None:
+        """Write the architecture with what is needed to build it again, and to prepare images for it."""
         self.write_json(
             "arch.json",
             {
@@ -108,14 +155,13 @@ class Run:
                 "classes": space.classes,
                 "channels": space.channels,
                 "size": space.size,
+                "images": {"names": data.classes, "mean": data.mean, "std": data.std},
             },
         )
 
     def write_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors as safetensors."""
-        draft = self.path / ".weights.tmp"
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft)
-        draft.replace(self.path / "weights.safetensors")
+        self.write_bytes("weights.safetensors", save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     # ------------------------------------------------------------------ reading
 
@@ -124,21 +170,51 @@ class Run:
         return Recipe.read(self.path / "recipe.toml")
 
     def trace(self) -> Iterator[dict[str, Any]]:
-        """Yield the trace, a record per epoch."""
+        """Yield the trace, a record per epoch; a line that is still being written, or was cut off, ends it."""
         path = self.path / "trace.jsonl"
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    return
+                yield record
+
+    def machine(self) -> dict[str, Any]:
+        """Return where the run began."""
+        path = self.path / "machine.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / ("result.json" if self.kind == "retrain" else "arch.json")).is_file()
 
     def weights(self) -> dict[str, Tensor]:
         """Return the tensors of the supernet and the method."""
         return load_file(self.path / "weights.safetensors")
 
+    def result(self) -> dict[str, Any]:
+        """Return what a training came to."""
+        path = self.path / "result.json"
+        if not path.is_file():
+            raise UserError(f"{self.path} holds no result yet: the training has not ended.")
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def images(self) -> dict[str, Any]:
+        """Return ``names`` of the classes, and ``mean`` and ``std`` per channel, of the images that the run used."""
+        told = json.loads((self.path / "arch.json").read_text(encoding="utf-8"))
+        return {key: tuple(value) for key, value in told["images"].items()}
+
     def found(self) -> tuple[Arch, Space]:
         """Return the architecture and the space, at the size of the search, that it was found in."""
         path = self.path / "arch.json"
         if not path.is_file():
-            raise UserError(f"{self.path} holds no architecture yet: the search has not ended.")
+            raise UserError(
+                f"{self.path} holds no architecture yet: the run has not ended. Go on with: gapless resume {self.path}"
+            )
         told = json.loads(path.read_text(encoding="utf-8"))
         recipe = self.recipe()
         space_class: type[Space] = catalogue.find(recipe.space["name"], "spaces")
@@ -147,6 +223,16 @@ class Run:
         arch = Arch.parse(told["arch"])
         space.check(arch)
         return arch, space
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename last through a crash of the machine, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def machine() -> dict[str, Any]:

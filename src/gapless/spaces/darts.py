@@ -45,6 +45,7 @@ def cell(kind: str) -> Cell:
 
 
 CELLS = {kind: cell(kind) for kind in KINDS}
+POINT = Op((Relu(), Conv(1), Norm()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,22 +155,26 @@ class Darts(Space):
             body = choose.cell(
                 CELLS[kind], ops, channels=width, norm=norm, partial=self.partial, drop_path=self.drop_path
             )
-            cells.append(DartsCell(body, before, last, width, halved, norm))
+            first = (REDUCE if halved else POINT).build(width, inputs=before, stride=2 if halved else 1, norm=norm)
+            second = POINT.build(width, inputs=last, norm=norm)
+            cells.append(DartsCell(first, second, body))
             before, last, halved = last, len(NODES) * width, reduce
-        head = None
-        if self.auxiliary:
-            at = 2 * self.cells // 3
-            head = AuxiliaryHead(
-                len(NODES) * self.width * 2 ** sum(r <= at for r in self.reductions),
-                self.classes,
-                self.stem == "imagenet",
-            )
-        return DartsNetwork(stem, cells, nn.Linear(last, self.classes), head, 2 * self.cells // 3)
+        if not self.auxiliary:
+            return DartsNetwork(stem, nn.ModuleList(cells), nn.Linear(last, self.classes))
+        at = 2 * self.cells // 3
+        read = len(NODES) * self.width * 2 ** sum(r <= at for r in self.reductions)
+        head = AuxiliaryHead(read, self.classes, self.stem == "imagenet")
+        return DartsNetworkWithHead(stem, nn.ModuleList(cells), nn.Linear(last, self.classes), head, at)
 
     @property
     def reductions(self) -> tuple[int, ...]:
         """Where the reduction cells stand."""
         return tuple(sorted({self.cells // 3, 2 * self.cells // 3}))
+
+    @property
+    def protocol(self) -> str:
+        """That of DARTS on CIFAR, or with the ImageNet stem the mobile one."""
+        return "cifar" if self.stem == "cifar" else "imagenet"
 
     def alone(self) -> Self:
         """Return the network that DARTS retrains: 20 cells of width 36, or with the ImageNet stem 14 of width 48."""
@@ -185,6 +190,10 @@ class Darts(Space):
             auxiliary=True,
             drop_path=True,
         )
+
+    def deployed(self) -> Self:
+        """Return the space without auxiliary head and drop path."""
+        return replace(self, auxiliary=False, drop_path=False)
 
     @classmethod
     def usual(cls, **fields: Any) -> Self:
@@ -255,6 +264,7 @@ class CifarStem(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
+        self.channels, self.width = channels, width
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
 
@@ -269,6 +279,7 @@ class ImageNetStem(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
+        self.channels, self.width = channels, width
         half = width // 2
         self.first = nn.Sequential(
             nn.Conv2d(channels, half, 3, stride=2, padding=1, bias=False),
@@ -290,13 +301,10 @@ class ImageNetStem(nn.Module):
 class DartsCell(nn.Module):
     """A cell with its two preprocessing operations."""
 
-    def __init__(self, body: nn.Module, before: int, last: int, width: int, halved: bool, norm: NormRule) -> None:
+    def __init__(self, preprocess0: nn.Module, preprocess1: nn.Module, body: nn.Module) -> None:
         super().__init__()
-        point = Op((Relu(), Conv(1), Norm()))
-        self.preprocess0 = (REDUCE if halved else point).build(
-            width, inputs=before, stride=2 if halved else 1, norm=norm
-        )
-        self.preprocess1 = point.build(width, inputs=last, norm=norm)
+        self.preprocess0 = preprocess0
+        self.preprocess1 = preprocess1
         self.body = body
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
@@ -337,36 +345,46 @@ class AuxiliaryHead(nn.Module):
 
 
 class DartsNetwork(nn.Module):
-    """Stem, cells, pooling, classifier, and where asked for an auxiliary head."""
+    """Stem, cells that each read the two outputs before them, pooling, classifier."""
 
-    def __init__(
-        self, stem: nn.Module, cells: list[DartsCell], classifier: nn.Linear, head: AuxiliaryHead | None, head_at: int
-    ) -> None:
+    def __init__(self, stem: nn.Module, cells: nn.ModuleList, classifier: nn.Module) -> None:
         super().__init__()
         self.stem = stem
-        self.cells = nn.ModuleList(cells)
+        self.cells = cells
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = classifier
-        self.auxiliary = head
-        self.head_at = head_at
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, channels, H, W] to logits [N, classes]."""
-        return self._run(x)[0]
+        s0, s1 = self.stem(x)
+        for cell in self.cells:
+            s0, s1 = s1, cell(s0, s1)
+        logits: Tensor = self.classifier(self.pool(s1).flatten(1))
+        return logits
 
     def forward_with_aux(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits and those of the auxiliary head, or None where there is no head."""
-        logits, state = self._run(x)
-        return logits, None if self.auxiliary is None else self.auxiliary(state)
+        return self(x), None
 
-    def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
+
+class DartsNetworkWithHead(DartsNetwork):
+    """The same with an auxiliary head on the output of the cell ``head_at``."""
+
+    def __init__(
+        self, stem: nn.Module, cells: nn.ModuleList, classifier: nn.Module, auxiliary: nn.Module, head_at: int
+    ) -> None:
+        super().__init__(stem, cells, classifier)
+        self.auxiliary = auxiliary
+        self.head_at = head_at
+
+    def forward_with_aux(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and those of the auxiliary head."""
         s0, s1 = self.stem(x)
-        kept = s1
-        for i, body in enumerate(self.cells):
-            s0, s1 = s1, body(s0, s1)
+        for i, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1)
             if i == self.head_at:
-                kept = s1
-        return self.classifier(self.pool(s1).flatten(1)), kept
+                read = s1
+        return self.classifier(self.pool(s1).flatten(1)), self.auxiliary(read)
 
 
 def _fields(text: str) -> dict[str, Any]:

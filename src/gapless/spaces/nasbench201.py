@@ -14,7 +14,7 @@ from gapless.core.cell import Cell, Edge
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
-from gapless.core.op import Conv, Norm, NormRule, Op, Relu
+from gapless.core.op import NormRule
 from gapless.core.picture import Picture
 from gapless.core.space import Space
 from gapless.ops.cells import find
@@ -73,7 +73,14 @@ class NASBench201(Space):
                 width *= 2
             for _ in range(self.cells):
                 blocks.append(choose.cell(CELL, ops, channels=width, norm=norm, partial=self.partial))
-        return NASBench201Network(self, blocks, width)
+        stem = nn.Sequential(nn.Conv2d(self.channels, self.width, 3, padding=1, bias=False), nn.BatchNorm2d(self.width))
+        last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return NASBench201Network(stem, nn.Sequential(*blocks), last, nn.Linear(width, self.classes))
+
+    @property
+    def protocol(self) -> str:
+        """That of the benchmark."""
+        return "nasbench201"
 
     def alone(self) -> Self:
         """Return the size that the benchmark trained: five cells per stage, 16 channels, affine normalisation."""
@@ -121,9 +128,13 @@ class Reduction(nn.Module):
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
-        block = Op((Relu(), Conv(3), Norm()))
-        self.first = block.build(channels, inputs=inputs, stride=2)
-        self.second = block.build(channels)
+        self.inputs, self.channels = inputs, channels
+        self.first = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(inputs, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        self.second = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(inputs, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,16 +144,14 @@ class Reduction(nn.Module):
 
 
 class NASBench201Network(nn.Module):
-    """Stem, blocks, normalisation, pooling, classifier."""
+    """Stem, blocks, normalisation with pooling, classifier."""
 
-    def __init__(self, space: NASBench201, blocks: list[nn.Module], width: int) -> None:
+    def __init__(self, stem: nn.Module, blocks: nn.Module, last: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(space.channels, space.width, 3, padding=1, bias=False), nn.BatchNorm2d(space.width)
-        )
-        self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.classifier = nn.Linear(width, space.classes)
+        self.stem = stem
+        self.blocks = blocks
+        self.last = last
+        self.classifier = classifier
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, channels, H, W] to logits [N, classes]."""

@@ -246,6 +246,10 @@ class Paths(Method):
         """Return 1 for living options: they are all alike."""
         return self.alive.float()
 
+    def probabilities(self) -> Tensor:
+        """Return the uniform distribution over living options."""
+        return self.alive / self.alive.sum(dim=-1, keepdim=True)
+
 
 def noise(space: Space, images: int = 16, *, seed: int = 0) -> ImageData:
     """Return random images of the size that a space wants, in memory, with a crop and a flip as augmentation."""

@@ -3,8 +3,9 @@ space."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from gapless.core.method import Method, host
 from gapless.core.mix import GRADED, Mix, mask_of
 from gapless.core.plan import Plan, Stage, Train
-from gapless.core.progress import Phase, Progress, seeded
+from gapless.core.progress import Phase, Progress, seeded, stream
 from gapless.core.settings import fields_of
 from gapless.core.space import Space
 from gapless.engine.search import Record, Search
@@ -321,6 +322,41 @@ def a_search_is_a_function_of_the_seed(make_method: MakeMethod, space: Space) ->
     assert told[0][0] != told[2][0], "two seeds give one run"
 
 
+def a_resumed_search_ends_as_an_uninterrupted_one(make_method: MakeMethod, space: Space) -> None:
+    """Stopped after any step and begun anew from its saved state, a search ends bit for bit as it would have ended:
+    records, weights, parameters, optimisers. The state is read as a checkpoint is: nothing in it is executed."""
+    whole, saved = searched(make_method, space), [io.BytesIO()]
+    torch.save(whole.state_dict(), saved[0])
+
+    def save() -> None:
+        saved.append(io.BytesIO())
+        torch.save(whole.state_dict(), saved[-1])
+
+    told = [story(record) for record in whole.run(save)]
+    places = {0, 1, len(saved) // 2, len(saved) - 1}
+    for place in sorted(places):
+        again = searched(make_method, space)
+        saved[place].seek(0)
+        again.load_state_dict(torch.load(saved[place], weights_only=True))
+        begun = again.epoch
+        where = f"resumed after step {place} of {len(saved) - 1}, the search"
+        assert [story(record) for record in again.run()] == told[begun:], f"{where} tells another story"
+        one, other = flat(whole.state_dict()), flat(again.state_dict())
+        assert one.keys() == other.keys(), f"{where} ends with another state: {one.keys() ^ other.keys()}"
+        for name, value in one.items():
+            same = torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
+            assert same, f"{where} ends with another {name}"
+
+
+def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a state by path."""
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        path = f"{prefix}{name}"
+        found |= flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
+    return found
+
+
 def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> None:
     """With ``inactive="skip"``, what does not run in a step keeps weights, statistics, momentum and parameters bit for
     bit."""
@@ -473,6 +509,38 @@ def its_settings_are_documented(make_method: MakeMethod, space: Space) -> None:
         assert setting.default is not setting.default.__class__ or setting.default is None, f"{name} has no default"
 
 
+def probabilities_are_a_distribution(make_method: MakeMethod, space: Space) -> None:
+    """``probabilities`` are [D, O], not negative, zero outside the living options, each row sums to 1; unless the plan
+    trains weights only they have a gradient. What ``sample_scores`` draws can be read off, is a function of the
+    generator, and is not always the same."""
+    for method in (moved(made(make_method, space)), moved(made(narrowed(make_method), space))):
+        with mock.patch.object(Progress, "stream", side_effect=AssertionError("probabilities are drawn")):
+            p = method.probabilities()
+        assert tuple(p.shape) == space.shape, f"probabilities are of shape {tuple(p.shape)}; (D, O) is {space.shape}"
+        assert bool((p >= 0).all()), "a probability is negative"
+        assert not bool(p[~method.alive].any()), "an option that is pruned or does not exist has a probability"
+        assert torch.allclose(p.sum(dim=-1), torch.ones(space.shape[0]), atol=1e-5), "a row does not sum to 1"
+        if method.plan.coupling != "weights_only":
+            assert p.requires_grad, "probabilities have no graph"
+            ramp = torch.arange(1.0, space.columns + 1)
+            method.zero_grad()
+            torch.autograd.backward((p * ramp).sum())
+            grads = [q.grad for q in method.parameters() if q.grad is not None]
+            several = bool((method.alive.sum(dim=-1) > 1).any())
+            assert not several or any(bool(g.any()) for g in grads), "probabilities have no gradient at the parameters"
+            method.zero_grad()
+    method, drawn = moved(made(make_method, space)), set()
+    for i in range(20):
+        with torch.no_grad():
+            one, other = (method.sample_scores(stream("law", "draw", i)) for _ in range(2))
+        assert torch.equal(one, other), "two draws from one generator differ"
+        arch = space.decode(one)
+        belongs(space, arch)
+        drawn.add(arch)
+    choices = (method.alive & space.eligible).sum(dim=-1)
+    assert len(drawn) > 1 or not bool((choices > 1).any()), "twenty draws are one and the same architecture"
+
+
 STILL_LAWS: tuple[MethodLaw, ...] = (
     a_mix_fits_the_space,
     scores_can_be_read_off,
@@ -484,12 +552,14 @@ STILL_LAWS: tuple[MethodLaw, ...] = (
     the_gradient_at_the_mix_arrives,
     the_plan_is_fixed,
     a_penalty_is_a_number,
+    probabilities_are_a_distribution,
     its_settings_are_documented,
 )
 """Those that run no network."""
 SEARCH_LAWS: tuple[MethodLaw, ...] = (
     a_search_trains_it,
     a_search_is_a_function_of_the_seed,
+    a_resumed_search_ends_as_an_uninterrupted_one,
     options_that_rest_are_untouched,
     the_weight_clip_is_the_weights_own,
     a_warm_up_leaves_the_architecture_alone,

@@ -240,6 +240,7 @@ def notations_can_be_read_back(space: Space) -> None:
     for arch in drawn(space, 5):
         assert Arch.parse(str(arch)) == arch, f"Arch.parse(str(a)) is not a for {arch}"
         assert space.read(str(arch)) == arch, f"read(str(a)) is not a for {arch}"
+        assert space.unpack(space.pack(arch)) == arch, f"unpack(pack(a)) is not a for {arch}"
         back = space.read(space.write(arch))
         assert set(back) == set(arch), f"read(write(a)) answers other decisions than {arch}: {back}"
         assert space.write(back) == space.write(arch), f"write(read(write(a))) is not write(a) for {arch}"

@@ -1,0 +1,39 @@
+"""``gapless resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gapless.commands import retrain as trainings
+from gapless.commands import search as searches
+from gapless.commands.options import print_json
+from gapless.commands.watch import WatchSearch, WatchTraining
+from gapless.runs.run import Run
+from gapless.studies.resume import resume
+from gapless.studies.retrain import Trained
+
+
+def command(
+    run: Annotated[Path, Parameter(help="The folder of a search or a training that was interrupted.")],
+    /,
+    *,
+    json: Annotated[
+        bool,
+        Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
+    ] = False,
+) -> None:
+    """Go on with a search or a training from its last checkpoint, to the same end as if it had never stopped."""
+    folder = Run.open(run)
+    if folder.ended:
+        print(f"{run} has ended; there is nothing to go on with. What it came to:")
+    with WatchSearch() as searching, WatchTraining() as training:
+        came = resume(folder, searching=searching, training=training)
+    if isinstance(came, Trained):
+        trainings.tell(came)
+    else:
+        searches.tell(came)
+    if json:
+        print_json(came.summary())

@@ -1,0 +1,104 @@
+"""Shows a run under way: a bar with the remaining time on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gapless.core.method import Method
+from gapless.data import ImageData
+from gapless.engine import retrain, search
+from gapless.runs.recipe import Resolved
+from gapless.runs.retraining import Retraining
+from gapless.runs.run import Run
+
+
+class Watch:
+    """What every long command prints."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, markup=False)
+        self.live = self.console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=self.console, disable=not self.live)
+        self.task: Any = None
+        self.epochs = 0
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def begin(self, data: ImageData, epochs: int, batch: int, run: Run | None, notice: str) -> None:
+        """Say what data it runs on, and where it goes on."""
+        sizes = f"{len(data.train):,} training images of {data.size[0]}x{data.size[1]} in {len(data.classes)} classes"
+        self.console.print(f"Data: {data.name}, {sizes}. {epochs} epochs of batches of {batch}.")
+        done = 0 if run is None else sum(1 for _ in run.trace())
+        if done:
+            self.console.print(f"Going on after epoch {done}.")
+        if notice:
+            self.console.print(notice)
+        self.epochs = epochs
+        self.task = self.bar.add_task("epochs", total=epochs, completed=done)
+
+    def say(self, record: search.Record | retrain.Record, more: str) -> None:
+        """Say what an epoch did."""
+        text = f"loss {record.train_loss:6.3f}, training accuracy {record.train_accuracy:5.1f} %{more}"
+        if self.live:
+            self.bar.update(self.task, advance=1, description=text)
+        else:
+            rate = f"{record.images_per_second:,.0f} images/s"
+            print(f"epoch {record.epoch + 1}/{self.epochs}: {text}, {rate}", flush=True)
+
+
+class WatchSearch(Watch):
+    """What a command prints while it searches."""
+
+    def started(self, resolved: Resolved, run: Run | None, notice: str) -> None:
+        """Say what is searched."""
+        space = resolved.space
+        names = {table: getattr(resolved.recipe, table)["name"] for table in ("space", "method")}
+        self.console.print(f"Searching {names['space']} ({space.count:,} architectures) with {names['method']}.")
+        if issubclass(resolved.method_class, Method):
+            self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
+
+    def told(self, record: search.Record) -> None:
+        """Say what an epoch did."""
+        valid = "" if record.valid_accuracy is None else f", held-out accuracy {record.valid_accuracy:5.1f} %"
+        self.say(record, valid)
+
+
+class WatchTraining(Watch):
+    """What a command prints while it trains."""
+
+    def started(self, resolved: Retraining, run: Run | None, notice: str) -> None:
+        """Say what is trained."""
+        name = resolved.recipe.retrain.get("protocol", resolved.space.protocol)
+        self.console.print(f"Training one architecture of {resolved.recipe.space['name']} alone, protocol {name}:")
+        self.console.print(f"  {resolved.space.write(resolved.arch)}")
+        self.begin(resolved.data, resolved.protocol.epochs, resolved.protocol.batch, run, notice)
+
+    def told(self, record: retrain.Record) -> None:
+        """Say what an epoch did."""
+        test = "" if record.test_accuracy is None else f", test accuracy {record.test_accuracy:5.1f} %"
+        self.say(record, test)
+
+
+def free(stem: str) -> Path:
+    """Return a folder that is not there yet: the stem, or the stem with a number."""
+    path, n = Path(stem), 2
+    while path.exists():
+        path, n = Path(f"{stem}-{n}"), n + 1
+    return path

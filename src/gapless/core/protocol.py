@@ -1,0 +1,170 @@
+"""How an architecture is trained on its own: retraining protocols, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gapless.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Training of one network. The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released code).
+
+    Parameters
+    ----------
+    epochs
+        Passes over the training images.
+    batch
+        Images per step.
+    lr, lr_min
+        Initial learning rate, and the final one of the cosine.
+    schedule
+        ``cosine`` from ``lr`` to ``lr_min``; ``linear`` to zero with a slow end; ``exponential``: 0.97 times as much
+        each epoch; or ``constant``.
+    lr_per
+        Whether the rate changes per ``epoch`` or per ``step``.
+    lr_warmup
+        Epochs over which the rate grows linearly to its initial value.
+    momentum, nesterov, weight_decay
+        Of SGD.
+    decay_norms
+        Whether weight decay also pulls biases and the scales and shifts of normalisations.
+    clip
+        Bound on the norm of the gradient; 0 turns it off.
+    drop_path
+        Chance that an edge which is no identity is dropped, at the end of training; it grows linearly from 0.
+    aux_weight
+        Weight of the auxiliary head's loss, where the space has such a head; 0 leaves the head out.
+    label_smoothing
+        Share of the target that is spread over all classes, in training.
+    ema
+        Decay of an exponential moving average of weights and statistics, which is then what is tested and kept; 0
+        turns it off.
+    mixed
+        Whether a GPU trains in bfloat16 under autocast; parameters stay float32.
+    cutout
+        Side of the square that is cut out of training images, as a share of the image's side.
+    crop_scale
+        Random resized crops: smallest share of the image's area that a crop covers; 0 turns them off.
+    stored
+        Side to which images are stored, relative to the side that the network sees, where ``--data.size`` is given.
+    jitter
+        Strength of changes of brightness, contrast, saturation, hue.
+    randaugment
+        Operations and their magnitude (RandAugment, arXiv 1909.13719); 0, 0 turns it off.
+    test_every
+        Epochs between two measurements on the test images; the last epoch's is the one reported. 0 tests once, then.
+    """
+
+    epochs: int = 600
+    batch: int = 96
+    lr: float = 0.025
+    lr_min: float = 0.0
+    schedule: Literal["cosine", "linear", "exponential", "constant"] = "cosine"
+    lr_per: Literal["epoch", "step"] = "epoch"
+    lr_warmup: int = 0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    decay_norms: bool = True
+    clip: float = 5.0
+    drop_path: float = 0.2
+    aux_weight: float = 0.4
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    mixed: bool = False
+    cutout: float = 0.5
+    crop_scale: float = 0.0
+    stored: float = 1.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    randaugment: tuple[int, int] = (0, 0)
+    test_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch", 1), *((n, 0) for n in FROM_ZERO)):
+            if getattr(self, name) < low:
+                raise UserError(f"--retrain.{name} is {getattr(self, name)}; it must be at least {low}.")
+        for name in ("momentum", "drop_path", "label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--retrain.{name} is {getattr(self, name)}; it must lie in [0, 1).")
+        if not 0 <= self.cutout <= 1:
+            raise UserError(f"--retrain.cutout is {self.cutout}; it is a share of the image's side, from 0 to 1.")
+        if self.stored < 1:
+            raise UserError(f"--retrain.stored is {self.stored}; it must be at least 1.")
+
+    def images(self, size: int | None) -> dict[str, Any]:
+        """Return the settings of the data that this protocol brings, for images whose size is asked to be ``size``."""
+        found: dict[str, Any] = {}
+        if size is not None and self.stored > 1:
+            found["stored"] = round(self.stored * size)
+        if self.crop_scale:
+            found |= {"crop_scale": self.crop_scale, "pad": 0}
+        if any(self.jitter):
+            found["jitter"] = self.jitter
+        if any(self.randaugment):
+            found["randaugment"] = self.randaugment
+        return found
+
+
+FROM_ZERO = ("lr", "lr_min", "lr_warmup", "weight_decay", "clip", "aux_weight", "crop_scale", "test_every")
+
+PROTOCOLS: dict[str, tuple[str, Protocol]] = {
+    "cifar": ("DARTS on CIFAR, arXiv 1806.09055, quark0/darts, cnn/train.py", Protocol()),
+    "imagenet": (
+        "the mobile ImageNet protocol of PC-DARTS and DrNAS, arXiv 1907.05737 and 2006.10355: DARTS's with large "
+        "batches and a linear rate",
+        Protocol(
+            epochs=250,
+            batch=1024,
+            lr=0.5,
+            schedule="linear",
+            lr_warmup=5,
+            weight_decay=3e-5,
+            drop_path=0.0,
+            label_smoothing=0.1,
+            cutout=0.0,
+            crop_scale=0.08,
+            stored=256 / 224,
+            jitter=(0.4, 0.4, 0.4, 0.2),
+        ),
+    ),
+    "nasbench201": (
+        "NAS-Bench-201, arXiv 2001.00326: what its tables were made with",
+        Protocol(
+            epochs=200,
+            batch=256,
+            lr=0.1,
+            nesterov=True,
+            weight_decay=5e-4,
+            clip=0.0,
+            drop_path=0.0,
+            aux_weight=0.0,
+            cutout=0.0,
+        ),
+    ),
+    "photos": (
+        "our own choice for photographs, of known parts: cosine rate with warm-up, label smoothing, no decay on norms "
+        "(arXiv 1812.01187), RandAugment (arXiv 1909.13719), a moving average of the weights",
+        Protocol(
+            epochs=200,
+            batch=64,
+            lr=0.05,
+            lr_per="step",
+            lr_warmup=5,
+            nesterov=True,
+            weight_decay=1e-4,
+            decay_norms=False,
+            drop_path=0.1,
+            label_smoothing=0.1,
+            ema=0.999,
+            mixed=True,
+            cutout=0.0,
+            crop_scale=0.35,
+            stored=256 / 224,
+            randaugment=(2, 9),
+        ),
+    ),
+}
+"""Name -> (source, protocol)."""

@@ -1,0 +1,33 @@
+"""Which reader a name means."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gapless.core.errors import UserError
+from gapless.data import digits, huggingface
+from gapless.data.images import Raw
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def find(name: str | Path, *, label: str | None = None, image: str | None = None) -> Raw:
+    """Read the labels of a set and where its images are; the parameters are those of ``gapless.data.load``.
+
+    Raises
+    ------
+    UserError
+        Where there is no such set, or its columns cannot be told.
+    """
+    path = Path(name).expanduser()
+    if name == digits.NAME:
+        huggingface.no_columns("the digits have no columns", label, image)
+        return digits.read()
+    if path.is_dir():
+        return huggingface.read_folder(path, label=label, image=image)
+    if path.exists():
+        raise UserError(f"{name} is a file. Give the folder that holds it.")
+    if isinstance(name, Path) or not _HUB_NAME.fullmatch(name):
+        raise UserError(f"There is no folder {name}. Give a folder, a name on the Hugging Face hub or {digits.NAME!r}.")
+    return huggingface.read_hub(name, label=label, image=image, known=(digits.NAME,))

@@ -1,0 +1,266 @@
+"""Training of one network by a protocol: the loop behind ``gapless retrain``."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gapless.core.errors import UserError
+from gapless.core.images import Images
+from gapless.core.network import DropPath
+from gapless.core.progress import derive_seed, seeded, stream
+from gapless.core.protocol import Protocol
+from gapless.engine.feed import batches
+from gapless.engine.judge import judge
+from gapless.engine.schedule import rate
+from gapless.engine.search import Precision, peak_memory_mb
+from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
+from gapless.engine.tally import Tally
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one epoch of a training did. ``line`` of it is a line of the trace.
+
+    Attributes
+    ----------
+    epoch
+        Counted from 0.
+    lr
+        At the last step of the epoch.
+    train_loss, train_accuracy
+        Mean over the epoch's batches, on training images as they were varied; accuracy in percent. The loss is that of
+        the classifier, with label smoothing and without the auxiliary head.
+    test_loss, test_accuracy
+        On all test images, of the moving average where there is one; None where not measured.
+    images_per_second, seconds, peak_memory_mb
+        Training images a second; wall time; largest memory of the process (or of the GPU) so far.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    images_per_second: float
+    seconds: float
+    peak_memory_mb: float
+
+    def line(self) -> dict[str, Any]:
+        """Return the record as plain JSON types."""
+        return asdict(self)
+
+
+class Training:
+    """The training of one network.
+
+    Parameters
+    ----------
+    make
+        Returns the network, freshly initialised: images [N, C, H, W] to logits; ``forward_with_aux``, where it has
+        one, gives those of an auxiliary head, too; ``drop_path``, where it has one, takes the rate of drop path.
+    data
+        Trained on ``data.train``, tested on ``data.test``.
+    protocol
+        Rates and regularisation; the augmentation is that of ``data``.
+    seed
+        Of initialisation, order, augmentation, drop path and dropout.
+    device
+        Where the network and the images live.
+    precision
+        ``bfloat16`` trains under autocast; parameters stay float32.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        data: Images,
+        protocol: Protocol,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self.protocol, self.seed, self.precision = protocol, seed, precision
+        self.device = torch.device(device)
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.data = data.to(self.device)
+        with seeded(seed, "network"):
+            self.network = make().to(self.device, self.dtype)
+        self.optimiser = self._sgd()
+        self.average = _copies(self.network) if protocol.ema else {}
+        self.epoch, self.step = 0, 0
+        self.tally = Tally()
+
+    def _sgd(self) -> torch.optim.SGD:
+        p = self.protocol
+        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
+        if not p.decay_norms:
+            groups = [
+                {"params": [w for w in self.network.parameters() if w.dim() > 1]},
+                {"params": [w for w in self.network.parameters() if w.dim() <= 1], "weight_decay": 0.0},
+            ]
+        return torch.optim.SGD(
+            groups,
+            lr=p.lr,
+            momentum=p.momentum,
+            nesterov=p.nesterov,
+            weight_decay=p.weight_decay,
+        )
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self, after_step: Callable[[], None] | None = None) -> Iterator[Record]:
+        """Train to the end and yield a record per epoch; ``after_step`` is called after each step."""
+        while self.epoch < self.protocol.epochs:
+            yield self.run_epoch(after_step)
+
+    def run_epoch(self, after_step: Callable[[], None] | None = None) -> Record:
+        """Train one epoch, or what is left of it."""
+        p, tally = self.protocol, self.tally
+        every = torch.arange(len(self.data.train))
+        parts = batches(every, p.batch, stream(self.seed, "order", self.epoch))
+        begun = time.perf_counter() - tally.seconds
+        self.network.train()
+        drop = getattr(self.network, "drop_path", None)
+        if isinstance(drop, DropPath):
+            drop.rate.fill_(p.drop_path * self.epoch / p.epochs)
+        with own_random_numbers(self.device):
+            for index in parts[tally.batches :]:
+                lr = rate(p, self.epoch, self.epoch + tally.batches / len(parts))
+                torch.manual_seed(derive_seed(self.seed, "step", self.step))  # for drop path and dropout
+                loss, accuracy = self.update(index, lr)
+                self.step += 1
+                tally.add(len(index), lr, loss, accuracy)
+                tally.seconds = time.perf_counter() - begun
+                if after_step is not None:
+                    after_step()
+        return self._end_epoch()
+
+    def update(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        """Take one step on images of these numbers; return (loss, accuracy as a share), detached on the device."""
+        p = self.protocol
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        generator = stream(self.seed, "augment", self.step)
+        images, labels = self.data.batch(self.data.train, index, generator=generator, augment=True, dtype=self.dtype)
+        with self._cast():
+            logits, aux = self._forward(images)
+            loss = F.cross_entropy(logits.to(self.dtype), labels, label_smoothing=p.label_smoothing)
+            total = loss
+            if aux is not None and p.aux_weight:
+                aside = F.cross_entropy(aux.to(self.dtype), labels, label_smoothing=p.label_smoothing)
+                total = loss + p.aux_weight * aside
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if p.clip:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), p.clip)
+        self.optimiser.step()
+        if self.average:
+            self._follow()
+        return loss.detach(), (logits.detach().argmax(dim=1) == labels).to(self.dtype).mean()
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        with_aux: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None
+        with_aux = getattr(self.network, "forward_with_aux", None)
+        return (self.network(images), None) if with_aux is None else with_aux(images)
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        mixed = self.precision == "bfloat16" or (self.protocol.mixed and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the network. Its decay grows to its full value, for the first weights count for
+        nothing: ``min(ema, (1 + t) / (10 + t))`` after t steps (the moving average of TensorFlow)."""
+        decay = min(self.protocol.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def _end_epoch(self) -> Record:
+        begun, p, tally = time.perf_counter(), self.protocol, self.tally
+        loss, accuracy, _ = tally.means()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The training loss is {loss} in epoch {self.epoch + 1}. Try a smaller --retrain.lr or --retrain.clip."
+            )
+        due = self.epoch + 1 == p.epochs or (p.test_every and (self.epoch + 1) % p.test_every == 0)
+        test_loss, test_accuracy = self.test() if due else (None, None)
+        record = Record(
+            epoch=self.epoch,
+            lr=tally.lr,
+            train_loss=loss,
+            train_accuracy=100 * accuracy,
+            test_loss=test_loss,
+            test_accuracy=None if test_accuracy is None else 100 * test_accuracy,
+            images_per_second=tally.images / tally.seconds,
+            seconds=tally.seconds + time.perf_counter() - begun,
+            peak_memory_mb=peak_memory_mb(self.device),
+        )
+        self.epoch += 1
+        self.tally = Tally()
+        return record
+
+    # ------------------------------------------------------------------ what comes of it
+
+    def test(self) -> tuple[float, float]:
+        """Return (mean cross entropy, accuracy as a share) on all test images, running statistics; of the moving
+        average where there is one."""
+        before = _copies(self.network) if self.average else {}
+        if self.average:
+            self.network.load_state_dict(self.average)
+        try:
+            return judge(self.network, self._plain, self._test_batches(), bn="running")
+        finally:
+            if before:
+                self.network.load_state_dict(before)
+
+    def _plain(self, images: Tensor) -> Tensor:
+        with self._cast():
+            logits: Tensor = self.network(images)
+        return logits
+
+    def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in torch.split(torch.arange(len(self.data.test)), 4 * self.protocol.batch):
+            yield self.data.batch(self.data.test, part, dtype=self.dtype)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what was tested: the network's weights and statistics, or their moving average."""
+        return dict(self.average) if self.average else dict(self.network.state_dict())
+
+    # ------------------------------------------------------------------ the state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a training made from the same arguments needs to go on from here, bit for bit."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "tally": self.tally.state_dict(),
+            "network": self.network.state_dict(),
+            "average": dict(self.average),
+            "optimiser": optimiser_state(self.network, self.optimiser),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, whatever this training has done so far."""
+        self.network.load_state_dict(state["network"])
+        load_optimiser(self.network, self.optimiser, state["optimiser"])
+        self.average = {name: v.to(self.device, copy=True) for name, v in state["average"].items()}
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.tally = Tally.from_state(state["tally"], self.device)
+
+
+def _copies(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}

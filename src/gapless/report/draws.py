@@ -1,0 +1,205 @@
+"""What the architectures are worth that a search draws, epoch by epoch, looked up in a table: the figure of DrNAS
+(arXiv 2006.10355) that shows its distribution close in on good cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+from numpy.typing import NDArray
+
+from gapless.core.decision import Arch
+from gapless.core.errors import UserError, unknown
+from gapless.core.space import Space
+from gapless.report.curves import starts
+from gapless.report.panel import (
+    BOTTOM,
+    COLUMN,
+    LEADER,
+    SIDE,
+    SMALL,
+    End,
+    Look,
+    curve,
+    epochs,
+    foot,
+    label_ends,
+    panel,
+    sheet,
+    side_title,
+    text_width,
+    write,
+)
+from gapless.tables.nasbench201 import DEFAULT, Table
+
+CHOICE, MEDIAN, EDGE, OPTIMUM = Look("#0072b2"), Look("#333333"), Look("#666666"), Look("#b87a00")
+OUTER, INNER = "#e3e3e3", "#c2c2c2"
+STEPS = (50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+TICKS, APART = 5, 0.08  # so many ticks are enough; they are at least this part of the axis apart
+
+
+@dataclass(frozen=True)
+class Range:
+    """Table accuracies in percent of the architectures drawn in one epoch, and of the choice.
+
+    Attributes
+    ----------
+    epoch
+        Counted from 1.
+    draws
+        How many were drawn.
+    min, lower_quartile, median, upper_quartile, max
+        Of them; quartiles are interpolated linearly.
+    choice
+        Of the architecture that the scores said then.
+    """
+
+    epoch: int
+    draws: int
+    min: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    max: float
+    choice: float
+
+
+def ranges(records: Sequence[Mapping[str, Any]], space: Space, table: Table, column: str = DEFAULT) -> list[Range]:
+    """Look up the draws of every epoch.
+
+    Parameters
+    ----------
+    records
+        The trace of a search.
+    space
+        NAS-Bench-201.
+    table, column
+        Where the accuracies stand.
+
+    Returns
+    -------
+    list of Range
+        Empty where some epoch has no draws: the trace is older than they are, or the method draws none.
+
+    Raises
+    ------
+    UserError
+        Where the space is another one or the table has no such column.
+    """
+    if space.label != "nasbench201":
+        raise UserError(f"A table holds cells of nasbench201; this run searched {space.label}.")
+    if column not in table.columns:
+        raise unknown("column", column, table.columns)
+    if not all(r.get("draws") for r in records):
+        return []
+    return [_range(record, space, table, column) for record in records]
+
+
+def _range(record: Mapping[str, Any], space: Space, table: Table, column: str) -> Range:
+    def worth(arch: Arch) -> float:
+        return float(table.columns[column][table.index[space.write(arch)]])
+
+    drawn = np.array([worth(space.unpack(text)) for text in record["draws"]])
+    low, first, median, third, high = (float(v) for v in np.percentile(drawn, [0, 25, 50, 75, 100]))
+    choice = worth(Arch.parse(record["arch"]))
+    return Range(record["epoch"] + 1, len(drawn), low, first, median, third, high, choice)
+
+
+def summary(found: Sequence[Range], table: Table, column: str) -> dict[str, Any]:
+    """Return the numbers of the last epoch, with the column and the best of the whole table, as plain JSON types."""
+    numbers = {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(found[-1]).items()}
+    return {"column": column, **numbers, "optimum": round(float(table.columns[column].max()), 4)}
+
+
+def draw_ranges(found: Sequence[Range], table: Table, column: str, records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the ranges in the width of a column.
+
+    The accuracies stand on a logarithmic scale of the error, for the worst draws lie near chance and the best tenths of
+    a percent apart; nothing is cut off.
+
+    Parameters
+    ----------
+    found
+        What `ranges` returned, not empty.
+    table, column
+        Where the optimum is read.
+    records
+        The trace, for the boundaries of stages.
+    """
+    best = float(table.columns[column].max())
+    by_name = {name: np.array([getattr(r, name) for r in found]) for name in asdict(found[0]) if name != "epoch"}
+    count = int(by_name["draws"].max())
+    ends = [
+        End("choice", by_name["choice"][-1], CHOICE, bold=True),
+        End(f"best of {count}", by_name["max"][-1], EDGE),
+        End("upper quartile", by_name["upper_quartile"][-1], EDGE),
+        End("median", by_name["median"][-1], MEDIAN),
+        End("lower quartile", by_name["lower_quartile"][-1], EDGE),
+        End(f"worst of {count}", by_name["min"][-1], EDGE),
+    ]
+    room = LEADER + max(text_width(end.text) for end in ends) + 0.04
+    rest = 0.5 * (100 - best) if best < 100 else 0.01  # keeps the logarithm finite where a table reaches 100 %
+    forward, inverse = partial(_height, rest=rest), partial(_accuracy, rest=rest)
+    low = min(by_name["min"].min(), by_name["choice"].min())
+    bottom, ceiling = float(forward(np.array(low))), float(forward(np.array(best)))
+    air = 0.03 * (ceiling - bottom) or 0.1
+    limits = float(inverse(np.array(bottom - air))), float(inverse(np.array(ceiling + air)))
+    marks = ticks(*limits, forward)
+    left = SIDE + max(text_width(f"{mark:g}") for mark in marks)
+    top, high = 0.24, 1.75
+    figure = sheet(COLUMN, top + high + BOTTOM)
+    axes = panel(figure, left, top, COLUMN - left - room, high)
+    epochs(axes, len(found), starts(records))
+    axes.set_yscale("function", functions=(forward, inverse))
+    axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(FixedLocator(marks))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    x = np.arange(1, len(found) + 1)
+    if len(found) == 1:  # a band needs two ends
+        x, by_name = np.array([0.5, 1.0]), {name: np.repeat(v, 2) for name, v in by_name.items()}
+    axes.fill_between(x, by_name["min"], by_name["max"], color=OUTER, linewidth=0, zorder=1)
+    axes.fill_between(x, by_name["lower_quartile"], by_name["upper_quartile"], color=INNER, linewidth=0, zorder=2)
+    for name, look in (("median", MEDIAN), ("choice", CHOICE)):
+        curve(axes, [getattr(r, name) for r in found], look, bold=name == "choice", label=name)
+    line = Line2D([0, 1], [best, best], color=OPTIMUM.colour, linewidth=0.7, linestyle=(0, (5, 3)), zorder=2.5)
+    line.set_transform(axes.get_yaxis_transform())
+    axes.add_artist(line)
+    told = f"best of all {len(table.archs):,}: {best:.2f}"
+    write(figure, left + 0.04, top - 0.03, told, size=SMALL, color=OPTIMUM.text)
+    label_ends(axes, ends)
+    side_title(figure, top + high / 2, "accuracy (%)")
+    foot(figure, left, COLUMN - room)
+    return figure
+
+
+def _height(accuracy: NDArray[np.float64], rest: float) -> NDArray[np.float64]:
+    """Return minus the logarithm of the error, in percent."""
+    return -np.log(np.maximum(100 - np.asarray(accuracy, dtype=np.float64), rest))
+
+
+def _accuracy(height: NDArray[np.float64], rest: float) -> NDArray[np.float64]:
+    """The inverse of `_height`."""
+    return 100 - np.exp(-np.asarray(height, dtype=np.float64))
+
+
+def ticks(low: float, high: float, forward: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[float]:
+    """Return round accuracies between two, the rounder first, that lie far enough apart on the axis."""
+    bottom, top = float(forward(np.array(low))), float(forward(np.array(high)))
+    taken: dict[float, float] = {}
+    for step in STEPS:
+        if len(taken) >= TICKS:
+            break
+        for number in range(ceil(low / step), floor(high / step) + 1):
+            value = round(number * step, 2)
+            place = (float(forward(np.array(value))) - bottom) / (top - bottom)
+            if all(abs(place - other) >= APART for other in taken.values()):
+                taken[value] = place
+    return sorted(taken)

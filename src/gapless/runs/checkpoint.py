@@ -1,0 +1,165 @@
+"""Checkpoints of a run: everything that it needs to go on, written at once, and read without executing anything."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from gapless.core.errors import Stopped, UserError
+from gapless.runs.run import Run
+
+NAME = "checkpoint.pt"
+FORMAT = 1
+
+
+def save(run: Run, state: Mapping[str, Any], *, images: str) -> None:
+    """Write the state of a run: to a temporary name, synced, renamed, so that a whole checkpoint is always there.
+
+    Parameters
+    ----------
+    run
+        The folder.
+    state
+        Tensors and plain types.
+    images
+        Fingerprint of the data.
+
+    Raises
+    ------
+    UserError
+        Where the folder cannot be written or the disk is full; the checkpoint before is untouched.
+    """
+    whole = {
+        "format": FORMAT,
+        "gapless": version("gapless"),
+        "recipe": _digest(run),
+        "images": images,
+        "state": dict(state),
+    }
+    file = io.BytesIO()
+    torch.save(whole, file)
+    run.write_bytes(NAME, file.getbuffer())
+
+
+def load(run: Run, *, images: str) -> dict[str, Any] | None:
+    """Return the state of the last checkpoint, or None where there is none yet.
+
+    Only tensors and plain types are read (``weights_only``): a checkpoint from a stranger can execute nothing.
+
+    Raises
+    ------
+    UserError
+        Where the checkpoint is damaged, is none, belongs to another run, version or data.
+    """
+    path = run.path / NAME
+    if not path.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+        whole = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError):
+        raise UserError(
+            f"{path} is damaged, or is no checkpoint of Gapless: it was not loaded. The trace and all other files are "
+            "as they were. Put a whole copy in its place; or remove it, and the run begins anew."
+        ) from None
+    if not isinstance(whole, dict) or not {"format", "gapless", "recipe", "images", "state"} <= whole.keys():
+        raise UserError(f"{path} is no checkpoint of Gapless. Nothing was changed.")
+    here = version("gapless")
+    if whole["format"] != FORMAT or whole["gapless"] != here:
+        raise UserError(
+            f"{path} was written by Gapless {whole['gapless']}; this is {here}, which could go on with other numbers. "
+            f"Install that version (pip install gapless=={whole['gapless']}) to go on, or begin a new run."
+        )
+    if whole["recipe"] != _digest(run):
+        raise UserError(
+            f"{path} belongs to another run, or {run.path / 'recipe.toml'} was changed since. A run goes on as it "
+            "began: restore the recipe, or begin a new run with the changed one."
+        )
+    if whole["images"] != images:
+        raise UserError(
+            f"The images are not those that the run {run.path} began with. Restore them, or begin a new run."
+        )
+    state: dict[str, Any] = whole["state"]
+    return state
+
+
+def _digest(run: Run) -> str:
+    return hashlib.sha256((run.path / "recipe.toml").read_bytes()).hexdigest()
+
+
+@contextmanager
+def held(run: Run) -> Iterator[None]:
+    """Hold the run, so that no other process writes into it; a process that dies lets go.
+
+    Raises
+    ------
+    UserError
+        Where another process holds it.
+    """
+    lock = FileLock(run.path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"Another process is running {run.path}.") from None
+    except OSError as error:
+        raise UserError(f"{run.path} cannot be written: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class Keeper:
+    """Saves a run at the ends of its epochs and every few minutes in between, and stops it where that is asked.
+
+    Called after each step.
+
+    Parameters
+    ----------
+    run
+        The folder; None saves nothing.
+    state
+        Tells the state.
+    images
+        Fingerprint of the data.
+    minutes
+        Between two checkpoints inside an epoch; 0 saves at the ends of epochs only.
+    """
+
+    run: Run | None
+    state: Callable[[], Mapping[str, Any]]
+    images: str
+    minutes: float
+    stop: bool = False
+    """Set from outside (a signal): the run ends after this step."""
+    saved: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> None:
+        """Save where it is time; raise :class:`Stopped` where a stop is asked for, with everything saved."""
+        due = self.minutes > 0 and time.monotonic() - self.saved >= 60 * self.minutes
+        if due or self.stop:
+            self.save()
+        if self.stop:
+            raise Stopped(None if self.run is None else str(self.run.path))
+
+    def save(self) -> None:
+        """Save now."""
+        if self.run is not None:
+            save(self.run, self.state(), images=self.images)
+        self.saved = time.monotonic()

@@ -1,0 +1,129 @@
+"""Bounds on what a search may answer: asked before it, kept beside it, held at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapless.core.bound import Bound, Budget, budget
+from gapless.core.decision import Arch
+from gapless.core.errors import UserError
+from gapless.core.searcher import Searcher
+from gapless.engine.fit import possible
+from gapless.engine.latency import LatencyTable, measure, measured, respecting
+from gapless.engine.search import Search
+from gapless.runs.recipe import Resolved
+from gapless.runs.run import Run
+from gapless.studies.session import device_of
+
+NAME = "latency.json"
+DRAWS = 10_000
+"""Random architectures that are drawn for one within the bounds before that is given up."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A bound and what the answer costs in its unit: counts, or measured milliseconds."""
+
+    unit: str
+    most: float
+    cost: float
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The bounds of a search with their tables; ``latency`` where there is a bound on it."""
+
+    budget: Budget
+    latency: LatencyTable | None
+    device: str
+
+    def timed(self, arch: Arch) -> float:
+        """Return the measured milliseconds of an architecture's network for one image."""
+        space = self.budget.space
+        shape = (space.channels, space.size, space.size)
+        return measured(space.network(arch), shape, device_of(self.device))
+
+    def held(self, arch: Arch, ms: float | None = None) -> tuple[Held, ...]:
+        """Return what an architecture costs, bound by bound; ``ms`` is its measured latency."""
+        costs = self.budget.costs(arch)
+        return tuple(
+            Held(b.unit, b.most, ms if b.unit == "latency" and ms is not None else costs[b.unit])
+            for b in self.budget.bounds
+        )
+
+
+def ask(resolved: Resolved, run: Run | None) -> Asked | None:
+    """Return the bounds of a recipe with their tables, or None where it has none.
+
+    Latencies are read from the run where it keeps them, from ``limit.latency_file``, or else measured on the run's
+    device, at the size at which the architecture is to be used.
+
+    Raises
+    ------
+    UserError
+        Where no architecture holds the bounds.
+    """
+    recipe, space = resolved.recipe, resolved.space
+    bounds: Sequence[Bound] = recipe.bounds()
+    if not bounds:
+        return None
+    alone = space.alone().replace(**recipe.retrain.get("space", {})).deployed()
+    table = None
+    if any(bound.unit == "latency" for bound in bounds):
+        given = recipe.limit.get("latency_file")
+        if run is not None and (run.path / NAME).is_file():
+            given = run.path / NAME
+        device = device_of(resolved.run["device"])
+        table = LatencyTable.read(Path(given), alone) if given is not None else measure(alone, device)
+    asked = budget(space, bounds, latency=None if table is None else table.prices, alone=alone)
+    possible(space, asked)
+    return Asked(asked, table, resolved.run["device"])
+
+
+def keep(asked: Asked, run: Run) -> None:
+    """Write the measured latencies into the run's folder."""
+    if asked.latency is not None:
+        asked.latency.write(run.path / NAME)
+
+
+def answer(loop: Search, asked: Asked | None) -> tuple[Arch, tuple[Held, ...]]:
+    """Return the answer of a search, and what it costs; a bound on latency is held by its network as measured.
+
+    Raises
+    ------
+    UserError
+        Where none that is measured holds it.
+    """
+    arch = loop.answer()
+    if asked is None:
+        return arch, ()
+    if asked.latency is None:
+        return arch, asked.held(arch)
+    ms = asked.timed(arch)
+    if ms > next(bound.most for bound in asked.budget.bounds if bound.unit == "latency"):
+        arch, ms = respecting(loop.method.scores().detach().cpu(), loop.space, asked.budget, asked.timed)
+    return arch, asked.held(arch, ms)
+
+
+def first_within(searcher: Searcher, asked: Asked | None) -> tuple[Arch, tuple[Held, ...]]:
+    """Return the first architecture that a searcher proposes within the bounds, and what it costs.
+
+    Raises
+    ------
+    UserError
+        Where none of :data:`DRAWS` is.
+    """
+    if asked is None:
+        return searcher.ask(1)[0], ()
+    for _ in range(DRAWS):
+        (arch,) = searcher.ask(1)
+        if asked.budget.respects(arch):
+            costs = asked.held(arch, None if asked.latency is None else asked.timed(arch))
+            if all(held.cost <= held.most for held in costs):
+                return arch, costs
+    raise UserError(
+        f"None of {DRAWS:,} random architectures holds {' and '.join(map(str, asked.budget.bounds))}. "
+        "Some do: raise the limit, or let a method search for them."
+    )

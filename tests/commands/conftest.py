@@ -1,0 +1,16 @@
+import pytest
+
+from gapless.commands.app import run
+
+
+@pytest.fixture
+def gapless(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder and return (status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = run([str(a) for a in arguments])
+        return status, *capsys.readouterr()
+
+    return call

@@ -1,0 +1,115 @@
+"""The ONNX file: parity in onnxruntime, what stands in it, and silence."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from gapless.core.errors import UserError
+from gapless.core.progress import seeded, stream
+from gapless.formats import onnx as onnx_format
+from gapless.formats import program
+from gapless.formats.model import Model
+from gapless.spaces.darts import Darts
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.studies.export import write
+
+CELL = "|nor_conv_3x3~0|+|avg_pool_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+SPACES = {
+    "nasbench201-partial": (NASBench201(size=7, width=4, cells=1, partial=2), CELL),
+    "darts": (Darts(size=8, width=4, cells=2, affine=True), "DARTS_V2"),
+}
+
+
+def model_of(space, text, **told):
+    arch = space.read(text)
+    with seeded("onnx"):
+        network = space.network(arch).eval()
+    return Model(arch=arch, space=space, network=network, weights="trained", origin="a test", **told)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_logits_are_those_of_the_network_at_any_batch(name, tmp_path, capfd):
+    pytest.importorskip("onnxscript")
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    model = model_of(*SPACES[name], mean=(0.5, 0.25, 0.125), std=(1.0, 2.0, 4.0), names=tuple("abcdefghij"))
+    found = onnx_format.write(model, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert 0 <= found["difference"] < 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["images"]
+    assert [o.name for o in session.get_outputs()] == ["logits"]
+    images = torch.randn(5, 3, model.space.size, model.space.size)
+    (logits,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model.network(images), rtol=1e-4, atol=1e-5)
+    told = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert json.loads(told["mean"]) == [0.5, 0.25, 0.125]
+    assert json.loads(told["std"]) == [1.0, 2.0, 4.0]
+    assert json.loads(told["names"]) == list("abcdefghij")
+    assert (json.loads(told["classes"]), json.loads(told["size"])) == (10, model.space.size)
+    assert told["notation"] == model.space.write(model.arch)
+    with torch.no_grad():
+        next(m for m in model.network.modules() if isinstance(m, nn.Linear)).bias.add_(1.0)
+    with pytest.raises(UserError, match="gives other logits"):
+        onnx_format.difference(model, tmp_path / "model.onnx", runtime)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime.*pip install 'gapless\[onnx\]'"):
+        onnx_format.write(model_of(*SPACES["darts"]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Awkward(nn.Module):
+    """A network whose course depends on what it sees."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :10] if x.sum() > 0 else x.flatten(1)[:, 10:20]
+
+
+def test_a_network_that_cannot_be_traced_is_answered_in_words(tmp_path, capfd):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = model_of(*SPACES["darts"])
+    model = Model(arch=model.arch, space=model.space, network=Awkward(), weights="trained", origin="a test")
+    with pytest.raises(UserError, match="cannot export this network"):
+        program.write(model, tmp_path)
+    with pytest.raises(UserError, match="cannot export this network to ONNX"):
+        onnx_format.write(model, tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_documented_examples_run(tmp_path):
+    """All three of docs/export.md, on one photo: they agree."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    space = NASBench201(size=8, width=4, cells=1)
+    model = model_of(space, CELL, mean=(0.5, 0.25, 0.125), std=(1.0, 2.0, 4.0))
+    write(model, ("py", "onnx", "torch"), tmp_path / "out")
+    pixels = torch.randint(256, (8, 8, 3), generator=stream("photo"), dtype=torch.uint8).numpy()
+    Image.fromarray(pixels).save(tmp_path / "out" / "photo.png")
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(examples) == 3
+    said = []
+    for example in examples:
+        command = [sys.executable, "-c", example]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "out", check=False)
+        assert done.returncode == 0, done.stderr
+        said.append([float(word) for word in done.stdout.split()])
+    assert {best for best, _ in said} == {said[0][0]}
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 - torch.tensor(model.mean).view(1, -1, 1, 1)
+    with torch.no_grad():
+        shares = model.network(images / torch.tensor(model.std).view(1, -1, 1, 1)).softmax(dim=1)
+    for best, share in said:
+        assert best == int(shares.argmax())
+        assert share == pytest.approx(float(shares.max()), rel=1e-5)
