@@ -38,8 +38,16 @@ def test_search_writes_a_run_folder_and_says_what_next(gapless, tmp_path):
     assert {"run", "arch", "notation", "params", "macs", "seconds", "peak_memory_mb"} <= set(told)
     assert told["run"] == "run"
     assert "Next: gapless retrain run" in out
-    files = {p.name for p in (tmp_path / "run").iterdir()}
-    assert files == {"recipe.toml", "trace.jsonl", "arch.json", "weights.safetensors", "machine.json", "cell.svg"}
+    files = {p.name for p in (tmp_path / "run").iterdir() if not p.name.startswith(".")}
+    assert files == {
+        "recipe.toml",
+        "trace.jsonl",
+        "arch.json",
+        "weights.safetensors",
+        "checkpoint.pt",
+        "machine.json",
+        "cell.svg",
+    }
     trace = [json.loads(line) for line in (tmp_path / "run" / "trace.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in trace] == [0]
     assert trace[-1]["arch"] == told["arch"]
