@@ -63,8 +63,12 @@ def test_the_size_of_the_retraining_is_what_counts():
 def measurements(monkeypatch):
     """Latencies that are MACs: deterministic, and true of every network."""
 
+    known = {}  # a module is asked in each of many rounds
+
     def timer(module, inputs):
-        return count_macs(module, *(tuple(x.shape[1:]) for x in inputs)) / 1e6
+        if module not in known:
+            known[module] = count_macs(module, *(tuple(x.shape[1:]) for x in inputs)) / 1e6
+        return known[module]
 
     measure, measured, asked = limits.measure, limits.measured, []
 
