@@ -2,7 +2,6 @@
 
 import pytest
 
-from gapless.engine.explore import explore
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.searchers import value
@@ -26,19 +25,14 @@ def test_draws_are_distinct_and_cover_the_space():
 def test_without_scores_the_answer_is_the_first_draw():
     searcher = Random(SPACE, seed=2)
     assert searcher.best() == Random(SPACE, seed=2).ask(1)[0]
-    assert explore(Random(SPACE, seed=2), None, 10) == searcher.best()
 
 
-def test_the_best_of_the_budget_is_the_answer():
-    scored = []
-
-    def score(arch) -> float:
-        scored.append(arch)
-        return value(SPACE, arch)
-
-    best = explore(Random(SPACE, seed=3), score, 20)
-    assert len(scored) == 20
-    assert value(SPACE, best) == max(value(SPACE, arch) for arch in scored)
+def test_the_best_of_what_was_told_is_the_answer():
+    searcher = Random(SPACE, seed=3)
+    scored = [arch for _ in range(20) for arch in searcher.ask(1)]
+    for arch in scored:
+        searcher.tell([(arch, {"score": value(SPACE, arch)})])
+    assert value(SPACE, searcher.best()) == max(value(SPACE, arch) for arch in scored)
 
 
 def test_the_first_of_equals_wins():

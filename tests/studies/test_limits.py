@@ -78,7 +78,9 @@ def measurements(monkeypatch):
 
     monkeypatch.setattr(limits, "measure", counted)
     monkeypatch.setattr(
-        limits, "measured", lambda network, shape, device: measured(network, shape, device, timer=timer)
+        limits,
+        "measured",
+        lambda network, shape, device, **named: measured(network, shape, device, timer=timer, **named),
     )
     return asked
 
@@ -98,6 +100,32 @@ def test_latency_is_measured_once_and_kept_with_the_run(measurements, tmp_path):
     other = recipe("darts", {"latency": "1ms", "latency_file": str(tmp_path / "run" / "latency.json")}, arch_lr=0.3)
     assert search.search(other).arch == found.arch
     assert len(measurements) == 1
+
+
+def test_a_table_of_another_machine_is_believed_and_that_is_said(measurements, monkeypatch, tmp_path):
+    class Ear:
+        notice = None
+
+        def started(self, resolved, run, notice):
+            self.notice = notice
+
+        def told(self, record):
+            pass
+
+    limit, near, far = {"latency": "1ms"}, Ear(), Ear()
+    search.search(recipe("darts", limit, arch_lr=0.3), out=tmp_path / "run", watcher=near)
+    assert near.notice == ""
+    file = tmp_path / "phone.json"
+    content = json.loads((tmp_path / "run" / "latency.json").read_text())
+    file.write_text(json.dumps({**content, "device": "a phone"}))
+    monkeypatch.setattr(limits, "measured", None)  # nothing is measured here
+    for method in ("darts", "random"):
+        other = recipe(method, {**limit, "latency_file": str(file)})
+        found = search.search(other, watcher=far)
+        assert "a phone" in far.notice
+        assert "not measured here" in far.notice
+        assert found.limits[0].cost == pytest.approx(found.summary()["macs"] / 1e6)
+        assert found.limits[0].cost <= 1
 
 
 def test_a_network_slower_than_its_table_is_replaced(measurements, monkeypatch):

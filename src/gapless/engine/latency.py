@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from gapless.core.bound import Bound, Budget, cost_of, told
 from gapless.core.cell import Cell, CellModule, partial_width
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.machine import device_name
 from gapless.core.network import ChosenEdge, ChosenSite
 from gapless.core.op import NormRule, Op, zeros
 from gapless.core.progress import seeded, stream
@@ -284,8 +283,9 @@ def measure(
         without = statistics.median(rests[:i] + rests[i + 1 :])
         checks.append(Check(str(arch), cost_of(arch, space, table, without), ms))
     constant = statistics.median(rests)
-    name = _name(torch.device(device))
-    return LatencyTable(space, name, used, batch, torch.__version__, table, constant, tuple(checks))
+    return LatencyTable(
+        space, device_name(torch.device(device)), used, batch, torch.__version__, table, constant, tuple(checks)
+    )
 
 
 def measured(
@@ -362,19 +362,6 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return processor() if device.type == "cpu" else device.type
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else None
-    return found.group(1) if found else platform.processor() or platform.machine()
 
 
 def _medians(asked: Sequence[Question], repeats: int, timer: Timer) -> list[float]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from torch import Tensor
 from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.machine import instructions, processor
 from gapless.core.settings import make
 from gapless.core.space import Space
 from gapless.data import ImageData
@@ -242,14 +242,9 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else None
-    return found.group(1) if found else platform.processor()

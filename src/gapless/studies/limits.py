@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from gapless.core.bound import Bound, Budget, budget
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.machine import device_name
 from gapless.core.searcher import Searcher
 from gapless.engine.fit import possible
 from gapless.engine.latency import LatencyTable, measure, measured, respecting
@@ -39,11 +42,23 @@ class Asked:
     latency: LatencyTable | None
     device: str
 
+    @property
+    def elsewhere(self) -> str:
+        """A notice where the latencies are those of another machine, or ""."""
+        table, here = self.latency, device_name(device_of(self.device))
+        if table is None or (table.device, table.threads) == (here, torch.get_num_threads()):
+            return ""
+        return (
+            f"The latencies are those of another machine ({table.device}, CPU threads: {table.threads}; here {here}, "
+            f"{torch.get_num_threads()}): the limit is held as their table predicts, and not measured here."
+        )
+
     def timed(self, arch: Arch) -> float:
-        """Return the measured milliseconds of an architecture's network for one image."""
+        """Return the measured milliseconds of an architecture's network for as many images as the table is of."""
+        assert self.latency is not None
         space = self.budget.space
         shape = (space.channels, space.size, space.size)
-        return measured(space.network(arch), shape, device_of(self.device))
+        return measured(space.network(arch), shape, device_of(self.device), batch=self.latency.batch)
 
     def held(self, arch: Arch, ms: float | None = None) -> tuple[Held, ...]:
         """Return what an architecture costs, bound by bound; ``ms`` is its measured latency."""
@@ -89,7 +104,8 @@ def keep(asked: Asked, run: Run) -> None:
 
 
 def answer(loop: Search, asked: Asked | None) -> tuple[Arch, tuple[Held, ...]]:
-    """Return the answer of a search, and what it costs; a bound on latency is held by its network as measured.
+    """Return the answer of a search, and what it costs; a bound on latency is held by its network as measured, or as
+    predicted where its table is of another machine.
 
     Raises
     ------
@@ -99,7 +115,7 @@ def answer(loop: Search, asked: Asked | None) -> tuple[Arch, tuple[Held, ...]]:
     arch = loop.answer()
     if asked is None:
         return arch, ()
-    if asked.latency is None:
+    if asked.latency is None or asked.elsewhere:
         return arch, asked.held(arch)
     ms = asked.timed(arch)
     if ms > next(bound.most for bound in asked.budget.bounds if bound.unit == "latency"):
@@ -120,7 +136,7 @@ def first_within(searcher: Searcher, asked: Asked | None) -> tuple[Arch, tuple[H
     for _ in range(DRAWS):
         (arch,) = searcher.ask(1)
         if asked.budget.respects(arch):
-            costs = asked.held(arch, None if asked.latency is None else asked.timed(arch))
+            costs = asked.held(arch, None if asked.latency is None or asked.elsewhere else asked.timed(arch))
             if all(held.cost <= held.most for held in costs):
                 return arch, costs
     raise UserError(

@@ -113,7 +113,7 @@ def search(
     run = begin(out, resolved.full().toml())
     if run is not None and asked is not None:
         limits.keep(asked, run)
-    return _search(resolved, loop, run, asked, "", watcher)
+    return _search(resolved, loop, run, asked, "" if asked is None else asked.elsewhere, watcher)
 
 
 def resume(run: Run, watcher: Watcher | Callable[[Record], None] | None = None) -> Found:
@@ -131,7 +131,10 @@ def resume(run: Run, watcher: Watcher | Callable[[Record], None] | None = None) 
     asked = limits.ask(resolved, run)
     loop = _loop(resolved, asked)
     with held(run):
-        notice = "" if loop is None else restore(loop, run, resolved.data.fingerprint)
+        notices = [] if loop is None else [restore(loop, run, resolved.data.fingerprint)]
+    if asked is not None:
+        notices.append(asked.elsewhere)
+    notice = " ".join(filter(None, notices))
     return _search(resolved, loop, run, asked, notice, watcher)
 
 

@@ -18,7 +18,7 @@ from gapless.runs.checkpoint import Keeper, held, load
 from gapless.runs.run import Run, machine
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FIXED = ("torch", "threads", "processor", "gpu")
+FIXED = ("torch", "threads", "processor", "instructions", "gpu")
 """What can move the last bits of a number."""
 
 
