@@ -24,7 +24,7 @@ OURS = {"demo", "nb201_cifar10_cpu", "darts_cifar10_cpu"}
 """Recipes of our own choice, which stand for no paper."""
 TRAIN = {"momentum": 0.9, "schedule": "cosine", "lr_warmup": 0, "arch_share": 0.5, "validate_every": 1}
 AUTODL = Train(
-    epochs=50, batch=64, lr=0.025, lr_min=0.001, lr_per="step", nesterov=True, weight_decay=5e-4, clip=5.0, **TRAIN
+    epochs=50, batch=64, lr=0.025, lr_min=0.001, lr_per="epoch", nesterov=True, weight_decay=5e-4, clip=5.0, **TRAIN
 )
 DRNAS_201 = Train(
     epochs=100, batch=64, lr=0.025, lr_min=0.001, lr_per="epoch", nesterov=False, weight_decay=3e-4, clip=5.0, **TRAIN
