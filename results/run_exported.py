@@ -55,7 +55,7 @@ def main() -> None:
         for folder in given.folders:
             command = [sys.executable, "-I", "-c", ALONE, str(folder.resolve()), str(images)]
             told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            training = json.loads((folder / "model.json").read_text(encoding="utf-8"))["test_accuracy"]
+            training = json.loads((folder / "model.json").read_text(encoding="utf-8"))["accuracy"]
             print(f"{folder}: {told}training {training:.2f} %")
 
 
