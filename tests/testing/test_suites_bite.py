@@ -166,8 +166,29 @@ def test_a_missing_neighbour_is_found():
     assert "one change away" in said or "other way round" in said
 
 
+def unbiased(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean(dim=0), x.var(dim=0)
+
+
+BROKEN_KERNELS = {
+    "moments": ("gapless.engine.kernels.moments", unbiased),
+    "statistics": ("gapless.engine.fused.Statistics.settle", lambda self: None),
+    "gradient": ("gapless.engine.kernels._norm_back", lambda g, y, inverse, scale, s1: (g * scale, (g * y).sum(dim=0))),
+    "bypass": ("gapless.engine.supernet.bypass", lambda mixed, present, partial, mix: mixed.repeat(1, 1, 1, partial)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_KERNELS)
+def test_a_broken_kernel_is_found(name):
+    space = RAGGED.replace(partial=2)
+    spaces.fused_is_the_reference(space)
+    with mock.patch(*BROKEN_KERNELS[name]):
+        assert breaks(spaces.fused_is_the_reference, space)
+
+
 def test_every_law_of_a_space_bites():
-    assert {law.__name__ for law in SPACE_LAWS} == {*BROKEN_SPACES, "what_is_not_active_does_not_run"}
+    found_elsewhere = {"what_is_not_active_does_not_run", "fused_is_the_reference"}
+    assert {law.__name__ for law in SPACE_LAWS} == {*BROKEN_SPACES, *found_elsewhere}
 
 
 # ---------------------------------------------------------------------- methods

@@ -14,7 +14,7 @@ from gapless.commands.watch import WatchTraining, free
 from gapless.core.errors import unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
-from gapless.runs.recipe import RUN
+from gapless.runs.recipe import RUN, SUPERNET
 from gapless.studies.retrain import Trained, plan, retrain
 
 DOC = """Train an architecture alone and report its accuracy on the test images after the last epoch.
@@ -38,7 +38,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     shown = PROTOCOLS[name][1]
-    run = [Option(n, kind, text, default=default) for n, (kind, default, text) in RUN.items()]
+    run = [Option(n, kind, text, default=default) for n, (kind, default, text) in RUN.items() if n not in SUPERNET]
     options = [
         Option("data", str, "`digits`, a folder, or a name on the Hugging Face hub; by default the run's."),
         Option("protocol", str, f"How to train: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),

@@ -28,9 +28,10 @@ from gapless.engine.adam import ArchAdam
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.fit import fit
 from gapless.engine.judge import judge, still
+from gapless.engine.memory import keep_memory
 from gapless.engine.schedule import learning_rate, locate
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
-from gapless.engine.supernet import Supernet
+from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
 from gapless.engine.unrolled import hypergradient
 from gapless.engine.widen import carry, widen
@@ -110,6 +111,8 @@ class Search:
         Where the supernet and the images live.
     precision
         ``bfloat16`` runs the supernet under autocast; parameters stay float32.
+    execution
+        ``fused`` runs a cell at once, ``reference`` edge by edge; the numbers agree up to rounding.
     objective
         What a pass minimises.
     budget
@@ -129,6 +132,7 @@ class Search:
         seed: int = 0,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
+        execution: Execution = "fused",
         objective: Objective = cross_entropy,
         budget: Budget | None = None,
         strength: float = STRENGTH,
@@ -143,7 +147,7 @@ class Search:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
         with seeded(seed, "weights"):
-            self.supernet = Supernet(self.space).to(self.device, self.dtype)
+            self.supernet = Supernet(self.space, execution).to(self.device, self.dtype)
         self.method = method.to(self.device, self.dtype)
         self.optimiser = self._sgd()
         self.arch_optimiser = ArchAdam(self.method, self.plan.arch)
@@ -157,7 +161,10 @@ class Search:
         """Train to the end and yield a record per epoch.
 
         ``after_step`` is called after each step, where ``state_dict`` tells everything; what it raises ends the run.
+        On the CPU the process keeps the memory that it has once used (:func:`gapless.engine.memory.keep_memory`).
         """
+        if self.device.type == "cpu":
+            keep_memory()
         while self.epoch < self.train.epochs:
             yield self.run_epoch(after_step)
 
@@ -513,7 +520,7 @@ class Search:
             space = space.replace(**stage.space)
         if space != self.space:
             self.space = space
-            self.supernet = Supernet(space).to(self.device, self.dtype)
+            self.supernet = Supernet(space, self.supernet.execution).to(self.device, self.dtype)
         self.supernet.load_state_dict(state["supernet"])
         self.method.load_state_dict(state["method"])
         self.optimiser = self._sgd()

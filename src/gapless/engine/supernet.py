@@ -1,9 +1,10 @@
-"""The weight-sharing supernet: every option of every decision, weighed by a mix. This is the readable reference
-execution."""
+"""The weight-sharing supernet: every option of every decision, weighed by a mix. Edge by edge it is the readable
+reference execution; :mod:`gapless.engine.fused` runs the same modules a cell at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,10 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
+from gapless.engine.fused import Form, Node, State, Statistics, bypass, form
+from gapless.engine.kernels import nchw, nhwc
+
+Execution = Literal["fused", "reference"]
 
 
 class Router:
@@ -21,6 +26,7 @@ class Router:
     def __init__(self, space: Space) -> None:
         self.space = space
         self.columns = tuple(tuple(range(len(d.options))) for d in space.decisions)
+        self.execution: Execution = "reference"
         self.mix: Mix | None = None
         self._entries: list[tuple[Tensor, ...] | None] = []
 
@@ -100,6 +106,63 @@ class MixedSite(nn.ModuleDict):
         return self.router.scale(self.row, sum(terms[1:], terms[0]))
 
 
+class MixedCell(CellModule):
+    """A cell of mixed edges, with both executions."""
+
+    def __init__(self, router: Router, cell: Cell, edges: Mapping[str, MixedEdge], partial: int) -> None:
+        super().__init__(cell, edges)
+        self.router, self.partial = router, partial
+        self._forms: dict[OpModule, Form] = {}
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Map the input states, each [N, C, H, W], to the output."""
+        return self._fused(*inputs) if self._can_fuse(inputs[0]) else super().forward(*inputs)
+
+    def _can_fuse(self, x: Tensor) -> bool:
+        mix = self.router.mix
+        return (
+            self.router.execution == "fused"
+            and self.training
+            and mix is not None
+            and mix.weight.dim() == 2
+            and not torch.is_autocast_enabled(x.device.type)
+        )
+
+    def _form(self, op: OpModule) -> Form:
+        if op not in self._forms:
+            self._forms[op] = form(op)
+        hooked = op._forward_hooks or op._forward_pre_hooks or op._backward_hooks
+        return None if hooked else self._forms[op]
+
+    def _fused(self, *inputs: Tensor) -> Tensor:
+        mix, partial, statistics = self.router.mix, self.partial, Statistics()
+        assert mix is not None
+        states = [State(nhwc(x), partial) for x in inputs]
+        for target in self.cell.nodes:
+            node, present = Node(statistics), []
+            into = self.cell.into(target)
+            for edge in into:
+                mixed = self.edges[edge.key]
+                assert isinstance(mixed, MixedEdge)
+                ops = list(mixed.values())
+                active = self.router.active(mixed.row)
+                if active:
+                    present.append((states[edge.source].whole, edge.stride, mixed.row))
+                for column in active:
+                    node.add(states[edge.source], ops[column], self._form(ops[column]), (mixed.row, column))
+            out = node.total(mix)
+            if out is None:
+                out = nhwc(zeros(nchw(states[into[0].source].x), into[0].stride))
+            if partial > 1:
+                out = bypass(out, present, partial, mix)
+            if mix.offset is not None and present:
+                out = out + mix.offset[[row for *_, row in present]].sum()
+            states.append(State(out, partial))
+        statistics.settle()
+        kept = [states[i].whole for i in self.cell.output]
+        return nchw(kept[0] if len(kept) == 1 else torch.cat(kept, dim=-1))
+
+
 class Everything:
     """Answers every question of ``build`` with all options (see :class:`gapless.core.choose.Choose`)."""
 
@@ -118,12 +181,12 @@ class Everything:
     ) -> nn.Module:
         """Return a cell of mixed edges."""
         width = partial_width(channels, partial)
-        edges: dict[str, nn.Module] = {}
+        edges: dict[str, MixedEdge] = {}
         for edge in cell.edges:
             options = self.router.space.decisions[self.router.space.rows[edge.ask]].options
             built = {o: ops[o].build(width, stride=edge.stride, norm=norm) for o in options}
             edges[edge.key] = MixedEdge(self.router, edge.ask, built, partial, edge.stride)
-        return CellModule(cell, edges)
+        return MixedCell(self.router, cell, edges, partial)
 
     def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
         """Return a mixed site."""
@@ -134,18 +197,38 @@ class Everything:
 class Supernet(nn.Module):
     """All architectures of a space in one network: ``supernet(images, mix)`` gives logits.
 
-    With the one-hot mix of an architecture it equals ``space.network(arch)`` with the same weights, exactly.
+    With the one-hot mix of an architecture it equals ``space.network(arch)`` with the same weights: exactly in the
+    reference execution, up to rounding in the fused one.
+
+    Parameters
+    ----------
+    space
+        Whose options it holds.
+    execution
+        ``fused`` runs cells at once where it can (in training, one mix for all images), ``reference`` edge by edge.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, execution: Execution = "fused") -> None:
         super().__init__()
         self.space = space
         self.router = Router(space)
+        self.router.execution = execution
         self.network = space.build(Everything(self.router))
+
+    @property
+    def execution(self) -> Execution:
+        """How cells are run; it may be set at any time."""
+        return self.router.execution
+
+    @execution.setter
+    def execution(self, execution: Execution) -> None:
+        self.router.execution = execution
 
     def forward(self, x: Tensor, mix: Mix) -> Tensor:
         """Map images [N, C, H, W] and a mix to logits [N, classes]."""
         self.router.set(mix)
+        if self.router.execution == "fused" and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         try:
             logits: Tensor = self.network(x)
         finally:

@@ -194,6 +194,7 @@ def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
         seed=run["seed"],
         device=device_of(run["device"]),
         precision=run["precision"],
+        execution=run["execution"],
         budget=None if asked is None else asked.budget,
         strength=resolved.recipe.limit.get("strength", STRENGTH),
     )

@@ -6,7 +6,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import get_args
 
@@ -20,7 +21,7 @@ from gapless.core.mix import Mix
 from gapless.core.network import ChosenEdge, ChosenSite
 from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
-from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
+from gapless.engine.supernet import Execution, MixedEdge, MixedSite, Supernet
 
 SpaceLaw = Callable[[Space], None]
 SMALL = 12_000
@@ -29,10 +30,10 @@ SMALL = 12_000
 # ---------------------------------------------------------------------- what the laws are made of
 
 
-def supernet_of(space: Space) -> Supernet:
+def supernet_of(space: Space, execution: Execution = "reference") -> Supernet:
     """Return a supernet in float64, the same at every call."""
     with seeded("law", "weights"):
-        return Supernet(space).double()
+        return Supernet(space, execution).double()
 
 
 def images(space: Space, n: int = 4) -> Tensor:
@@ -232,6 +233,81 @@ def what_is_not_active_does_not_run(space: Space) -> None:
                 )
 
 
+# ---------------------------------------------------------------------- the two executions
+
+FUSED = 1e-10
+"""The executions agree to this share of the largest entry, in float64."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What forward and backward passes gave: name -> tensor."""
+
+    logits: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    mix: dict[str, Tensor]
+    statistics: dict[str, Tensor]
+
+
+def observe(space: Space, execution: Execution, mixes: Sequence[Mix]) -> Pass:
+    """Run one supernet under each mix in training, on other images each time, and return logits, gradients, and the
+    statistics in the end. The weights stay, for steps of training would amplify the smallest difference."""
+    supernet, x = supernet_of(space, execution).train(), images(space)
+    towards = torch.randn(len(x), space.classes, dtype=x.dtype, generator=stream("law", "towards"))
+    logits, weights, mix_gradients = {}, {}, {}
+    for step, mix in enumerate(mixes):
+        supernet.zero_grad(set_to_none=True)
+        leaves = mix.leaves()
+        y = supernet(x.roll(step, dims=-1) + step, leaves)
+        (y * towards).sum().backward()
+        logits[f"step {step}"] = y.detach()
+        for name, p in supernet.named_parameters():
+            if p.grad is not None:
+                weights[f"step {step}, {name}"] = p.grad
+        mix_gradients |= {f"step {step}, {name}": g for name, g in leaves.gradient().items()}
+    return Pass(logits, weights, mix_gradients, {name: b.clone() for name, b in supernet.named_buffers()})
+
+
+def agree(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
+    """Raise ``AssertionError`` where tensors differ by more than ``FUSED`` of their largest entry (at least a thousandth
+    of the largest entry of all: what is zero but for rounding has no scale of its own)."""
+    assert one.keys() == other.keys(), f"{what}: one execution has {sorted(one.keys() ^ other.keys())[:3]}"
+    largest = max((float(t.abs().max()) for t in one.values() if t.numel()), default=0.0)
+    for name, t in one.items():
+        scale = max(float(t.abs().max()) if t.numel() else 0.0, 1e-3 * largest)
+        off = float((t.double() - other[name].double()).abs().max()) if t.numel() else 0.0
+        assert off <= FUSED * scale, f"{what}: {name} differs by {off:.1e} where the largest entry is {scale:.1e}"
+
+
+def some_mixes(space: Space) -> list[Mix]:
+    """Return a soft mix with gains and offsets, a signed one, an architecture, and five mixes of random masks."""
+
+    def random(name: str) -> Tensor:
+        return torch.rand(space.shape, dtype=torch.float64, generator=stream("law", "fused", name)) * space.legal
+
+    absent = {name for limit in space.limits for name in limit.among}
+    gain, offset = random("gain").sum(dim=1), random("offset").sum(dim=1)
+    mixes = [Mix(random("soft"), gain=gain, offset=offset), Mix(random("one") - random("two"))]
+    mixes.append(space.one_hot(*drawn(space, 1), dtype=torch.float64))
+    for i in range(5):
+        keep = (random(f"mask {i}") > 0.5).tolist()
+        for d, row in zip(space.decisions, keep, strict=True):
+            if not any(row) and d.name not in absent:
+                row[0] = True
+        active = tuple(tuple(c for c, kept in enumerate(row) if kept) for row in keep)
+        mixes.append(Mix(random(f"masked {i}"), active))
+    return mixes
+
+
+def fused_is_the_reference(space: Space) -> None:
+    """Cells run at once give what they give edge by edge: logits, gradients of weights and mix, running statistics;
+    for soft, signed, one-hot and masked mixes, the statistics after all these steps."""
+    mixes = some_mixes(space)
+    one, other = (observe(space, execution, mixes) for execution in get_args(Execution))
+    for what in ("logits", "weights", "mix", "statistics"):
+        agree(getattr(other, what), getattr(one, what), what)
+
+
 # ---------------------------------------------------------------------- architectures
 
 
@@ -404,6 +480,7 @@ SPACE_LAWS: tuple[SpaceLaw, ...] = (
     a_network_has_nothing_else,
     a_build_is_a_function_of_the_seed,
     what_is_not_active_does_not_run,
+    fused_is_the_reference,
     notations_can_be_read_back,
     samples_are_in_the_space,
     neighbours_are_one_change_away,
