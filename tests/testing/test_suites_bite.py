@@ -20,6 +20,7 @@ from gapless.core.progress import Progress
 from gapless.core.searcher import Searcher, Told
 from gapless.core.space import Space
 from gapless.engine import search as engine
+from gapless.engine.kernels import Normed
 from gapless.engine.supernet import MixedSite, Supernet
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
@@ -167,13 +168,19 @@ def test_a_missing_neighbour_is_found():
 
 
 def unbiased(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.mean(dim=0), x.var(dim=0)
+    mean, variance = x.mean(dim=0), x.var(dim=0)
+    x -= mean
+    return mean, variance
+
+
+def without_statistics(self: Normed, g: Tensor, s1: Tensor, scale: Tensor, wanted: tuple[bool, bool]) -> tuple:
+    return *self.linear.back(g * scale, self.z, self.weight, wanted), torch.zeros_like(s1)
 
 
 BROKEN_KERNELS = {
-    "moments": ("gapless.engine.kernels.moments", unbiased),
+    "moments": ("gapless.engine.kernels.centre", unbiased),
     "statistics": ("gapless.engine.fused.Statistics.settle", lambda self: None),
-    "gradient": ("gapless.engine.kernels._norm_back", lambda g, y, inverse, scale, s1: (g * scale, (g * y).sum(dim=0))),
+    "gradient": ("gapless.engine.kernels.Normed.back", without_statistics),
     "bypass": ("gapless.engine.supernet.bypass", lambda mixed, present, partial, mix: mixed.repeat(1, 1, 1, partial)),
 }
 

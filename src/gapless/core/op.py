@@ -6,6 +6,7 @@ convolution changes the number of channels where input and output differ.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -139,6 +140,8 @@ class OpModule(nn.Sequential):
         super().__init__(*modules)
         self.op, self.stride, self.layers = op, stride, layers
         self.inputs, self.channels, self.norm = inputs, channels, norm
+        self.runner: Callable[[OpModule, Tensor], Tensor | None] | None = None
+        """Who runs it otherwise, where somebody does: the engine. None from it means that the layers are run."""
 
     @property
     def identity(self) -> bool:
@@ -154,6 +157,10 @@ class OpModule(nn.Sequential):
         """Map [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)]."""
         if self.zero:
             return zeros(x, self.stride)
+        if self.runner is not None:
+            y = self.runner(self, x)
+            if y is not None:
+                return y
         for layer in self:
             x = layer(x)
         return x

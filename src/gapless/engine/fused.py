@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from gapless.engine.kernels import (
 )
 
 T = TypeVar("T")
+AnyPool = nn.MaxPool2d | nn.AvgPool2d
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Unit:
 class Pool:
     """A pool, perhaps with a normalisation."""
 
-    pool: nn.MaxPool2d | nn.AvgPool2d
+    pool: AnyPool
     norm: nn.BatchNorm2d | None
 
 
@@ -76,7 +77,7 @@ def form(op: OpModule) -> Form:
     if isinstance(layers[0], MaxPool | AvgPool):
         behind = layers[1:]
         if all(isinstance(layer, Norm) for layer in behind) and len(behind) <= 1:
-            return Pool(modules[0], modules[1] if behind else None)
+            return Pool(cast(AnyPool, modules[0]), cast(nn.BatchNorm2d, modules[1]) if behind else None)
         return None
     units: list[Unit] = []
     at = 0
@@ -86,8 +87,9 @@ def form(op: OpModule) -> Form:
         width = 4 if deep else 3
         if kinds[:1] != [Relu] or kinds[width - 2] not in (Conv, Halves) or kinds[width - 1 : width] != [Norm]:
             return None
-        inside = modules[at : at + width]
-        units.append(Unit(inside[1] if deep else None, inside[-2], inside[-1]))
+        first, linear, norm = modules[at + 1], modules[at + width - 2], modules[at + width - 1]
+        deep_conv = cast(nn.Conv2d, first) if deep else None
+        units.append(Unit(deep_conv, cast(nn.Conv2d | HalvesModule, linear), cast(nn.BatchNorm2d, norm)))
         at += width
     return tuple(units)
 
@@ -108,16 +110,16 @@ class Statistics:
         """Move the running statistics as PyTorch does: unbiased variance, a cumulative mean where momentum is None."""
         if not self.seen:
             return
-        norms = [norm for norm, *_ in self.seen]
-        torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
-        groups: dict[float, list[int]] = {}
-        for i, norm in enumerate(norms):
-            share = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-            groups.setdefault(share, []).append(i)
-        unbiased = [v * (n / (n - 1)) for _, _, v, n in self.seen]
-        for share, chosen in groups.items():
-            torch._foreach_lerp_([norms[i].running_mean for i in chosen], [self.seen[i][1] for i in chosen], share)
-            torch._foreach_lerp_([norms[i].running_var for i in chosen], [unbiased[i] for i in chosen], share)
+        counters = [cast(Tensor, norm.num_batches_tracked) for norm, *_ in self.seen]
+        torch._foreach_add_(counters, 1)
+        groups: dict[float, list[tuple[Tensor, Tensor]]] = {}
+        for (norm, mean, variance, n), counter in zip(self.seen, counters, strict=True):
+            share = 1 / int(counter) if norm.momentum is None else norm.momentum
+            pairs = groups.setdefault(share, [])
+            pairs.append((cast(Tensor, norm.running_mean), mean))
+            pairs.append((cast(Tensor, norm.running_var), variance * (n / (n - 1))))
+        for share, pairs in groups.items():
+            torch._foreach_lerp_([buffer for buffer, _ in pairs], [value for _, value in pairs], share)
 
 
 class State:
@@ -186,7 +188,8 @@ class Node:
             case Pool():
                 out, mean, variance = state.pooled(form)
                 if form.norm is not None:
-                    assert mean is not None and variance is not None
+                    assert mean is not None
+                    assert variance is not None
                     self.statistics.note(form.norm, mean, variance, out.numel() // out.shape[-1])
                     if form.norm.affine:
                         out = out * form.norm.weight + form.norm.bias
@@ -223,6 +226,10 @@ class Node:
         coefficient = mix.weight[index[0], index[1]]
         if mix.gain is not None:
             coefficient = coefficient * mix.gain[index[0]]
+        return self.sum(coefficient)
+
+    def sum(self, coefficient: Tensor) -> Tensor:
+        """Return the sum with these coefficients, those of plain terms first."""
         out, means, variances = node_sum(self.plain, self.terms, self.operands, coefficient)
         count = out.numel() // out.shape[-1]
         for norm, mean, variance in zip(self.norms, means, variances, strict=True):
@@ -270,4 +277,5 @@ def bypass(mixed: Tensor, present: Sequence[tuple[Tensor, int, int]], partial: i
             rest = nhwc(F.max_pool2d(nchw(rest.contiguous()), 2, 2, ceil_mode=True))
         parts.append(rest if mix.gain is None else mix.gain[row] * rest)
     both = torch.cat([mixed, sum(parts[1:], parts[0])], dim=-1)
-    return both.unflatten(-1, (partial, -1)).transpose(-1, -2).flatten(-2)
+    n, height, width, channels = both.shape
+    return both.view(n, height, width, partial, channels // partial).transpose(-1, -2).reshape(both.shape)

@@ -51,7 +51,7 @@ def scratch(slot: str, shape: Sequence[int], like: Tensor) -> Tensor:
     """
     if like.device.type != "cpu":
         return like.new_empty(shape)
-    slots: dict[tuple[str, torch.dtype], Tensor] = _SLOTS.__dict__
+    slots: dict[Any, Tensor] = _SLOTS.__dict__
     need = math.prod(shape)
     held = slots.get((slot, like.dtype))
     if held is None or held.numel() < need:
@@ -79,20 +79,21 @@ def total(x: Tensor) -> Tensor:
     return x.view(-1, folds * x.shape[1]).sum(dim=0).view(folds, -1).sum(dim=0)
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the biased variance of each column of [P, C]."""
-    folds = _folds(x)
-    wide = x.view(1, -1, 1, folds * x.shape[1]).permute(0, 3, 1, 2)
-    mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
-    if folds == 1:
-        return mean, variance
-    means = mean.view(folds, -1)
-    mean = means.mean(dim=0)
-    return mean, variance.view(folds, -1).mean(dim=0).add_((means - mean).square_().mean(dim=0))
+def centre(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract from each column of [P, C], in place, its mean; return mean and biased variance.
+
+    The sums are the library's cascaded ones: its own batch moments of channels-last images add up in float32 one after
+    another and are ten times less exact.
+    """
+    mean = total(x).div_(len(x))
+    x.sub_(mean)
+    return mean, total(torch.mul(x, x, out=scratch("product", x.shape, x))).div_(len(x))
 
 
 # ---------------------------------------------------------------------- depthwise convolution
 
+Wanted = tuple[bool, bool]
+"""Whether the gradients at the input and at the weight are asked for."""
 PHASES = 8
 """Phases of at least so many pixels a side are worth their copies (measured: benchmarks/kernels.py)."""
 
@@ -108,7 +109,7 @@ class Window:
 
 def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """Convolve each channel of [N, H, W, C] with its own kernel, weight [C, 1, k, k]."""
-    out: Tensor = _Depthwise.apply(x, weight, window)
+    out: Tensor = _Depthwise.apply(x, weight, window)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -192,7 +193,7 @@ def _phases(x: Tensor, d: int, slot: str) -> Tensor:
 
 
 def _library_backward(
-    g: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: tuple[bool, bool]
+    g: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: Wanted
 ) -> tuple[Tensor | None, Tensor | None]:
     s, p, d = ([v, v] for v in (window.stride, window.padding, window.dilation))
     groups = x.shape[-1] // weight.shape[1]
@@ -207,19 +208,22 @@ def _library_backward(
 
 @dataclass(frozen=True)
 class Pointwise:
-    """y = z W': a matrix product over channels. Cheap, so y is computed again in the backward pass."""
+    """y = z W': a matrix product over channels, weight [C', C] or [C', C, 1, 1]. It is cheap, so y is not kept."""
 
     keep = False
 
     def size(self, z: Tensor, weight: Tensor) -> torch.Size:
+        """Return the shape [N, H, W, C'] of the output."""
         return torch.Size((*z.shape[:3], weight.shape[0]))
 
-    def run(self, z: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-        return torch.mm(rows(z), weight.view(weight.shape[:2]).t(), out=out)
+    def run(self, z: Tensor, weight: Tensor) -> Tensor:
+        """Return y [P, C'] in scratch memory."""
+        matrix = weight.view(weight.shape[:2])
+        out = scratch("y", (z.numel() // z.shape[-1], len(matrix)), z)
+        return torch.mm(rows(z), matrix.t(), out=out)
 
-    def back(
-        self, dy: Tensor, z: Tensor, weight: Tensor, wanted: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def back(self, dy: Tensor, z: Tensor, weight: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients at z and at the weight."""
         dz = torch.mm(dy, weight.view(weight.shape[:2])).view(z.shape) if wanted[0] else None
         dw = torch.mm(dy.t(), rows(z)).view(weight.shape) if wanted[1] else None
         return dz, dw
@@ -227,97 +231,133 @@ class Pointwise:
 
 @dataclass(frozen=True)
 class Spatial:
-    """A convolution over places and channels. y is kept."""
+    """A convolution over places and channels, weight [C', C, k, k]. y is kept."""
 
     window: Window
     keep = True
 
     def size(self, z: Tensor, weight: Tensor) -> torch.Size:
-        s = self.window.stride
-        return torch.Size((z.shape[0], -(-z.shape[1] // s), -(-z.shape[2] // s), weight.shape[0]))
+        """Return the shape [N, H, W, C'] of the output."""
+        w, kernel = self.window, weight.shape[-1]
+        sides = ((side + 2 * w.padding - w.dilation * (kernel - 1) - 1) // w.stride + 1 for side in z.shape[1:3])
+        return torch.Size((z.shape[0], *sides, weight.shape[0]))
 
-    def run(self, z: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    def run(self, z: Tensor, weight: Tensor) -> Tensor:
+        """Return y [P, C']."""
         w = self.window
         return rows(nhwc(F.conv2d(nchw(z), weight, None, w.stride, w.padding, w.dilation)))
 
-    def back(
-        self, dy: Tensor, z: Tensor, weight: Tensor, wanted: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        g = dy.view(self.size(z, weight))
-        dz, dw = _library_backward(g, z, weight, self.window, wanted)
+    def back(self, dy: Tensor, z: Tensor, weight: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients at z and at the weight."""
+        dz, dw = _library_backward(dy.view(self.size(z, weight)), z, weight, self.window, wanted)
         return None if dz is None else nhwc(dz), dw
 
 
 Linear = Pointwise | Spatial
 
-
 # ---------------------------------------------------------------------- normalisation
 
 
-def _norm_back(g: Tensor, centred: Tensor, inverse: Tensor, scale: Tensor, s1: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn ``centred`` [P, C] in place into the gradient before a normalisation; return it and the sum of g * centred.
+@dataclass(frozen=True)
+class Normed:
+    """What a normalisation of y needs again in the backward pass."""
 
-    ``dy = scale * (g - s1 / P - centred * inverse^2 * s2 / P)`` with ``s1 = sum g``, ``s2 = sum g * centred``.
-    """
-    count = len(g)
-    s2 = total(torch.mul(g, centred, out=scratch("product", g.shape, g)))
-    centred.mul_(scale * inverse.square() * s2 / -count)
-    centred.addcmul_(g, scale)
-    return centred.sub_(scale * s1 / count), s2
+    linear: Linear
+    z: Tensor
+    weight: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    mean: Tensor
+    inverse: Tensor
+    centred: Tensor | None
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Return the tensors, in the order of the fields."""
+        return self.z, self.weight, self.gamma, self.beta, self.mean, self.inverse, self.centred
+
+    @property
+    def normal(self) -> Tensor:
+        """The scale [C] from centred y to the output."""
+        return self.inverse if self.gamma is None else self.gamma * self.inverse
+
+    def back(self, g: Tensor, s1: Tensor, scale: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Return the gradients at z and weight, and ``s2 = sum g * (y - mean)`` [C], for the gradient ``g`` [P, C] at
+        the output, of which ``s1`` is the sum, and the scale [C] from centred y to the output:
+        ``dy = scale * (g - s1 / P - (y - mean) * inverse^2 * s2 / P)``."""
+        if self.centred is None:
+            y = self.linear.run(self.z, self.weight).sub_(self.mean)
+        else:
+            y = scratch("y", self.centred.shape, g).copy_(self.centred)
+        s2 = total(torch.mul(g, y, out=scratch("product", g.shape, g)))
+        y.mul_(scale * self.inverse.square() * s2 / -len(g)).addcmul_(g, scale).sub_(scale * s1 / len(g))
+        return *self.linear.back(y, self.z, self.weight, wanted), s2
+
+
+NORMED = 7
+"""Tensors of :class:`Normed`."""
+
+
+def _norm(
+    linear: Linear, z: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Normed]:
+    """Return centred y = linear(z), its variance, and what the backward pass needs."""
+    y = linear.run(z, weight)
+    mean, variance = centre(y)
+    inverse = (variance + eps).rsqrt_()
+    return y, variance, Normed(linear, z, weight, gamma, beta, mean, inverse, y if linear.keep else None)
 
 
 def norm_relu(
-    z: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None, linear: Linear, eps: float
+    z: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, linear: Linear, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``relu(norm(linear(z)))`` [N, H, W, C] with the mean and the biased variance [C] that normalised it."""
-    return _NormRelu.apply(z, weight, scale, shift, linear, eps)
+    """Return ``relu(norm(linear(z)))`` [N, H, W, C] with the mean and the biased variance [C] that normalised it.
+
+    ``gamma`` and ``beta`` [C] are scale and shift; None for neither.
+    """
+    found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(z, weight, gamma, beta, linear, eps)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _NormRelu(Function):
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, linear: Linear, eps: float
-    ):
-        shape = linear.size(z, weight)
-        y = linear.run(z, weight, out=None if linear.keep else scratch("y", (shape.numel() // shape[-1], shape[-1]), z))
-        mean, variance = moments(y)
-        inverse = (variance + eps).rsqrt_()
-        scale = inverse if gamma is None else gamma * inverse
-        shift = -mean * scale if beta is None else torch.addcmul(beta, mean, scale, value=-1)
-        out = torch.addcmul(shift, y, scale)
-        out.relu_()
-        out = out.view(shape)
-        ctx.save_for_backward(z, weight, gamma, out, mean, inverse, y if linear.keep else None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y, variance, normed = _norm(linear, z, weight, gamma, beta, eps)
+        out = y * normed.normal if beta is None else torch.addcmul(beta, y, normed.normal)
+        out = out.relu_().view(linear.size(z, weight))
+        ctx.save_for_backward(out, *normed.tensors)
         ctx.linear = linear
-        ctx.mark_non_differentiable(mean, variance)
-        return out, mean, variance
+        ctx.mark_non_differentiable(normed.mean, variance)
+        return out, normed.mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor, *_: Any):
-        z, weight, gamma, out, mean, inverse, y = ctx.saved_tensors
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        out, *saved = ctx.saved_tensors
+        normed = Normed(ctx.linear, *saved)
         g = rows(g.contiguous())
-        centred = scratch("y", g.shape, g)
-        centred = ctx.linear.run(z, weight, out=centred).sub_(mean) if y is None else torch.sub(y, mean, out=centred)
         g = torch.ops.aten.threshold_backward.grad_input(g, rows(out), 0, grad_input=scratch("g", g.shape, g))
         s1 = total(g)
-        dy, s2 = _norm_back(g, centred, inverse, inverse if gamma is None else gamma * inverse, s1)
-        dz, dw = ctx.linear.back(dy, z, weight, ctx.needs_input_grad[:2])
-        return dz, dw, None if gamma is None else s2 * inverse, None if gamma is None else s1, None, None
+        dz, dw, s2 = normed.back(g, s1, normed.normal, ctx.needs_input_grad[:2])
+        affine = (None, None) if normed.gamma is None else (s2 * normed.inverse, s1)
+        return dz, dw, *affine, None, None
 
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return [N, H, W, C] with mean 0 and variance 1 in each channel, and the moments [C] that it had."""
-    out: tuple[Tensor, Tensor, Tensor] = _Normalise.apply(x, eps)
-    return out
+    found: tuple[Tensor, Tensor, Tensor] = _Normalise.apply(x, eps)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Normalise(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = moments(rows(x))
+        out = rows(x).clone()
+        mean, variance = centre(out)
         inverse = (variance + eps).rsqrt_()
-        out = torch.addcmul(-mean * inverse, x, inverse)
+        out = out.mul_(inverse).view(x.shape)
         ctx.save_for_backward(out, inverse)
         ctx.mark_non_differentiable(mean, variance)
         return out, mean, variance
@@ -327,9 +367,9 @@ class _Normalise(Function):
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
         out, inverse = ctx.saved_tensors
         g, normal = rows(g.contiguous()), rows(out)
-        count = len(g)
-        dx = torch.addcmul(g, normal, total(g * normal).div_(-count))
-        return dx.sub_(total(g).div_(count)).mul_(inverse).view(out.shape), None
+        s2 = total(torch.mul(g, normal, out=scratch("product", g.shape, g)))
+        dx = torch.addcmul(g, normal, s2.div_(-len(g)))
+        return dx.sub_(total(g).div_(len(g))).mul_(inverse).view(out.shape), None
 
 
 # ---------------------------------------------------------------------- the sum at a node
@@ -337,87 +377,92 @@ class _Normalise(Function):
 
 @dataclass(frozen=True)
 class Term:
-    """One normalised term of a node's sum: how it is computed, and whether its normalisation is affine."""
+    """One normalised term of a node's sum: its linear map, whether its normalisation is affine, and its epsilon."""
 
     linear: Linear
     affine: bool
     eps: float
 
 
-def node_sum(plain: Sequence[Tensor], terms, operands, coefficient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``coefficient`` [len(plain) + len(terms)]; see _NodeSum."""
-    return _NodeSum.apply(coefficient, len(plain), tuple(terms), *plain, *operands)
+def node_sum(
+    plain: Sequence[Tensor], terms: Sequence[Term], operands: Sequence[Tensor], coefficient: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``sum_i c_i plain_i + sum_t c_t norm(linear_t(z_t))`` [N, H, W, C], and the mean and the biased variance
+    [T, C] of each normalised term.
+
+    Parameters
+    ----------
+    plain
+        Each [N, H, W, C].
+    terms
+        The normalised ones. Their outputs are summed as they are computed and not kept.
+    operands
+        For each term z [N, H', W', C''], the weight, and if it is affine scale and shift [C].
+    coefficient
+        [len(plain) + len(terms)], plain ones first.
+    """
+    found: tuple[Tensor, Tensor, Tensor] = _NodeSum.apply(coefficient, len(plain), tuple(terms), *plain, *operands)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _NodeSum(Function):
     @staticmethod
-    def forward(ctx: Any, coefficient: Tensor, count: int, terms: tuple[Term, ...], *tensors: Tensor):
-        plain, operands = tensors[:count], tensors[count:]
-        saved, means, variances = [], [], []
-        node = constant = None
-        shape = None
-        for i, x in enumerate(plain):
-            node = coefficient[i] * rows(x) if node is None else node.addcmul_(rows(x), coefficient[i])
-            shape = x.shape
-        at = 0
-        for i, term in enumerate(terms):
-            z, weight = operands[at : at + 2]
-            gamma, beta = operands[at + 2 : at + 4] if term.affine else (None, None)
-            at += 4 if term.affine else 2
-            shape = term.linear.size(z, weight)
-            if term.linear.keep:
-                y = term.linear.run(z, weight)
-            else:
-                y = term.linear.run(z, weight, out=scratch("y", (shape.numel() // shape[-1], shape[-1]), z))
-            mean, variance = moments(y)
-            w = coefficient[count + i]
-            inverse = (variance + term.eps).rsqrt_()
-            scale = inverse * w if gamma is None else gamma * inverse * w
+    def forward(
+        ctx: Any, coefficient: Tensor, count: int, terms: tuple[Term, ...], *tensors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        plain, operands = tensors[:count], iter(tensors[count:])
+        shares = coefficient.unbind()
+        node: Tensor | None = None
+        for share, x in zip(shares, plain, strict=False):
+            node = share * x if node is None else node.addcmul_(x, share)
+        saved: list[Tensor | None] = []
+        means, variances = [], []
+        constant: Tensor | None = None
+        for share, term in zip(shares[count:], terms, strict=True):
+            z, weight = next(operands), next(operands)
+            gamma, beta = (next(operands), next(operands)) if term.affine else (None, None)
+            y, variance, normed = _norm(term.linear, z, weight, gamma, beta, term.eps)
+            y, scale = y.view(term.linear.size(z, weight)), normed.normal * share
             node = y * scale if node is None else node.addcmul_(y, scale)
-            shift = torch.mul(mean, scale).neg_() if beta is None else torch.addcmul(beta * w, mean, scale, value=-1)
-            constant = shift if constant is None else constant.add_(shift)
-            means.append(mean)
+            if beta is not None:
+                constant = beta * share if constant is None else constant.addcmul_(beta, share)
+            means.append(normed.mean)
             variances.append(variance)
-            saved += [z, weight, gamma, beta, mean, inverse, y if term.linear.keep else None]
+            saved += normed.tensors
+        if node is None:
+            raise ValueError("a sum of nothing has no shape")
         if constant is not None:
             node.add_(constant)
         ctx.save_for_backward(coefficient, *plain, *saved)
         ctx.count, ctx.terms = count, terms
-        stats = (
-            (torch.stack(means), torch.stack(variances))
-            if means
-            else (coefficient.new_empty(0), coefficient.new_empty(0))
-        )
-        ctx.mark_non_differentiable(*stats)
-        return node.view(shape), *stats
+        none = coefficient.new_empty(0)
+        moments = (torch.stack(means), torch.stack(variances)) if means else (none, none.clone())
+        ctx.mark_non_differentiable(*moments)
+        return node, *moments
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor, *_: Any):
+    def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         coefficient, *rest = ctx.saved_tensors
         plain, saved = rest[: ctx.count], rest[ctx.count :]
-        g = rows(g.contiguous())
-        dc = []
-        found = []
-        needs = ctx.needs_input_grad[3:]
-        for i, x in enumerate(plain):
-            dc.append(torch.dot(g.view(-1), x.view(-1)))
-            found.append((coefficient[i] * g).view(x.shape) if needs[i] else None)
-        s1 = total(g) if ctx.terms else None
-        at = ctx.count
-        for i, term in enumerate(ctx.terms):
-            z, weight, gamma, beta, mean, inverse, y = saved[7 * i : 7 * i + 7]
-            centred = scratch("y", g.shape, g)
-            centred = (
-                term.linear.run(z, weight, out=centred).sub_(mean) if y is None else torch.sub(y, mean, out=centred)
-            )
-            w = coefficient[ctx.count + i]
-            normal = inverse if gamma is None else gamma * inverse
-            dy, s2 = _norm_back(g, centred, inverse, normal * w, s1)
-            dc.append(torch.dot(s2, normal) if beta is None else torch.dot(s2, normal) + torch.dot(s1, beta))
-            found += term.linear.back(dy, z, weight, (needs[at], needs[at + 1]))
-            at += 2
+        shares, wanted = coefficient.unbind(), iter(ctx.needs_input_grad[3:])
+        whole = g.contiguous()
+        g = rows(whole)
+        shared: list[Tensor] = []
+        found: list[Tensor | None] = []
+        for share, x in zip(shares, plain, strict=False):
+            shared.append(torch.mul(whole, x, out=scratch("product", x.shape, x)).sum())  # a dot product is less exact
+            found.append(share * whole if next(wanted) else None)
+        s1 = total(g)
+        for i, (share, term) in enumerate(zip(shares[ctx.count :], ctx.terms, strict=True)):
+            normed = Normed(term.linear, *saved[NORMED * i : NORMED * (i + 1)])
+            normal = normed.normal
+            dz, dw, s2 = normed.back(g, s1, normal * share, (next(wanted), next(wanted)))
+            found += [dz, dw]
+            at_share = torch.dot(s2, normal)
             if term.affine:
-                found += [s2 * inverse * w, s1 * w]
-                at += 2
-        return torch.stack(dc), None, None, *found
+                next(wanted), next(wanted)
+                found += [s2 * normed.inverse * share, s1 * share]
+                at_share = at_share + torch.dot(s1, normed.beta)  # type: ignore[arg-type]
+            shared.append(at_share)
+        return torch.stack(shared), None, None, *found

@@ -12,8 +12,8 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 def keep_memory() -> bool:
     """Ask the C library to keep freed memory instead of handing it back to the system; return whether it does.
 
-    A step of a supernet allocates and frees some thousands of tensors. glibc hands back what lies at the end of its heap
-    and maps large blocks anew each time, and every page that comes back costs a page fault: measured, a third of a
+    A step of a supernet allocates and frees some thousands of tensors. glibc hands back what lies at the end of its
+    heap and maps large blocks anew each time, and every page that comes back costs a page fault: measured, a third of a
     step on the CPU. The peak stays what it is; between steps the process does not shrink. This holds for the whole
     process, which is why only what owns a long loop calls it; other C libraries are left as they are.
     """

@@ -29,6 +29,7 @@ class Router:
         self.execution: Execution = "reference"
         self.mix: Mix | None = None
         self._entries: list[tuple[Tensor, ...] | None] = []
+        self._forms: dict[OpModule, Form] = {}
 
     def set(self, mix: Mix | None) -> None:
         """Take the mix of a forward pass; ``None`` when it is over."""
@@ -54,6 +55,40 @@ class Router:
             found = line.unbind(-1) if line.dim() == 1 else tuple(w.view(-1, 1, 1, 1) for w in line.unbind(-1))
             self._entries[row] = found
         return found
+
+    def fuses(self, module: nn.Module, x: Tensor) -> bool:
+        """Return whether the kernels of the fused execution serve this pass: in training, with one mix for all images,
+        outside autocast."""
+        return (
+            self.execution == "fused"
+            and self.mix is not None
+            and self.mix.weight.dim() == 2
+            and module.training
+            and not torch.is_autocast_enabled(x.device.type)
+        )
+
+    def form(self, op: OpModule) -> Form:
+        """Return how the kernels compute an operation; one that carries a hook is called as it is."""
+        if op not in self._forms:
+            self._forms[op] = form(op)
+        hooked = op._forward_hooks or op._forward_pre_hooks or op._backward_hooks
+        return None if hooked else self._forms[op]
+
+    def run(self, op: OpModule, x: Tensor) -> Tensor | None:
+        """Run an operation that stands outside of cells, where the kernels do."""
+        if not self.fuses(op, x) or not isinstance(self.form(op), tuple):
+            return None
+        statistics = Statistics()
+        node = Node(statistics)
+        node.add(State(nhwc(x), 1), op, self.form(op), (0, 0))
+        y = node.sum(torch.ones(1, dtype=x.dtype, device=x.device))
+        statistics.settle()
+        return nchw(y)
+
+    def exact(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Hand a normalisation outside of cells its input in the layout [N, C, H, W] of memory, in which the library
+        adds up in double precision. It adds up channels-last images in float32, which costs a digit."""
+        return tuple(x.contiguous() for x in given) if self.fuses(module, given[0]) else None
 
     def scale(self, row: int, y: Tensor) -> Tensor:
         """Apply gain and offset of a decision."""
@@ -112,27 +147,10 @@ class MixedCell(CellModule):
     def __init__(self, router: Router, cell: Cell, edges: Mapping[str, MixedEdge], partial: int) -> None:
         super().__init__(cell, edges)
         self.router, self.partial = router, partial
-        self._forms: dict[OpModule, Form] = {}
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map the input states, each [N, C, H, W], to the output."""
-        return self._fused(*inputs) if self._can_fuse(inputs[0]) else super().forward(*inputs)
-
-    def _can_fuse(self, x: Tensor) -> bool:
-        mix = self.router.mix
-        return (
-            self.router.execution == "fused"
-            and self.training
-            and mix is not None
-            and mix.weight.dim() == 2
-            and not torch.is_autocast_enabled(x.device.type)
-        )
-
-    def _form(self, op: OpModule) -> Form:
-        if op not in self._forms:
-            self._forms[op] = form(op)
-        hooked = op._forward_hooks or op._forward_pre_hooks or op._backward_hooks
-        return None if hooked else self._forms[op]
+        return self._fused(*inputs) if self.router.fuses(self, inputs[0]) else super().forward(*inputs)
 
     def _fused(self, *inputs: Tensor) -> Tensor:
         mix, partial, statistics = self.router.mix, self.partial, Statistics()
@@ -144,12 +162,12 @@ class MixedCell(CellModule):
             for edge in into:
                 mixed = self.edges[edge.key]
                 assert isinstance(mixed, MixedEdge)
-                ops = list(mixed.values())
+                ops = [op for op in mixed.values() if isinstance(op, OpModule)]
                 active = self.router.active(mixed.row)
                 if active:
                     present.append((states[edge.source].whole, edge.stride, mixed.row))
                 for column in active:
-                    node.add(states[edge.source], ops[column], self._form(ops[column]), (mixed.row, column))
+                    node.add(states[edge.source], ops[column], self.router.form(ops[column]), (mixed.row, column))
             out = node.total(mix)
             if out is None:
                 out = nhwc(zeros(nchw(states[into[0].source].x), into[0].stride))
@@ -214,6 +232,15 @@ class Supernet(nn.Module):
         self.router = Router(space)
         self.router.execution = execution
         self.network = space.build(Everything(self.router))
+        kinds = (MixedCell, MixedSite)
+        held = {m for cell in self.network.modules() if isinstance(cell, kinds) for m in cell.modules()}
+        for module in self.network.modules():
+            if module in held:
+                continue
+            if isinstance(module, OpModule):
+                module.runner = self.router.run
+            elif isinstance(module, nn.BatchNorm2d):
+                module.register_forward_pre_hook(self.router.exact)
 
     @property
     def execution(self) -> Execution:

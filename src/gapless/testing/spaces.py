@@ -254,7 +254,9 @@ def observe(space: Space, execution: Execution, mixes: Sequence[Mix]) -> Pass:
     statistics in the end. The weights stay, for steps of training would amplify the smallest difference."""
     supernet, x = supernet_of(space, execution).train(), images(space)
     towards = torch.randn(len(x), space.classes, dtype=x.dtype, generator=stream("law", "towards"))
-    logits, weights, mix_gradients = {}, {}, {}
+    logits: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+    mix_gradients: dict[str, Tensor] = {}
     for step, mix in enumerate(mixes):
         supernet.zero_grad(set_to_none=True)
         leaves = mix.leaves()
@@ -269,8 +271,8 @@ def observe(space: Space, execution: Execution, mixes: Sequence[Mix]) -> Pass:
 
 
 def agree(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:
-    """Raise ``AssertionError`` where tensors differ by more than ``FUSED`` of their largest entry (at least a thousandth
-    of the largest entry of all: what is zero but for rounding has no scale of its own)."""
+    """Raise ``AssertionError`` where tensors differ by more than ``FUSED`` of their largest entry (at least a
+    thousandth of the largest entry of all: what is zero but for rounding has no scale of its own)."""
     assert one.keys() == other.keys(), f"{what}: one execution has {sorted(one.keys() ^ other.keys())[:3]}"
     largest = max((float(t.abs().max()) for t in one.values() if t.numel()), default=0.0)
     for name, t in one.items():

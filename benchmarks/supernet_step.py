@@ -1,0 +1,254 @@
+"""Time one forward and backward pass of a supernet: our reference, our fused execution, and the official code.
+
+All run interleaved in one process on the same weights and images; ratios are medians over pairs. The last line is one
+JSON object. Without ``--official`` only our own executions are compared. ``--memory`` measures peaks, each in a fresh
+process; ``--case single_path`` compares one-hot steps with steps of the network alone.
+
+    python benchmarks/supernet_step.py --case darts --official PATH/TO/quark0-darts
+    python benchmarks/supernet_step.py --case darts --official PATH/TO/quark0-darts --memory --batch 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from opponents import REPOSITORIES, SPACES, arch_parameters, build, mix_of
+from torch import Tensor
+
+from gapless.core.machine import device_name, processor
+from gapless.core.progress import seeded, stream
+from gapless.engine.memory import keep_memory
+from gapless.engine.supernet import Execution, Supernet
+
+CELLS = 20
+"""Architectures of the single-path case."""
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=SPACES, default="darts")
+    parser.add_argument("--official", help="checkout of " + ", ".join(f"{v} ({k})" for k, v in REPOSITORIES.items()))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "tf32"), default="float32")
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action="store_true", help="measure peak memory, each in a fresh process")
+    parser.add_argument("--alone", choices=("fused", "reference", "official"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    if args.alone:
+        print(json.dumps(peak(args)))
+        return
+    found = single_path(args) if args.case == "single_path" else relaxed(args)
+    if args.memory:
+        found |= memory(args)
+    found |= {
+        "case": args.case, "batch": args.batch, "device": args.device, "precision": args.precision,
+        "threads": args.threads, "torch": torch.__version__,
+        "machine": device_name(torch.device(args.device)) if args.device != "cpu" else processor(),
+    }  # fmt: skip
+    print(json.dumps(found))
+
+
+# ---------------------------------------------------------------------- what is timed
+
+
+class Ours:
+    """Our supernet with a mix that follows from the official architecture parameters."""
+
+    def __init__(
+        self, case: str, execution: Execution, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.case = case
+        with seeded(0, "benchmark"):
+            self.supernet = Supernet(SPACES[case], execution)
+        self.supernet.to(device, dtype).train()
+        self.arch = [a.to(device, dtype).requires_grad_() for a in arch_parameters(case)]
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Run forward and backward, and return the logits."""
+        self.supernet.zero_grad(set_to_none=True)
+        for a in self.arch:
+            a.grad = None
+        logits: Tensor = self.supernet(images, mix_of(self.case, self.arch))
+        F.cross_entropy(logits, labels).backward()
+        return logits.detach()
+
+
+def batch_of(
+    args: argparse.Namespace, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return random images and labels, the same at every call."""
+    generator = stream("benchmark", "images")
+    images = torch.randn(args.batch, 3, 32, 32, generator=generator, dtype=torch.float64).to(device, dtype)
+    return images, torch.randint(10, (args.batch,), generator=generator).to(device)
+
+
+def seconds(step: Callable[[], object], args: argparse.Namespace) -> float:
+    """Time one call, to the end of what it started on the device."""
+    cuda = args.device != "cpu"
+    if cuda:
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.precision == "bfloat16"):
+        step()
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Return lower quartile, median, upper quartile."""
+    return [round(q, 4) for q in statistics.quantiles(values, n=4)]
+
+
+def relaxed(args: argparse.Namespace) -> dict[str, object]:
+    """Compare soft steps."""
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_memory()
+    images, labels = batch_of(args, device)
+    runners: dict[str, Callable[[], Tensor]] = {}
+    fused, reference = Ours(args.case, "fused", device), Ours(args.case, "reference", device)
+    runners["fused"] = lambda: fused.step(images, labels)
+    runners["reference"] = lambda: reference.step(images, labels)
+    found: dict[str, object] = {}
+    truth = Ours(args.case, "reference", device, torch.float64)
+    exact = truth.step(*batch_of(args, device, torch.float64))
+    gradient = torch.cat([a.grad.flatten() for a in truth.arch])
+    archs = {"fused": fused.arch, "reference": reference.arch}
+    if args.official:
+        opponent = build(args.case, args.official, fused.supernet.network, fused.arch, device)
+        runners["official"] = lambda: opponent.step(images, labels)
+        archs["official"] = opponent.arch
+        found["official_commit"] = opponent.commit
+    del truth
+    for name, step in runners.items():
+        logits = step()
+        off = (logits - exact).abs().max() / exact.abs().max()
+        arrived = torch.cat([a.grad.flatten() for a in archs[name]])
+        error = (arrived - gradient).abs().max() / gradient.abs().max()
+        print(f"{name}: off by {off:.1e} (logits) and {error:.1e} (gradient of the architecture) of the largest entry")
+        if name == "fused":
+            found |= {"max_logit_difference": float(off), "mix_gradient_error": float(error)}
+        elif name == "official":
+            found |= {"official_logit_difference": float(off), "official_mix_gradient_error": float(error)}
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for turn in range(args.pairs + 1):
+        gc.collect()
+        for name, step in runners.items():
+            spent = seconds(step, args)
+            if turn:
+                times[name].append(spent)
+    for name, values in times.items():
+        print(f"{name}: {quartiles(values)} s")
+        found[f"{name}_seconds"] = round(statistics.median(values), 4)
+    for key, name in (("time_ratio", "official"), ("reference_ratio", "reference")):
+        if name in times:
+            ratios = [a / b for a, b in zip(times[name], times["fused"], strict=True)]
+            found |= {key: round(statistics.median(ratios), 3), f"{key}_quartiles": quartiles(ratios)}
+    return found
+
+
+def single_path(args: argparse.Namespace) -> dict[str, object]:
+    """Compare one-hot steps of the supernet with steps of the network alone, over uniform architectures."""
+    device, space = torch.device(args.device), SPACES[args.case]
+    if device.type == "cpu":
+        keep_memory()
+    images, labels = batch_of(args, device)
+    supernet = Supernet(space).to(device).train()
+    ratios: dict[str, list[float]] = {"fused": [], "reference": []}
+    for i in range(CELLS):
+        arch = space.sample(stream("benchmark", "cell", i))
+        network, mix = supernet.inherit(arch).train(), space.one_hot(arch, device=device, dtype=images.dtype)
+
+        def alone(network: torch.nn.Module = network) -> None:
+            network.zero_grad(set_to_none=True)
+            F.cross_entropy(network(images), labels).backward()
+
+        def shared() -> None:
+            supernet.zero_grad(set_to_none=True)
+            F.cross_entropy(supernet(images, mix.leaves()), labels).backward()  # noqa: B023
+
+        times: dict[str, list[float]] = {"alone": [], "fused": [], "reference": []}
+        for turn in range(args.pairs + 1):
+            for name in times:
+                if name != "alone":
+                    supernet.execution = name  # type: ignore[assignment]
+                spent = seconds(alone if name == "alone" else shared, args)
+                if turn:
+                    times[name].append(spent)
+        for name in ratios:
+            ratios[name].append(statistics.median(times[name]) / statistics.median(times["alone"]))
+    for name, values in ratios.items():
+        print(f"{name}: one-hot step over the network's {statistics.mean(values):.3f} (mean), {quartiles(values)}")
+    return {
+        "time_ratio": round(statistics.mean(ratios["fused"]), 4),
+        "time_ratio_quartiles": quartiles(ratios["fused"]),
+        "reference_time_ratio": round(statistics.mean(ratios["reference"]), 4),
+    }
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def resident() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak(args: argparse.Namespace) -> dict[str, float]:
+    """Run a few steps in this process and return the peak over the idle process, in MiB."""
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_memory()
+    images, labels = batch_of(args, device)
+    ours = Ours(args.case, "reference" if args.alone == "official" else args.alone, device)
+    step = ours.step
+    if args.alone == "official":
+        step = build(args.case, args.official, ours.supernet.network, ours.arch, device).step
+        del ours
+        gc.collect()
+    small = images[:2], labels[:2]
+    step(*small)  # the library's own first allocations belong to the idle process
+    idle = torch.cuda.memory_allocated() if device.type == "cuda" else resident()
+    for _ in range(3):
+        step(images, labels)
+    top = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident()
+    return {"peak_mb": (top - idle) / 2**20}
+
+
+def memory(args: argparse.Namespace) -> dict[str, object]:
+    """Return the peaks of fresh processes, and ours over the official one."""
+    peaks: dict[str, float] = {}
+    for name in ("fused", "reference", *(["official"] if args.official else [])):
+        command = [sys.executable, __file__, "--alone", name]
+        for key in ("case", "batch", "device", "precision", "threads"):
+            command += [f"--{key}", str(getattr(args, key))]
+        command += ["--official", args.official] if args.official else []
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        peaks[name] = json.loads(out.splitlines()[-1])["peak_mb"]
+        print(f"{name}: peak {peaks[name]:.0f} MiB over the idle process")
+    found: dict[str, object] = {f"{name}_peak_mb": round(value) for name, value in peaks.items()}
+    if "official" in peaks:
+        found["memory_ratio"] = round(peaks["fused"] / peaks["official"], 4)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The fused execution beside the reference: rounding in float32, badly conditioned activations, what it falls back to.
+
+That both agree in float64, for all spaces and mixes, is a law of the published suite (tests/spaces/test_laws.py).
+"""
+
+import statistics
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gapless.core.mix import Mix
+from gapless.core.op import AvgPool, Conv, Depthwise, Norm, NormRule, Op, Relu
+from gapless.core.progress import seeded, stream
+from gapless.engine.fused import Nothing, Pool, Same, form
+from gapless.engine.judge import recalibrate, still
+from gapless.engine.supernet import Supernet
+from gapless.ops.cells import OPS
+from gapless.spaces.darts import Darts
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.testing.examples import Ragged
+from gapless.testing.spaces import images, some_mixes, supernet_of
+
+SPACES = {
+    "nasbench201": NASBench201(size=16, width=8, cells=1),
+    "darts": Darts(size=16, width=8, cells=3),
+    "darts-partial-4": Darts(size=16, width=8, cells=3, partial=4),
+    "ragged": Ragged(size=16, affine=True),
+}
+BATCHES, N = 5, 16
+
+
+def observed(space, execution: str, x: Tensor, mix: Mix) -> list[Tensor]:
+    """Logits, gradients of the mix, gradients of all weights, running statistics: one vector each."""
+    with seeded("float32"):
+        supernet = Supernet(space, execution).to(x.dtype).train()
+    leaves = mix.to(dtype=x.dtype).leaves()
+    y = supernet(x, leaves)
+    towards = torch.randn(y.shape, generator=stream("towards"), dtype=torch.float64).to(y)
+    (y * towards).sum().backward()
+    weights = torch.cat([p.grad.flatten() for p in supernet.parameters() if p.grad is not None])
+    buffers = torch.cat([b.flatten() for b in supernet.buffers() if b.dim()])
+    return [v.detach().double() for v in (y.flatten(), leaves.weight.grad.flatten(), weights, buffers)]
+
+
+def spoiled(x: Tensor, how: str) -> Tensor:
+    if how == "offset":  # mean / std = 100
+        return x + 100
+    if how == "rank one":  # all channels and places are multiples of one number per image, but for a hundredth
+        return x.mean(dim=(1, 2, 3), keepdim=True).expand_as(x) + 0.01 * x
+    return x
+
+
+@pytest.mark.parametrize("how", ["usual", "offset", "rank one"])
+@pytest.mark.parametrize("name", SPACES)
+def test_rounding_is_that_of_the_reference(name, how):
+    """In float32 the error to the float64 truth is at most three times the reference's own, in the median of batches."""
+    space = SPACES[name]
+    ratios: list[list[float]] = [[], [], [], []]
+    for batch in range(BATCHES):
+        generator = stream("rounding", batch)
+        x = torch.randn(N, space.channels, space.size, space.size, dtype=torch.float64, generator=generator)
+        x = spoiled(x, how).float()
+        mix = Mix(torch.rand(space.shape, dtype=torch.float64, generator=generator) * space.legal)
+        truth = observed(space, "reference", x.double(), mix)
+        for ratio, true, reference, fused in zip(
+            ratios, truth, observed(space, "reference", x, mix), observed(space, "fused", x, mix), strict=True
+        ):
+            ratio.append(float((fused - true).norm() / (reference - true).norm()))
+    medians = [statistics.median(ratio) for ratio in ratios]
+    assert max(medians) <= 3, dict(zip(("logits", "mix", "weights", "statistics"), medians, strict=True))
+
+
+# ---------------------------------------------------------------------- what it does when
+
+
+def test_forms_are_read_off_the_layers():
+    rule = NormRule()
+    assert form(OPS["none"].build(4)) == Nothing()
+    assert form(OPS["skip_connect"].build(4)) == Same()
+    assert isinstance(form(OPS["max_pool_3x3"].build(4)), Pool)
+    assert len(form(OPS["sep_conv_3x3"].build(4))) == 2
+    assert len(form(OPS["dil_conv_5x5"].build(4))) == 1
+    assert len(form(OPS["skip_connect"].build(4, stride=2))) == 1
+    for layers in ((Conv(3), Norm()), (Relu(), Conv(3)), (AvgPool(3), Relu()), (Relu(), Depthwise(3), Norm())):
+        assert form(Op(layers).build(4, norm=rule)) is None, layers
+
+
+def test_an_operation_that_is_not_understood_is_called():
+    """A space with an operation that no kernel knows gives the same in both executions."""
+    strange = {**OPS, "sep_conv_3x3": Op((Conv(3), Relu(), AvgPool(3), Norm()))}
+    with mock.patch("gapless.spaces.darts.find", lambda label: strange[label.partition("#")[0]]):
+        space = Darts(size=8, width=4, cells=3)
+        mix = some_mixes(space)[0]
+        x, outs = images(space), []
+        for execution in ("reference", "fused"):
+            supernet = supernet_of(space, execution).train()
+            called = []
+            for module in supernet.modules():
+                if isinstance(module, nn.ModuleDict) and "sep_conv_3x3" in module:
+                    module["sep_conv_3x3"][0].register_forward_hook(lambda *_, called=called: called.append(1))
+            outs.append(supernet(x, mix))
+            assert len(called) == 3 * 14
+    torch.testing.assert_close(*outs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", ["evaluation", "a mix per image", "autocast"])
+def test_what_the_kernels_do_not_do_runs_edge_by_edge(mode):
+    space = SPACES["nasbench201"]
+    x = images(space)
+    weight = torch.rand(space.shape, dtype=torch.float64, generator=stream("weight"))
+    mix = Mix(weight.expand(len(x), -1, -1) if mode == "a mix per image" else weight)
+    outs = []
+    for execution in ("reference", "fused"):
+        supernet = supernet_of(space, execution).train(mode != "evaluation")
+        with (
+            mock.patch("gapless.engine.fused.node_sum", side_effect=AssertionError),
+            torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"),
+        ):
+            outs.append(supernet(x, mix))
+    torch.testing.assert_close(
+        *outs, rtol=1e-2 if mode == "autocast" else 1e-11, atol=1e-2 if mode == "autocast" else 1e-11
+    )
+
+
+def test_statistics_rest_where_they_are_to():
+    """Architecture passes without statistics, and recalibration with a cumulative mean, as edge by edge."""
+    space = SPACES["nasbench201"]
+    mix, x = some_mixes(space)[0], images(space)
+    found = []
+    for execution in ("reference", "fused"):
+        supernet = supernet_of(space, execution).train()
+        before = {name: b.clone() for name, b in supernet.named_buffers()}
+        with still(supernet):
+            supernet(x, mix).sum().backward()
+        assert all(torch.equal(b, before[name]) for name, b in supernet.named_buffers())
+        recalibrate(supernet, lambda images, s=supernet: s(images, mix), [x, 2 * x + 1, x.flip(0)])
+        found.append(torch.cat([b.double().flatten() for b in supernet.buffers()]))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+
+def test_one_set_of_parameters_serves_both():
+    """The execution can be changed at any time; state dicts are the same."""
+    space = SPACES["darts"]
+    supernet, x, mix = supernet_of(space, "fused").train(), images(space), some_mixes(space)[0]
+    assert list(supernet.state_dict()) == list(supernet_of(space, "reference").state_dict())
+    first = supernet(x, mix)
+    supernet.execution = "reference"
+    torch.testing.assert_close(supernet(x, mix), first, rtol=1e-11, atol=1e-11)
+
+
+def test_a_batch_of_another_layout_is_the_same_batch():
+    space = SPACES["nasbench201"]
+    supernet, x, mix = supernet_of(space, "fused").train(), images(space), some_mixes(space)[0]
+    assert torch.equal(supernet(x, mix), supernet(x.contiguous(memory_format=torch.channels_last), mix))
