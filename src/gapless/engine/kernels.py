@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,6 +105,10 @@ class Window:
     stride: int = 1
     padding: int = 0
     dilation: int = 1
+
+    def side(self, side: int, kernel: int) -> int:
+        """Return how many places a kernel of so many pixels takes along a side."""
+        return (side + 2 * self.padding - self.dilation * (kernel - 1) - 1) // self.stride + 1
 
 
 def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
@@ -238,8 +242,7 @@ class Spatial:
 
     def size(self, z: Tensor, weight: Tensor) -> torch.Size:
         """Return the shape [N, H, W, C'] of the output."""
-        w, kernel = self.window, weight.shape[-1]
-        sides = ((side + 2 * w.padding - w.dilation * (kernel - 1) - 1) // w.stride + 1 for side in z.shape[1:3])
+        sides = (self.window.side(side, weight.shape[-1]) for side in z.shape[1:3])
         return torch.Size((z.shape[0], *sides, weight.shape[0]))
 
     def run(self, z: Tensor, weight: Tensor) -> Tensor:
@@ -466,3 +469,136 @@ class _NodeSum(Function):
                 at_share = at_share + torch.dot(s1, normed.beta)  # type: ignore[arg-type]
             shared.append(at_share)
         return torch.stack(shared), None, None, *found
+
+
+# ---------------------------------------------------------------------- all that leaves a state
+
+
+@dataclass(frozen=True)
+class Step:
+    """Perhaps a depthwise convolution, a linear map over channels, a normalisation."""
+
+    window: Window | None
+    linear: Linear
+    affine: bool
+    eps: float
+
+
+@dataclass(frozen=True)
+class Skip:
+    """The state as it is."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool of maxima or averages, perhaps with a normalisation: its epsilon, and whether it is affine."""
+
+    largest: bool
+    kernel: int
+    window: Window
+    eps: float | None = None
+    affine: bool = False
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Steps, each behind a ReLU. ``halves``: the first reads both halves of a factorised reduction's input."""
+
+    steps: tuple[Step, ...]
+    halves: bool = False
+
+
+@dataclass(frozen=True)
+class Route:
+    """An option that leaves a state: what it does, and the number of the node where it arrives."""
+
+    target: int
+    form: Skip | Pool | Chain
+
+
+Moments = tuple[tuple[Tensor, Tensor], ...]
+
+
+def halves(x: Tensor) -> Tensor:
+    """Return what the two convolutions of a factorised reduction read, one behind the other: [N, H/2, W/2, 2C]."""
+    height, width = x.shape[1:3]
+    odd = F.pad(x, (0, 0, 0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+    return torch.cat([x[:, ::2, ::2], odd[:, 1::2, 1::2]], dim=-1)
+
+
+def pooled(x: Tensor, pool: Pool) -> Tensor:
+    """Pool [N, H, W, C]; averages are over the pixels that are there."""
+    k, window = pool.kernel, pool.window
+    if pool.largest:
+        return nhwc(F.max_pool2d(nchw(x), k, window.stride, window.padding))
+    return nhwc(F.avg_pool2d(nchw(x), k, window.stride, window.padding, count_include_pad=False))
+
+
+def fan(
+    routes: Sequence[Route],
+    coefficient: Tensor,
+    x: Tensor,
+    arrived: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+) -> tuple[tuple[Tensor, ...], Moments]:
+    """Return for each target what arrived there so far plus ``sum_r c_r route_r(x)``, [N, H, W, C], and the mean and
+    the biased variance [C] of each normalisation of each route, in order.
+
+    Parameters
+    ----------
+    routes
+        What leaves the state; at least one to each target.
+    coefficient
+        c, a vector.
+    x
+        The state, [N, H, W, C].
+    arrived
+        For each target what arrived so far, None for nothing. It may be overwritten.
+    parameters
+        For each step of each chain the weight of its depthwise convolution, if it has one, the weight of its linear
+        map, and, if it is affine, scale and shift; for each affine pool scale and shift.
+    """
+    given = iter(parameters)
+    positive = x.relu() if any(isinstance(route.form, Chain) for route in routes) else x
+    read = halves(positive) if any(isinstance(r.form, Chain) and r.form.halves for r in routes) else positive
+    shared: dict[Pool, tuple[Tensor, Tensor, Tensor]] = {}
+    moments: list[tuple[Tensor, Tensor] | None] = []
+    plain: list[list[tuple[int, Tensor]]] = [[] for _ in arrived]
+    ends: list[list[tuple[int, Term, list[Tensor], int]]] = [[] for _ in arrived]
+    for at, route in enumerate(routes):
+        match route.form:
+            case Skip():
+                plain[route.target].append((at, x))
+            case Pool(eps=None) as pool:
+                plain[route.target].append((at, pooled(x, pool)))
+            case Pool(eps=float(eps)) as pool:
+                alike = replace(pool, affine=False)
+                if alike not in shared:
+                    shared[alike] = normalise(pooled(x, pool), eps)
+                y, mean, variance = shared[alike]
+                moments.append((mean, variance))
+                plain[route.target].append((at, y * next(given) + next(given) if pool.affine else y))
+            case Chain() as chain:
+                z = read if chain.halves else positive
+                for left, step in enumerate(chain.steps, 1 - len(chain.steps)):
+                    z = z if step.window is None else depthwise(z, next(given), step.window)
+                    weight = next(given)
+                    vectors = [next(given), next(given)] if step.affine else []
+                    if left:
+                        gamma, beta = vectors or (None, None)
+                        z, mean, variance = norm_relu(z, weight, gamma, beta, step.linear, step.eps)
+                        moments.append((mean, variance))
+                    else:
+                        term = Term(step.linear, step.affine, step.eps)
+                        ends[route.target].append((at, term, [z, weight, *vectors], len(moments)))
+                        moments.append(None)
+    sums = []
+    for before, still, normed in zip(arrived, plain, ends, strict=True):
+        index = torch.tensor([at for at, *_ in [*still, *normed]], device=x.device)
+        operands = [t for _, _, tensors, _ in normed for t in tensors]
+        terms = [term for _, term, *_ in normed]
+        out, means, variances = node_sum([y for _, y in still], terms, operands, coefficient[index])
+        for (*_, place), mean, variance in zip(normed, means, variances, strict=True):
+            moments[place] = (mean, variance)
+        sums.append(out if before is None else before + out)
+    return tuple(sums), tuple(pair for pair in moments if pair is not None)

@@ -3,7 +3,7 @@ reference execution; :mod:`gapless.engine.fused` runs the same modules a cell at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -14,8 +14,8 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
-from gapless.engine.fused import Form, Node, State, Statistics, bypass, form
-from gapless.engine.kernels import nchw, nhwc
+from gapless.engine.fused import Fan, Known, Statistics, bypass, form
+from gapless.engine.kernels import Chain, nchw, nhwc
 
 Execution = Literal["fused", "reference"]
 
@@ -29,7 +29,7 @@ class Router:
         self.execution: Execution = "reference"
         self.mix: Mix | None = None
         self._entries: list[tuple[Tensor, ...] | None] = []
-        self._forms: dict[OpModule, Form] = {}
+        self._forms: dict[OpModule, Known | None] = {}
 
     def set(self, mix: Mix | None) -> None:
         """Take the mix of a forward pass; ``None`` when it is over."""
@@ -67,7 +67,7 @@ class Router:
             and not torch.is_autocast_enabled(x.device.type)
         )
 
-    def form(self, op: OpModule) -> Form:
+    def form(self, op: OpModule) -> Known | None:
         """Return how the kernels compute an operation; one that carries a hook is called as it is."""
         if op not in self._forms:
             self._forms[op] = form(op)
@@ -76,14 +76,15 @@ class Router:
 
     def run(self, op: OpModule, x: Tensor) -> Tensor | None:
         """Run an operation that stands outside of cells, where the kernels do."""
-        if not self.fuses(op, x) or not isinstance(self.form(op), tuple):
+        known = self.form(op) if self.fuses(op, x) else None
+        if known is None or not isinstance(known.form, Chain):
             return None
-        statistics = Statistics()
-        node = Node(statistics)
-        node.add(State(nhwc(x), 1), op, self.form(op), (0, 0))
-        y = node.sum(torch.ones(1, dtype=x.dtype, device=x.device))
+        statistics, arrived = Statistics(), dict[int, Tensor]()
+        leaving = Fan(nhwc(x), statistics)
+        leaving.add(0, op, known, (0, 0))
+        leaving.sum(torch.ones(1, dtype=x.dtype, device=x.device), arrived)
         statistics.settle()
-        return nchw(y)
+        return nchw(arrived[0])
 
     def exact(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand a normalisation outside of cells its input in the layout [N, C, H, W] of memory, in which the library
@@ -155,30 +156,39 @@ class MixedCell(CellModule):
     def _fused(self, *inputs: Tensor) -> Tensor:
         mix, partial, statistics = self.router.mix, self.partial, Statistics()
         assert mix is not None
-        states = [State(nhwc(x), partial) for x in inputs]
-        for target in self.cell.nodes:
-            node, present = Node(statistics), []
-            into = self.cell.into(target)
-            for edge in into:
-                mixed = self.edges[edge.key]
-                assert isinstance(mixed, MixedEdge)
-                ops = [op for op in mixed.values() if isinstance(op, OpModule)]
-                active = self.router.active(mixed.row)
-                if active:
-                    present.append((states[edge.source].whole, edge.stride, mixed.row))
-                for column in active:
-                    node.add(states[edge.source], ops[column], self.router.form(ops[column]), (mixed.row, column))
-            out = node.total(mix)
-            if out is None:
-                out = nhwc(zeros(nchw(states[into[0].source].x), into[0].stride))
-            if partial > 1:
-                out = bypass(out, present, partial, mix)
-            if mix.offset is not None and present:
-                out = out + mix.offset[[row for *_, row in present]].sum()
-            states.append(State(out, partial))
+        states = [nhwc(x) for x in inputs]
+        arrived: dict[int, Tensor] = {}
+        for number in range(len(inputs) + len(self.cell.nodes)):
+            if number >= len(inputs):
+                states.append(self._node(number, arrived.pop(number, None), states, mix))
+            x = states[number]
+            leaving = Fan(x if partial == 1 else x[..., : x.shape[-1] // partial].contiguous(), statistics)
+            for edge in self.cell.edges:
+                if edge.source == number:
+                    mixed = self.edges[edge.key]
+                    assert isinstance(mixed, MixedEdge)
+                    ops = [op for op in mixed.values() if isinstance(op, OpModule)]
+                    for column in self.router.active(mixed.row):
+                        op = ops[column]
+                        leaving.add(edge.target, op, self.router.form(op), (mixed.row, column))
+            leaving.run(mix, arrived)
         statistics.settle()
-        kept = [states[i].whole for i in self.cell.output]
+        kept = [states[i] for i in self.cell.output]
         return nchw(kept[0] if len(kept) == 1 else torch.cat(kept, dim=-1))
+
+    def _node(self, target: int, arrived: Tensor | None, states: Sequence[Tensor], mix: Mix) -> Tensor:
+        """Return a node [N, H, W, C] from what arrived there through operations."""
+        into = self.cell.into(target)
+        rows = [(edge, self.router.space.rows[edge.ask]) for edge in into]
+        present = [(states[edge.source], edge.stride, row) for edge, row in rows if self.router.active(row)]
+        if arrived is None:
+            x = states[into[0].source]
+            arrived = nhwc(zeros(nchw(x[..., : x.shape[-1] // self.partial]), into[0].stride))
+        if self.partial > 1:
+            arrived = bypass(arrived, present, self.partial, mix)
+        if mix.offset is not None and present:
+            arrived = arrived + mix.offset[[row for *_, row in present]].sum()
+        return arrived
 
 
 class Everything:
