@@ -66,13 +66,14 @@ def _width(*channels: int) -> Width:
 _MEMORY = threading.local()
 
 
-def _scratch(count: int, dtype: Any) -> Array:
-    """Return memory of this thread that the next call returns again."""
-    held: dict[Any, Array] = _MEMORY.__dict__
-    found = held.get(dtype)
+def _scratch(rank: int, count: int, dtype: Any) -> Array:
+    """Return memory of thread ``rank`` that the next call returns again."""
+    held = _SCRATCH
+    found = held.get((rank, dtype))
     if found is None or len(found) < count:
-        held[dtype] = found = np.empty(count, dtype)
+        held[rank, dtype] = found = np.empty(count, dtype)
     return found
+_SCRATCH = {}
 
 
 def _flat(x: Tensor) -> Array:
@@ -257,7 +258,7 @@ class Pass:
         found, sizes, need, width = (means.reshape(-1), seconds.reshape(-1)), tuple(self.sizes), self.sizes.scratch, self.width
 
         def job(rank: int, lo: int, hi: int) -> None:
-            room = _scratch(need, y.dtype)
+            room = _scratch(rank, need, y.dtype)
             loops.forward(lo, hi, room, x, y, self.deep, self.wide, self.scale, self.shift, *found, sizes, width)
 
         return job
@@ -280,7 +281,7 @@ class Pass:
         geometry, need, width = tuple(sizes), sizes.scratch, self.width
 
         def job(rank: int, lo: int, hi: int) -> None:
-            room = _scratch(need, y.dtype)
+            room = _scratch(rank, need, y.dtype)
             loops.backward(
                 lo, hi, room, x, y, g, self.deep, self.turned, self.back, self.scale, self.shift, *at, dx,
                 found.deep[rank], found.wide[rank], s1, s2, inner, more, weights, below, geometry, width,
@@ -524,7 +525,7 @@ def _pool(pooling: Pooling, held: Sequence[Array], means: Array, seconds: Array)
     flat, width = (means.reshape(-1), seconds.reshape(-1)), _width(pooling.sizes.C)
 
     def job(rank: int, lo: int, hi: int) -> None:
-        loops.pool(lo, hi, _scratch(need, x.dtype), x, y, pooling.share, *flat, sizes, width)
+        loops.pool(lo, hi, _scratch(rank, need, x.dtype), x, y, pooling.share, *flat, sizes, width)
 
     return job
 
@@ -588,7 +589,7 @@ def _assemble(
         y, sizes, need = held[pooling.writes], tuple(pooling.sizes), pooling.sizes.scratch
 
         def job(rank: int, lo: int, hi: int) -> None:
-            loops.pool_back(lo, hi, _scratch(need, x.dtype), x, y, into, pooling.share, out, more, sizes, width)
+            loops.pool_back(lo, hi, _scratch(rank, need, x.dtype), x, y, into, pooling.share, out, more, sizes, width)
 
         return job
 

@@ -1,30 +1,26 @@
-"""Threads that share the images of a batch."""
+"""Threads that share the images of a batch: those of PyTorch, where they can be had.
+
+PyTorch's own operations run on the threads of an OpenMP runtime, which wait for the next one by spinning. A second pool
+would fight with them for the cores, so jobs run on these very threads wherever the runtime answers to the names that
+GCC's compiler gives it (``GOMP_parallel``; LLVM's and Intel's runtimes have them on Linux too), and on a pool of our
+own elsewhere.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 import torch
 
 Job = Callable[[int, int, int], None]
 """Called with the number of the thread and the range of images that are its."""
-
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-_LOCK = threading.Lock()
-
-
-def _forget() -> None:
-    """In a forked process the threads are not there any more."""
-    global _LOCK
-    _POOLS.clear()
-    _LOCK = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+Region = Callable[[Callable[[int], None], int], None]
+"""Calls a function with 0 to n - 1, each on a thread of its own, and returns when all have returned."""
 
 
 def threads(images: int) -> int:
@@ -36,22 +32,66 @@ def share(images: int, jobs: Sequence[Job]) -> None:
     """Run the jobs one behind the other, each on all images, and return when all are done.
 
     Each thread goes through all jobs with its own range of images, without waiting for another. Jobs release Python's
-    lock, so that the threads run side by side.
+    lock, so that the threads run side by side. The first exception of a job is raised.
     """
+    if not jobs:
+        return
     count = threads(images)
+    failed: list[BaseException] = []
 
     def run(rank: int) -> None:
         lo, hi = rank * images // count, (rank + 1) * images // count
-        for job in jobs:
-            job(rank, lo, hi)
+        try:
+            for job in jobs:
+                job(rank, lo, hi)
+        except BaseException as error:
+            failed.append(error)
 
-    others: list[Future[None]] = []
-    if count > 1:
-        with _LOCK:
-            pool = _POOLS.setdefault(count, ThreadPoolExecutor(count - 1, thread_name_prefix="gapless"))
-        others = [pool.submit(run, rank) for rank in range(1, count)]
-    try:
+    if count == 1:
         run(0)
-    finally:
-        for other in others:
-            other.result()
+    else:
+        (_openmp() or _pool)(run, count)
+    if failed:
+        raise failed[0]
+
+
+@cache
+def _openmp() -> Region | None:
+    """Return a parallel region of PyTorch's own runtime, None if it has none of this kind."""
+    if not torch.backends.openmp.is_available():
+        return None
+    try:
+        free, held = ctypes.CDLL(torch._C.__file__), ctypes.PyDLL(torch._C.__file__)
+        enter, number = free.GOMP_parallel, held.omp_get_thread_num
+    except (OSError, AttributeError):
+        return None
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    enter.argtypes, enter.restype = [kind, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+
+    def region(run: Callable[[int], None], count: int) -> None:
+        seen: list[int] = []
+
+        def one(_: Any) -> None:
+            rank = number()
+            seen.append(rank)
+            run(rank)
+
+        enter(kind(one), None, count, 0)
+        for rank in range(count):  # a runtime may give fewer threads than it was asked for
+            if rank not in seen:
+                run(rank)
+
+    return region
+
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_POOLS.clear)  # in a forked process the threads are not there any more
+
+
+def _pool(run: Callable[[int], None], count: int) -> None:
+    pool = _POOLS.setdefault(count, ThreadPoolExecutor(count - 1, thread_name_prefix="gapless"))
+    others = [pool.submit(run, rank) for rank in range(1, count)]
+    run(0)
+    for other in others:
+        other.result()
