@@ -15,19 +15,22 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 
 
 class Width:
-    """How many numbers a vector holds; a value that is handed to compiled functions, which are compiled for each."""
+    """How many numbers a vector holds; a value that is handed to compiled functions, which are compiled for each.
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._numba_type_ = WidthType(count)
+    ``paired``: whether the processor's registers hold the sums of two tiles of eight vectors at once.
+    """
+
+    def __init__(self, count: int, paired: bool) -> None:
+        self.count, self.paired = count, paired
+        self._numba_type_ = WidthType(count, paired)
 
 
 class WidthType(types.Type):
     """The compiler's type of a :class:`Width`."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        super().__init__(name=f"Width({count})")
+    def __init__(self, count: int, paired: bool) -> None:
+        self.count, self.paired = count, paired
+        super().__init__(name=f"Width({count}, {paired})")
 
 
 class LanesType(types.Type):
@@ -79,6 +82,26 @@ def size(typing: Any, v: Any) -> Any:
         return context.get_constant(types.intp, v.count)
 
     return types.intp(v), build
+
+
+@intrinsic
+def paired(typing: Any, v: Any) -> Any:
+    """``paired(v)``: whether registers hold two tiles, known to the compiler."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.boolean, v.paired)
+
+    return types.boolean(v), build
+
+
+@intrinsic
+def pointer(typing: Any, address: Any) -> Any:
+    """``pointer(address)``: an address as Numba's ``carray`` takes it."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), build
 
 
 @intrinsic

@@ -15,11 +15,47 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gapless.engine.lanes import add, double, fma, load, most, same, size, splat, store, sub, where, zero
+from gapless.engine.lanes import add, double, fma, load, most, paired, same, size, splat, store, sub, where, zero
 
 compiled = njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
 RUN = 32
 """Pixels that are summed in single precision before the sum goes on in double."""
+
+
+# ---------------------------------------------------------------------- groups of vectors
+
+
+@compiled
+def put8(y: Any, j: int, gap: int, a0: Any, a1: Any, a2: Any, a3: Any, a4: Any, a5: Any, a6: Any, a7: Any, more: bool,
+         v: Any) -> None:  # fmt: skip
+    """Write or add eight vectors, ``gap`` numbers apart."""
+    if more:
+        a0 = add(a0, load(y, j, v))
+        a1 = add(a1, load(y, j + gap, v))
+        a2 = add(a2, load(y, j + 2 * gap, v))
+        a3 = add(a3, load(y, j + 3 * gap, v))
+        a4 = add(a4, load(y, j + 4 * gap, v))
+        a5 = add(a5, load(y, j + 5 * gap, v))
+        a6 = add(a6, load(y, j + 6 * gap, v))
+        a7 = add(a7, load(y, j + 7 * gap, v))
+    store(y, j, a0)
+    store(y, j + gap, a1)
+    store(y, j + 2 * gap, a2)
+    store(y, j + 3 * gap, a3)
+    store(y, j + 4 * gap, a4)
+    store(y, j + 5 * gap, a5)
+    store(y, j + 6 * gap, a6)
+    store(y, j + 7 * gap, a7)
+
+
+@compiled
+def add4(out: Any, k: int, gap: int, a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, b2: Any, b3: Any,
+         v: Any) -> None:  # fmt: skip
+    """Add, in double precision, a + b for four pairs of vectors, ``gap`` numbers apart."""
+    store(out, k, add(load(out, k, v), add(double(a0), double(b0))))
+    store(out, k + gap, add(load(out, k + gap, v), add(double(a1), double(b1))))
+    store(out, k + 2 * gap, add(load(out, k + 2 * gap, v), add(double(a2), double(b2))))
+    store(out, k + 3 * gap, add(load(out, k + 3 * gap, v), add(double(a3), double(b3))))
 
 
 # ---------------------------------------------------------------------- convolutions of one image
@@ -48,24 +84,7 @@ def slide(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int,
                         a6 = fma(load(x, i + 6 * step, v), t, a6)
                         a7 = fma(load(x, i + 7 * step, v), t, a7)
                         i += d * C
-                j = yo + r * yrow + q * C + c
-                if more:
-                    a0 = add(a0, load(y, j, v))
-                    a1 = add(a1, load(y, j + C, v))
-                    a2 = add(a2, load(y, j + 2 * C, v))
-                    a3 = add(a3, load(y, j + 3 * C, v))
-                    a4 = add(a4, load(y, j + 4 * C, v))
-                    a5 = add(a5, load(y, j + 5 * C, v))
-                    a6 = add(a6, load(y, j + 6 * C, v))
-                    a7 = add(a7, load(y, j + 7 * C, v))
-                store(y, j, a0)
-                store(y, j + C, a1)
-                store(y, j + 2 * C, a2)
-                store(y, j + 3 * C, a3)
-                store(y, j + 4 * C, a4)
-                store(y, j + 5 * C, a5)
-                store(y, j + 6 * C, a6)
-                store(y, j + 7 * C, a7)
+                put8(y, yo + r * yrow + q * C + c, C, a0, a1, a2, a3, a4, a5, a6, a7, more, v)
                 q += 8
             while q < W:
                 a = zero(x, v)
@@ -80,18 +99,19 @@ def slide(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int,
 
 
 @compiled
-def slide_back(g: Any, go: int, grow: int, w: Any, x: Any, row: int, H: int, W: int, C: int, K: int, s: int, d: int,
-               v: Any) -> None:  # fmt: skip
+def slide_back(g: Any, go: int, grow: int, w: Any, x: Any, xo: int, row: int, H: int, W: int, C: int, K: int, s: int,
+               d: int, v: Any) -> None:  # fmt: skip
     """Add to x, with its border, the gradient g [H, W, C] of a depthwise convolution of any stride."""
     for r in range(H):
         for q in range(W):
             for c in range(0, C, size(v)):
                 e = load(g, go + r * grow + q * C + c, v)
                 for ky in range(K):
-                    i = (r * s + ky * d) * row + q * s * C + c
-                    for kx in range(K):
-                        store(x, i, fma(e, load(w, (ky * K + kx) * C + c, v), load(x, i, v)))
+                    i, k = xo + (r * s + ky * d) * row + q * s * C + c, ky * K * C + c
+                    for _ in range(K):
+                        store(x, i, fma(e, load(w, k, v), load(x, i, v)))
                         i += d * C
+                        k += C
 
 
 @compiled
@@ -151,53 +171,68 @@ def slide_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, out: Any
 
 
 @compiled
-def conv(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int, W: int, C: int, O: int, K: int, d: int,
-         more: bool, v: Any) -> None:  # fmt: skip
+def conv(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int, W: int, C: int, O: int, K: int, s: int,
+         d: int, more: bool, v: Any) -> None:  # fmt: skip
     """Write to (or, if ``more``, add to) y [H, W, O] the convolution of x, [., ., C], over places and channels."""
+    step, z = s * C, size(v)
     for r in range(H):
         q = 0
         while q + 8 <= W:
-            for o in range(0, O, size(v)):
+            o = 0
+            while paired(v) and o + 2 * z <= O:
+                a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zero(x, v)
+                b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = zero(x, v)
+                for ky in range(K):
+                    for kx in range(K):
+                        i = xo + (r * s + ky * d) * row + q * step + kx * d * C
+                        k = (ky * K + kx) * C * O + o
+                        for c in range(C):
+                            t, u = load(w, k + c * O, v), load(w, k + c * O + z, v)
+                            e = splat(x, i + c, v)
+                            a0, b0 = fma(e, t, a0), fma(e, u, b0)
+                            e = splat(x, i + step + c, v)
+                            a1, b1 = fma(e, t, a1), fma(e, u, b1)
+                            e = splat(x, i + 2 * step + c, v)
+                            a2, b2 = fma(e, t, a2), fma(e, u, b2)
+                            e = splat(x, i + 3 * step + c, v)
+                            a3, b3 = fma(e, t, a3), fma(e, u, b3)
+                            e = splat(x, i + 4 * step + c, v)
+                            a4, b4 = fma(e, t, a4), fma(e, u, b4)
+                            e = splat(x, i + 5 * step + c, v)
+                            a5, b5 = fma(e, t, a5), fma(e, u, b5)
+                            e = splat(x, i + 6 * step + c, v)
+                            a6, b6 = fma(e, t, a6), fma(e, u, b6)
+                            e = splat(x, i + 7 * step + c, v)
+                            a7, b7 = fma(e, t, a7), fma(e, u, b7)
+                j = yo + r * yrow + q * O + o
+                put8(y, j, O, a0, a1, a2, a3, a4, a5, a6, a7, more, v)
+                put8(y, j + z, O, b0, b1, b2, b3, b4, b5, b6, b7, more, v)
+                o += 2 * z
+            while o < O:
                 a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zero(x, v)
                 for ky in range(K):
                     for kx in range(K):
-                        i = xo + (r + ky * d) * row + (q + kx * d) * C
+                        i = xo + (r * s + ky * d) * row + q * step + kx * d * C
                         k = (ky * K + kx) * C * O + o
                         for c in range(C):
                             t = load(w, k + c * O, v)
                             a0 = fma(splat(x, i + c, v), t, a0)
-                            a1 = fma(splat(x, i + C + c, v), t, a1)
-                            a2 = fma(splat(x, i + 2 * C + c, v), t, a2)
-                            a3 = fma(splat(x, i + 3 * C + c, v), t, a3)
-                            a4 = fma(splat(x, i + 4 * C + c, v), t, a4)
-                            a5 = fma(splat(x, i + 5 * C + c, v), t, a5)
-                            a6 = fma(splat(x, i + 6 * C + c, v), t, a6)
-                            a7 = fma(splat(x, i + 7 * C + c, v), t, a7)
-                j = yo + r * yrow + q * O + o
-                if more:
-                    a0 = add(a0, load(y, j, v))
-                    a1 = add(a1, load(y, j + O, v))
-                    a2 = add(a2, load(y, j + 2 * O, v))
-                    a3 = add(a3, load(y, j + 3 * O, v))
-                    a4 = add(a4, load(y, j + 4 * O, v))
-                    a5 = add(a5, load(y, j + 5 * O, v))
-                    a6 = add(a6, load(y, j + 6 * O, v))
-                    a7 = add(a7, load(y, j + 7 * O, v))
-                store(y, j, a0)
-                store(y, j + O, a1)
-                store(y, j + 2 * O, a2)
-                store(y, j + 3 * O, a3)
-                store(y, j + 4 * O, a4)
-                store(y, j + 5 * O, a5)
-                store(y, j + 6 * O, a6)
-                store(y, j + 7 * O, a7)
+                            a1 = fma(splat(x, i + step + c, v), t, a1)
+                            a2 = fma(splat(x, i + 2 * step + c, v), t, a2)
+                            a3 = fma(splat(x, i + 3 * step + c, v), t, a3)
+                            a4 = fma(splat(x, i + 4 * step + c, v), t, a4)
+                            a5 = fma(splat(x, i + 5 * step + c, v), t, a5)
+                            a6 = fma(splat(x, i + 6 * step + c, v), t, a6)
+                            a7 = fma(splat(x, i + 7 * step + c, v), t, a7)
+                put8(y, yo + r * yrow + q * O + o, O, a0, a1, a2, a3, a4, a5, a6, a7, more, v)
+                o += z
             q += 8
         while q < W:
-            for o in range(0, O, size(v)):
+            for o in range(0, O, z):
                 a = zero(x, v)
                 for ky in range(K):
                     for kx in range(K):
-                        i = xo + (r + ky * d) * row + (q + kx * d) * C
+                        i = xo + (r * s + ky * d) * row + q * step + kx * d * C
                         k = (ky * K + kx) * C * O + o
                         for c in range(C):
                             a = fma(splat(x, i + c, v), load(w, k + c * O, v), a)
@@ -207,44 +242,91 @@ def conv(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int, 
 
 
 @compiled
-def conv_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, out: Any, H: int, W: int, C: int, O: int, K: int,
-                d: int, v: Any) -> None:  # fmt: skip
-    """Add the gradient at the weights [K, K, C, O] to ``out``, in double precision; four divides C."""
+def conv_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, gap: int, out: Any, H: int, W: int, C: int,
+                O: int, K: int, s: int, d: int, v: Any) -> None:  # fmt: skip
+    """Add the gradient at the weights [K, K, C, O] to ``out``, in double precision; four divides C. Pixels of g are
+    ``gap`` numbers apart."""
+    step, z = s * C, size(v)
     for ky in range(K):
         for kx in range(K):
-            for o in range(0, O, size(v)):
+            o = 0
+            while paired(v) and o + 2 * z <= O:
                 for c in range(0, C, 4):
                     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero(x, v)
+                    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero(x, v)
                     for r in range(H):
-                        i = xo + (r + ky * d) * row + kx * d * C + c
+                        i = xo + (r * s + ky * d) * row + kx * d * C + c
                         j = go + r * grow + o
                         q = 0
                         while q + 2 <= W:
-                            e = load(g, j, v)
-                            a0 = fma(splat(x, i, v), e, a0)
-                            a1 = fma(splat(x, i + 1, v), e, a1)
-                            a2 = fma(splat(x, i + 2, v), e, a2)
-                            a3 = fma(splat(x, i + 3, v), e, a3)
-                            e = load(g, j + O, v)
-                            i += C
-                            b0 = fma(splat(x, i, v), e, b0)
-                            b1 = fma(splat(x, i + 1, v), e, b1)
-                            b2 = fma(splat(x, i + 2, v), e, b2)
-                            b3 = fma(splat(x, i + 3, v), e, b3)
-                            i += C
-                            j += 2 * O
+                            t, u = load(g, j, v), load(g, j + z, v)
+                            e = splat(x, i, v)
+                            a0, b0 = fma(e, t, a0), fma(e, u, b0)
+                            e = splat(x, i + 1, v)
+                            a1, b1 = fma(e, t, a1), fma(e, u, b1)
+                            e = splat(x, i + 2, v)
+                            a2, b2 = fma(e, t, a2), fma(e, u, b2)
+                            e = splat(x, i + 3, v)
+                            a3, b3 = fma(e, t, a3), fma(e, u, b3)
+                            j += gap
+                            i += step
+                            t, u = load(g, j, v), load(g, j + z, v)
+                            e = splat(x, i, v)
+                            c0, d0 = fma(e, t, c0), fma(e, u, d0)
+                            e = splat(x, i + 1, v)
+                            c1, d1 = fma(e, t, c1), fma(e, u, d1)
+                            e = splat(x, i + 2, v)
+                            c2, d2 = fma(e, t, c2), fma(e, u, d2)
+                            e = splat(x, i + 3, v)
+                            c3, d3 = fma(e, t, c3), fma(e, u, d3)
+                            j += gap
+                            i += step
                             q += 2
                         if q < W:
-                            e = load(g, j, v)
-                            a0 = fma(splat(x, i, v), e, a0)
-                            a1 = fma(splat(x, i + 1, v), e, a1)
-                            a2 = fma(splat(x, i + 2, v), e, a2)
-                            a3 = fma(splat(x, i + 3, v), e, a3)
+                            t, u = load(g, j, v), load(g, j + z, v)
+                            e = splat(x, i, v)
+                            a0, b0 = fma(e, t, a0), fma(e, u, b0)
+                            e = splat(x, i + 1, v)
+                            a1, b1 = fma(e, t, a1), fma(e, u, b1)
+                            e = splat(x, i + 2, v)
+                            a2, b2 = fma(e, t, a2), fma(e, u, b2)
+                            e = splat(x, i + 3, v)
+                            a3, b3 = fma(e, t, a3), fma(e, u, b3)
                     k = ((ky * K + kx) * C + c) * O + o
-                    store(out, k, add(load(out, k, v), add(double(a0), double(b0))))
-                    store(out, k + O, add(load(out, k + O, v), add(double(a1), double(b1))))
-                    store(out, k + 2 * O, add(load(out, k + 2 * O, v), add(double(a2), double(b2))))
-                    store(out, k + 3 * O, add(load(out, k + 3 * O, v), add(double(a3), double(b3))))
+                    add4(out, k, O, a0, a1, a2, a3, c0, c1, c2, c3, v)
+                    add4(out, k + z, O, b0, b1, b2, b3, d0, d1, d2, d3, v)
+                o += 2 * z
+            while o < O:
+                for c in range(0, C, 4):
+                    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero(x, v)
+                    for r in range(H):
+                        i = xo + (r * s + ky * d) * row + kx * d * C + c
+                        j = go + r * grow + o
+                        q = 0
+                        while q + 2 <= W:
+                            t = load(g, j, v)
+                            a0 = fma(splat(x, i, v), t, a0)
+                            a1 = fma(splat(x, i + 1, v), t, a1)
+                            a2 = fma(splat(x, i + 2, v), t, a2)
+                            a3 = fma(splat(x, i + 3, v), t, a3)
+                            j += gap
+                            i += step
+                            t = load(g, j, v)
+                            b0 = fma(splat(x, i, v), t, b0)
+                            b1 = fma(splat(x, i + 1, v), t, b1)
+                            b2 = fma(splat(x, i + 2, v), t, b2)
+                            b3 = fma(splat(x, i + 3, v), t, b3)
+                            j += gap
+                            i += step
+                            q += 2
+                        if q < W:
+                            t = load(g, j, v)
+                            a0 = fma(splat(x, i, v), t, a0)
+                            a1 = fma(splat(x, i + 1, v), t, a1)
+                            a2 = fma(splat(x, i + 2, v), t, a2)
+                            a3 = fma(splat(x, i + 3, v), t, a3)
+                    add4(out, ((ky * K + kx) * C + c) * O + o, O, a0, a1, a2, a3, b0, b1, b2, b3, v)
+                o += z
 
 
 # ---------------------------------------------------------------------- sums over the pixels of one image
@@ -339,12 +421,34 @@ def products(g: Any, go: int, y: Any, yo: int, P: int, C: int, mean: Any, first:
 
 
 @compiled
+def hem(out: Any, H: int, W: int, C: int, p: int) -> None:
+    """Zero the border of p pixels of a buffer around [H, W, C]."""
+    row = (W + 2 * p) * C
+    out[: p * row] = 0
+    for r in range(p, H + p):
+        out[r * row : r * row + p * C] = 0
+        out[(r + 1) * row - p * C : (r + 1) * row] = 0
+    out[(H + p) * row : (H + 2 * p) * row] = 0
+
+
+@compiled
 def frame(x: Any, xo: int, out: Any, H: int, W: int, C: int, p: int) -> None:
     """Copy [H, W, C] into a buffer with a border of p pixels, which is left as it is."""
     row = (W + 2 * p) * C
     for r in range(H):
         j = (r + p) * row + p * C
         out[j : j + W * C] = x[xo + r * W * C : xo + (r + 1) * W * C]
+
+
+@compiled
+def frame_positive(x: Any, xo: int, out: Any, H: int, W: int, C: int, p: int, v: Any) -> None:
+    """Write max(x, 0) into a buffer with a border of p pixels, which is left as it is."""
+    row = (W + 2 * p) * C
+    for r in range(H):
+        i, j = xo + r * W * C, (r + p) * row + p * C
+        for k in range(0, W * C, size(v)):
+            t = load(x, i + k, v)
+            store(out, j + k, where(t, t))
 
 
 @compiled
@@ -363,231 +467,125 @@ def frame_relu(x: Any, xo: int, out: Any, H: int, W: int, C: int, p: int, scale:
 
 
 @compiled
-def frame_error(g: Any, go: int, y: Any, yo: int, out: Any, oo: int, H: int, W: int, C: int, p: int, lead: Any,
-                first: Any, last: Any, mean: Any, more: bool, v: Any) -> None:  # fmt: skip
-    """Write (or, if ``more``, add) lead * (g - first) + last * (y - mean), the gradient before a normalisation."""
-    row = (W + 2 * p) * C
+def error(g: Any, go: int, y: Any, yo: int, out: Any, oo: int, row: int, gap: int, H: int, W: int, C: int, lead: Any,
+          first: Any, last: Any, mean: Any, more: bool, v: Any) -> None:  # fmt: skip
+    """Write (or, if ``more``, add) lead * (g - first) + last * (y - mean), the gradient before a normalisation, to rows
+    of pixels that are ``gap`` numbers apart."""
     for c in range(0, C, size(v)):
         a, s1, b, m, none = load(lead, c, v), load(first, c, v), load(last, c, v), load(mean, c, v), zero(g, v)
         for r in range(H):
-            i, j = r * W * C + c, oo + (r + p) * row + p * C + c
+            i, j = r * W * C + c, oo + r * row + c
             for _ in range(W):
                 t = fma(sub(load(y, yo + i, v), m), b, load(out, j, v) if more else none)
                 store(out, j, fma(sub(load(g, go + i, v), s1), a, t))
                 i += C
-                j += C
+                j += gap
 
 
 @compiled
-def unframe(x: Any, out: Any, oo: int, H: int, W: int, C: int, p: int, more: bool, v: Any) -> None:
-    """Write or add the inside of a buffer with a border of p pixels to [H, W, C]."""
+def unframe(x: Any, out: Any, oo: int, H: int, W: int, C: int, p: int, v: Any) -> None:
+    """Add the inside of a buffer with a border of p pixels to [H, W, C]."""
     row = (W + 2 * p) * C
     for r in range(H):
         i, j = (r + p) * row + p * C, oo + r * W * C
         for k in range(0, W * C, size(v)):
-            t = load(x, i + k, v)
-            store(out, j + k, add(t, load(out, j + k, v)) if more else t)
+            store(out, j + k, add(load(x, i + k, v), load(out, j + k, v)))
 
 
 @compiled
-def gate(h: Any, g: Any, go: int, H: int, W: int, C: int, p: int, v: Any) -> None:
-    """Zero g [H, W, C] where h, in a buffer with a border of p pixels, is not positive."""
-    row = (W + 2 * p) * C
+def gate(h: Any, ho: int, row: int, g: Any, go: int, out: Any, oo: int, H: int, W: int, C: int, v: Any) -> None:
+    """Write g [H, W, C] where h, whose rows are ``row`` long, is positive, and zero elsewhere."""
     for r in range(H):
-        i, j = (r + p) * row + p * C, go + r * W * C
-        for k in range(0, W * C, size(v)):
-            store(g, j + k, where(load(h, i + k, v), load(g, j + k, v)))
-
-
-# ---------------------------------------------------------------------- for some images: a step of a chain
+        i, j = ho + r * row, r * W * C
+        for k in range(j, j + W * C, size(v)):
+            store(out, oo + k, where(load(h, i + k - j, v), load(g, go + k, v)))
 
 
 @compiled
-def forward(lo: int, hi: int, scratch: Any, x: Any, y: Any, deep: Any, wide: Any, scale: Any, shift: Any, mean: Any,
-            second: Any, sizes: Any, v: Any) -> None:  # fmt: skip
-    """Compute y = conv(slide(max(scale * x + shift, 0))) and the moments of each image, from ``lo`` to ``hi``.
-
-    ``sizes``: see :class:`gapless.engine.compiled.Sizes`.
-    """
-    H, W, C, K, s, p, d, k, kp, kd, h, w, O = sizes
-    border = p if K else kp
-    row, P = (W + 2 * border) * C, h * w
-    split = (H + 2 * border) * row
-    buffer, z = scratch[:split], scratch[split:]
-    buffer[:] = 0
-    for n in range(lo, hi):
-        frame_relu(x, n * H * W * C, buffer, H, W, C, border, scale, shift, v)
-        j = n * P * O
-        if K:
-            slide(buffer, 0, row, deep, z, 0, w * C, h, w, C, K, s, d, False, v)
-            conv(z, 0, w * C, wide, y, j, w * O, h, w, C, O, 1, 1, False, v)
-        else:
-            conv(buffer, 0, row, wide, y, j, w * O, h, w, C, O, k, kd, False, v)
-        moments(y, j, P, O, mean, second, n * O, v)
+def halve(x: Any, xo: int, row: int, out: Any, H: int, W: int, C: int, v: Any) -> None:
+    """Write what the convolutions of a factorised reduction read, [ceil(H / 2), ceil(W / 2), 2 C]: each second pixel,
+    and behind it the one below and at the right of it, zeros where there is none."""
+    none = zero(x, v)
+    j = 0
+    for r in range(0, H, 2):
+        for q in range(0, W, 2):
+            i, there = xo + r * row + q * C, r + 1 < H and q + 1 < W
+            for c in range(0, C, size(v)):
+                store(out, j + c, load(x, i + c, v))
+                store(out, j + C + c, load(x, i + row + C + c, v) if there else none)
+            j += 2 * C
 
 
 @compiled
-def backward(lo: int, hi: int, scratch: Any, x: Any, y: Any, g: Any, deep: Any, turned: Any, wide: Any, scale: Any,
-             shift: Any, before: Any, lead: Any, first: Any, last: Any, mean: Any, dx: Any, ddeep: Any, dwide: Any,
-             s1: Any, s2: Any, inner: bool, more: bool, weights: bool, below: bool, sizes: Any,
-             v: Any) -> None:  # fmt: skip
-    """Go back through y = conv(slide(max(scale * x + shift, 0))) and its normalisation, from ``lo`` to ``hi``.
-
-    ``lead * (g - first) + last * (y - mean)`` is the gradient at y. If the step is an ``inner`` one, the gradient at
-    scale * x + shift is written to ``dx``, and ``s1`` and ``s2`` take, for each image, its sum and that of its product
-    with (x - before); otherwise the gradient at the maximum is written or, if ``more``, added to ``dx``. ``turned`` and ``wide`` [k, k, O, C]
-    are the weights of the convolutions that go back. ``weights``, ``below``: whether gradients at weights and x are
-    wanted.
-    """
-    H, W, C, K, s, p, d, k, kp, kd, h, w, O = sizes
-    border = p if K else kp
-    row, P = (W + 2 * border) * C, h * w
-    split = (H + 2 * border) * row
-    margin = 0 if K else kd * (k - 1) - kp
-    erow = (w + 2 * margin) * O
-    reach = d * (K - 1) - p if K and s == 1 else 0
-    drow = (w + 2 * reach) * C
-    into = reach * (drow + C)
-    buffer, rest = scratch[:split], scratch[split:]
-    e, rest = rest[: (h + 2 * margin) * erow], rest[(h + 2 * margin) * erow :]
-    z, rest = rest[: P * C if K else 0], rest[P * C if K else 0 :]
-    dz, rest = rest[: (h + 2 * reach) * drow if K else 0], rest[(h + 2 * reach) * drow if K else 0 :]
-    spread = rest[:split]
-    buffer[:] = 0
-    e[:] = 0
-    dz[:] = 0
-    for n in range(lo, hi):
-        i, j = n * H * W * C, n * P * O
-        frame_error(g, j, y, j, e, 0, h, w, O, margin, lead, first, last, mean, False, v)
-        if inner or weights:
-            frame_relu(x, i, buffer, H, W, C, border, scale, shift, v)
-        if K:
-            if weights:
-                slide(buffer, 0, row, deep, z, 0, w * C, h, w, C, K, s, d, False, v)
-                conv_weight(z, 0, w * C, e, 0, erow, dwide, h, w, C, O, 1, 1, v)
-            conv(e, 0, erow, wide, dz, into, drow, h, w, O, C, 1, 1, False, v)
-            if weights:
-                slide_weight(buffer, 0, row, dz, into, drow, ddeep, h, w, C, K, s, d, v)
-            if below and s == 1:
-                slide(dz, 0, drow, turned, dx, i, W * C, H, W, C, K, 1, d, more, v)
-            elif below:
-                spread[:] = 0
-                slide_back(dz, into, drow, deep, spread, row, h, w, C, K, s, d, v)
-                unframe(spread, dx, i, H, W, C, border, more, v)
-        else:
-            if weights:
-                conv_weight(buffer, 0, row, e, margin * (erow + O), erow, dwide, h, w, C, O, k, kd, v)
-            if below:
-                conv(e, 0, erow, wide, dx, i, W * C, H, W, O, C, k, kd, more, v)
-        if inner:
-            gate(buffer, dx, i, H, W, C, border, v)
-            products(dx, i, x, i, H * W, C, before, s1, s2, n * C, v)
+def unhalve(x: Any, out: Any, H: int, W: int, C: int, v: Any) -> None:
+    """Add what lies as :func:`halve` writes it to [H, W, C]."""
+    j = 0
+    for r in range(0, H, 2):
+        for q in range(0, W, 2):
+            i, there = (r * W + q) * C, r + 1 < H and q + 1 < W
+            for c in range(0, C, size(v)):
+                store(out, i + c, add(load(out, i + c, v), load(x, j + c, v)))
+                if there:
+                    k = i + (W + 1) * C + c
+                    store(out, k, add(load(out, k, v), load(x, j + C + c, v)))
+            j += 2 * C
 
 
-# ---------------------------------------------------------------------- for some images: pools
+# ---------------------------------------------------------------------- pools and sums of one image
 
 
 @compiled
-def pool(lo: int, hi: int, scratch: Any, x: Any, y: Any, share: Any, mean: Any, second: Any, sizes: Any,
+def pool(x: Any, y: Any, yo: int, shares: Any, largest: bool, h: int, w: int, W: int, C: int, K: int, s: int,
          v: Any) -> None:  # fmt: skip
-    """Pool images [H, W, C] and take the moments of each. ``share`` [h, w] is one over the pixels under a window, for
-    averages; empty for maxima."""
-    H, W, C, K, s, p, h, w = sizes
-    row = (W + 2 * p) * C
-    buffer = scratch[: (H + 2 * p) * row]
-    buffer[:] = 0 if len(share) else -np.inf
-    for n in range(lo, hi):
-        frame(x, n * H * W * C, buffer, H, W, C, p)
-        for r in range(h):
-            for q in range(w):
-                for c in range(0, C, size(v)):
-                    start = r * s * row + q * s * C + c
-                    a = load(buffer, start, v)
-                    for ky in range(K):
-                        i = start + ky * row
-                        for kx in range(K):
-                            t = load(buffer, i, v)
-                            if ky or kx:
-                                a = add(a, t) if len(share) else most(a, t)
-                            i += C
-                    if len(share):
-                        a = fma(a, splat(share, r * w + q, v), zero(y, v))
-                    store(y, ((n * h + r) * w + q) * C + c, a)
-        moments(y, n * h * w * C, h * w, C, mean, second, n * C, v)
+    """Pool x, in a buffer of rows of W pixels. ``shares`` [h, w] is one over the pixels under a window, for averages."""
+    for r in range(h):
+        for q in range(w):
+            for c in range(0, C, size(v)):
+                start = (r * s * W + q * s) * C + c
+                a = load(x, start, v)
+                for ky in range(K):
+                    i = start + ky * W * C
+                    for kx in range(K):
+                        t = load(x, i, v)
+                        if ky or kx:
+                            a = most(a, t) if largest else add(a, t)
+                        i += C
+                if not largest:
+                    a = fma(a, splat(shares, r * w + q, v), zero(y, v))
+                store(y, yo + (r * w + q) * C + c, a)
 
 
 @compiled
-def pool_back(lo: int, hi: int, scratch: Any, x: Any, y: Any, g: Any, share: Any, dx: Any, more: bool, sizes: Any,
-              v: Any) -> None:  # fmt: skip
-    """Write or add the gradient of :func:`pool` to ``dx``. Where several pixels are the largest, the first takes it all."""
-    H, W, C, K, s, p, h, w = sizes
-    row = (W + 2 * p) * C
-    split = (H + 2 * p) * row
-    buffer, spread = scratch[:split], scratch[split : 2 * split]
-    buffer[:] = -np.inf
-    for n in range(lo, hi):
-        spread[:] = 0
-        if not len(share):
-            frame(x, n * H * W * C, buffer, H, W, C, p)
-        for r in range(h):
-            for q in range(w):
-                for c in range(0, C, size(v)):
-                    start = r * s * row + q * s * C + c
-                    j = ((n * h + r) * w + q) * C + c
-                    left = load(g, j, v)
-                    if len(share):
-                        left = fma(left, splat(share, r * w + q, v), zero(g, v))
-                    top, none = load(y, j, v), zero(g, v)
-                    for ky in range(K):
-                        i = start + ky * row
-                        for kx in range(K):
-                            if len(share):
-                                store(spread, i, add(load(spread, i, v), left))
-                            else:
-                                take = fma(same(load(buffer, i, v), top), left, none)
-                                store(spread, i, add(load(spread, i, v), take))
-                                left = sub(left, take)
-                            i += C
-        unframe(spread, dx, n * H * W * C, H, W, C, p, more, v)
-
-
-# ---------------------------------------------------------------------- for some images: sums at a node
+def pool_back(x: Any, y: Any, yo: int, g: Any, shares: Any, largest: bool, out: Any, h: int, w: int, W: int, C: int,
+              K: int, s: int, v: Any) -> None:  # fmt: skip
+    """Add the gradient of :func:`pool` to ``out``, a buffer like x. Of several largest pixels the first takes it all."""
+    for r in range(h):
+        for q in range(w):
+            for c in range(0, C, size(v)):
+                start, j = (r * s * W + q * s) * C + c, (r * w + q) * C + c
+                left = load(g, j, v)
+                if not largest:
+                    left = fma(left, splat(shares, r * w + q, v), zero(g, v))
+                top, none = load(y, yo + j, v), zero(g, v)
+                for ky in range(K):
+                    i = start + ky * W * C
+                    for _ in range(K):
+                        take = left
+                        if largest:
+                            take = fma(same(load(x, i, v), top), left, none)
+                            left = sub(left, take)
+                        store(out, i, add(load(out, i, v), take))
+                        i += C
 
 
 @compiled
-def accumulate(lo: int, hi: int, y: Any, out: Any, scale: Any, shift: Any, P: int, C: int, more: bool,
-               v: Any) -> None:  # fmt: skip
-    """Write scale * y + shift to ``out``, or add it, for the images [P, C] from ``lo`` to ``hi``."""
+def weigh(y: Any, yo: int, out: Any, oo: int, scale: Any, shift: Any, P: int, C: int, more: bool, v: Any) -> None:
+    """Write scale * y + shift of [P, C], or add it."""
     for c in range(0, C, size(v)):
         a, b = load(scale, c, v), load(shift, c, v)
         if more:
-            for i in range(lo * P * C + c, hi * P * C + c, C):
-                store(out, i, add(load(out, i, v), fma(load(y, i, v), a, b)))
+            for k in range(c, P * C + c, C):
+                store(out, oo + k, add(load(out, oo + k, v), fma(load(y, yo + k, v), a, b)))
         else:
-            for i in range(lo * P * C + c, hi * P * C + c, C):
-                store(out, i, fma(load(y, i, v), a, b))
-
-
-@compiled
-def correlate(lo: int, hi: int, g: Any, y: Any, mean: Any, first: Any, second: Any, P: int, C: int,
-              v: Any) -> None:  # fmt: skip
-    """Write the sums of g and g * (y - mean) of each image."""
-    for n in range(lo, hi):
-        products(g, n * P * C, y, n * P * C, P, C, mean, first, second, n * C, v)
-
-
-@compiled
-def error(lo: int, hi: int, g: Any, y: Any, out: Any, lead: Any, first: Any, last: Any, mean: Any, P: int, C: int,
-          more: bool, v: Any) -> None:  # fmt: skip
-    """Write or add the gradient before a normalisation, lead * (g - first) + last * (y - mean)."""
-    for n in range(lo, hi):
-        i = n * P * C
-        frame_error(g, i, y, i, out, i, P, 1, C, 0, lead, first, last, mean, more, v)
-
-
-@compiled
-def relu_back(lo: int, hi: int, x: Any, g: Any, out: Any, count: int, more: bool, v: Any) -> None:
-    """Write or add g where x is positive, for images of ``count`` numbers."""
-    for i in range(lo * count, hi * count, size(v)):
-        t = where(load(x, i, v), load(g, i, v))
-        store(out, i, add(t, load(out, i, v)) if more else t)
+            for k in range(c, P * C + c, C):
+                store(out, oo + k, fma(load(y, yo + k, v), a, b))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -28,22 +28,19 @@ def threads(images: int) -> int:
     return max(1, min(torch.get_num_threads(), images))
 
 
-def share(images: int, jobs: Sequence[Job]) -> None:
-    """Run the jobs one behind the other, each on all images, and return when all are done.
+def share(images: int, job: Job) -> None:
+    """Run a job on all images, and return when it is done.
 
-    Each thread goes through all jobs with its own range of images, without waiting for another. Jobs release Python's
-    lock, so that the threads run side by side. The first exception of a job is raised.
+    Each thread has its own range of images. The job releases Python's lock, so that the threads run side by side. If
+    it raises, the first exception is raised here.
     """
-    if not jobs:
-        return
     count = threads(images)
     failed: list[BaseException] = []
 
     def run(rank: int) -> None:
         lo, hi = rank * images // count, (rank + 1) * images // count
         try:
-            for job in jobs:
-                job(rank, lo, hi)
+            job(rank, lo, hi)
         except BaseException as error:
             failed.append(error)
 

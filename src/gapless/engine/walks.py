@@ -1,0 +1,350 @@
+"""Compiled walks over the images of a batch: what a fan does between two moments at which all images have to meet.
+
+Records, whose fields :mod:`gapless.engine.compiled` describes, say what is done and where in the arrays numbers lie. A
+walk takes the images one after the other, so that an image stays in the cache while all that reads it is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from gapless.engine.lanes import pointer
+from gapless.engine.loops import (
+    compiled, conv, conv_weight, error, frame, frame_positive, frame_relu, gate, halve, hem, moments, pool, pool_back,
+    products, slide, slide_back, slide_weight, unframe, unhalve, weigh,
+)  # fmt: skip
+
+SCALE, SHIFT, LEAD, FIRST, LAST, MEAN = range(6)
+"""Rows of ``lines``, vectors over all channels that are normalised, in the precision of the images."""
+CENTRE, VARIANCE, INVERSE = range(3)
+"""Rows of ``book``, the same vectors in double precision."""
+
+
+# ---------------------------------------------------------------------- weights
+
+
+@compiled
+def pack(flat: Any, packed: Any, steps: Any) -> None:
+    """Lay the weights out as the loops read them: forward, and turned for the way back."""
+    for i in range(len(steps)):
+        t = steps[i]
+        C, K, k, O = t.C, t.K, t.k, t.O
+        for y in range(K):
+            for x in range(K):
+                for c in range(C):
+                    weight = flat[t.deep_from + (c * K + y) * K + x]
+                    packed[t.deep + (y * K + x) * C + c] = weight
+                    packed[t.turned + ((K - 1 - y) * K + K - 1 - x) * C + c] = weight
+        for o in range(O):
+            for c in range(C):
+                for y in range(k):
+                    for x in range(k):
+                        weight = flat[t.wide_from + ((o * C + c) * k + y) * k + x]
+                        packed[t.wide + ((y * k + x) * C + c) * O + o] = weight
+                        packed[t.back + (((k - 1 - y) * k + k - 1 - x) * O + o) * C + c] = weight
+
+
+@compiled
+def unpack(found: Any, flat: Any, steps: Any) -> None:
+    """Sum the gradients at the weights over threads, and lay them out as PyTorch does."""
+    for i in range(len(steps)):
+        t = steps[i]
+        C, K, k, O = t.C, t.K, t.k, t.O
+        for y in range(K):
+            for x in range(K):
+                for c in range(C):
+                    at = t.deep + (y * K + x) * C + c
+                    whole = found[0, at]
+                    for rank in range(1, len(found)):
+                        whole += found[rank, at]
+                    flat[t.deep_from + (c * K + y) * K + x] = whole
+        for o in range(O):
+            for c in range(C):
+                for y in range(k):
+                    for x in range(k):
+                        at = t.wide + ((y * k + x) * C + c) * O + o
+                        whole = found[0, at]
+                        for rank in range(1, len(found)):
+                            whole += found[rank, at]
+                        flat[t.wide_from + ((o * C + c) * k + y) * k + x] = whole
+
+
+# ---------------------------------------------------------------------- forward
+
+
+@compiled
+def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, seen: Any, steps: Any,
+          pools: Any, fan: Any, depth: int, v: Any) -> None:  # fmt: skip
+    """Compute the steps of this depth (and, at the first, the pools), and the moments of each image."""
+    a, room = fan[0], rooms[rank]
+    H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
+    whole, split, buffer, z = room[a.whole :], room[a.split :], room[a.frame :], room[a.z :]
+    second = seen[V:]
+    if depth == 0:
+        hem(whole, H, W, C, B)
+    for n in range(lo, hi):
+        if depth == 0:
+            for i in range(len(pools)):
+                t = pools[i]
+                inside = room[a.pool : a.pool + (H + 2 * t.p) * (W + 2 * t.p) * C]
+                inside[:] = -np.inf if t.largest else 0.0
+                frame(x, n * H * W * C, inside, H, W, C, t.p)
+                j = t.y + n * t.h * t.w * C
+                pool(inside, kept, j, shares[t.shares :], t.largest, t.h, t.w, W + 2 * t.p, C, t.K, t.s, v)
+                if t.slot >= 0:
+                    moments(kept, j, t.h * t.w, C, seen, second, n * 2 * V + t.slot, v)
+            if len(steps):
+                frame_positive(x, n * H * W * C, whole, H, W, C, B, v)
+            if a.halves:
+                row = (W + 2 * B) * C
+                halve(whole, B * (row + C), row, split, H, W, C, v)
+        for i in range(len(steps)):
+            s = steps[i]
+            if s.depth != depth:
+                continue
+            h, w, O = s.h, s.w, s.O
+            p = s.p if s.K else s.kp
+            if depth:
+                hem(buffer, s.H, s.W, s.C, p)
+                frame_relu(kept, s.x + n * s.H * s.W * s.C, buffer, s.H, s.W, s.C, p, lines[SCALE * V + s.before :],
+                           lines[SHIFT * V + s.before :], v)  # fmt: skip
+                source, at, row = buffer, 0, (s.W + 2 * p) * s.C
+            elif s.halves:
+                source, at, row = split, 0, s.W * s.C
+            else:
+                source, row = whole, (W + 2 * B) * C
+                at = (B - p) * (row + C)
+            j = s.y + n * h * w * O
+            k, ks, kd = s.k, s.ks, s.kd
+            if s.K:
+                slide(source, at, row, packed[s.deep :], z, 0, w * s.C, h, w, s.C, s.K, s.s, s.d, False, v)
+                source, at, row = z, 0, w * s.C
+            conv(source, at, row, packed[s.wide :], kept, j, w * O, h, w, s.C, O, k, ks, kd, False, v)
+            moments(kept, j, h * w, O, seen, second, n * 2 * V + s.slot, v)
+
+
+@compiled
+def settle(flat: Any, share: Any, seen: Any, book: Any, lines: Any, slots: Any, images: int, depth: int) -> None:
+    """Join the moments of all images, for the normalisations of this depth."""
+    V = book.shape[1]
+    for i in range(len(slots)):
+        s = slots[i]
+        if s.depth != depth:
+            continue
+        c = share[s.way] if s.way >= 0 else 1.0
+        centre, variance, inverse = book[CENTRE, s.at :], book[VARIANCE, s.at :], book[INVERSE, s.at :]
+        scale, shift = lines[SCALE * V + s.at :], lines[SHIFT * V + s.at :]
+        if not s.normed:
+            centre[: s.C], variance[: s.C], inverse[: s.C], scale[: s.C], shift[: s.C] = 0.0, 1.0, 1.0, c, 0.0
+            continue
+        centre[: s.C], variance[: s.C] = 0.0, 0.0
+        for n in range(images):
+            for k in range(s.C):
+                centre[k] += seen[n * 2 * V + s.source + k]
+        for k in range(s.C):
+            centre[k] /= images
+        for n in range(images):
+            for k in range(s.C):
+                mean, second = seen[n * 2 * V + s.source + k], seen[(2 * n + 1) * V + s.source + k]
+                variance[k] += second + s.places * (mean - centre[k]) ** 2
+        for k in range(s.C):
+            variance[k] /= images * s.places
+            inverse[k] = 1.0 / np.sqrt(variance[k] + s.eps)
+            gamma = inverse[k] if s.affine < 0 else inverse[k] * flat[s.affine + k]
+            beta = 0.0 if s.affine < 0 else flat[s.affine + s.C + k]
+            scale[k], shift[k] = c * gamma, c * (beta - centre[k] * gamma)
+
+
+@compiled
+def gather(rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, targets: Any, ways: Any, fan: Any, v: Any) -> None:
+    """Write or add what arrives at each target."""
+    V = fan[0].channels
+    for n in range(lo, hi):
+        for i in range(len(ways)):
+            t = ways[i]
+            count = t.places * t.C
+            out = carray(pointer(targets[0, t.target]), (fan[0].images * count,), x.dtype)
+            y, yo = (x, n * count) if t.y < 0 else (kept, t.y + n * count)
+            more = t.more or targets[1, t.target] != 0
+            weigh(y, yo, out, n * count, lines[SCALE * V + t.slot :], lines[SHIFT * V + t.slot :], t.places, t.C, more,
+                  v)  # fmt: skip
+
+
+# ---------------------------------------------------------------------- backward
+
+
+@compiled
+def restore(flat: Any, book: Any, lines: Any, slots: Any) -> None:
+    """Write again the lines that the way back reads: of normalisations inside scale and shift, of all the mean."""
+    V = book.shape[1]
+    for i in range(len(slots)):
+        s = slots[i]
+        for k in range(s.C):
+            at = s.at + k
+            scale = book[INVERSE, at] if s.affine < 0 else book[INVERSE, at] * flat[s.affine + k]
+            beta = 0.0 if s.affine < 0 else flat[s.affine + s.C + k]
+            lines[MEAN * V + at] = book[CENTRE, at]
+            lines[SCALE * V + at], lines[SHIFT * V + at] = scale, beta - book[CENTRE, at] * scale
+
+
+@compiled
+def correlate(rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, sums: Any, targets: Any, ways: Any, fan: Any,
+              v: Any) -> None:  # fmt: skip
+    """For the end of each way write the sums over each image of the gradient g and of g * (y - mean)."""
+    V = fan[0].channels
+    second = sums[V:]
+    for n in range(lo, hi):
+        for i in range(len(ways)):
+            t = ways[i]
+            count = t.places * t.C
+            g = carray(pointer(targets[0, t.target]), (fan[0].images * count,), x.dtype)
+            y, yo = (x, n * count) if t.y < 0 else (kept, t.y + n * count)
+            products(g, n * count, y, yo, t.places, t.C, lines[MEAN * V + t.slot :], sums, second, n * 2 * V + t.slot, v)
+
+
+@compiled
+def carry(flat: Any, dflat: Any, share: Any, dshare: Any, sums: Any, book: Any, lines: Any, slots: Any, images: int,
+          depth: int) -> None:  # fmt: skip
+    """Join the sums of all images: gradients of shares, scales and shifts, and what :func:`error` needs. For the ends
+    of ways (depth -1), or the normalisations inside of this depth."""
+    V = book.shape[1]
+    for i in range(len(slots)):
+        s = slots[i]
+        if (s.way < 0) if depth < 0 else (s.way >= 0 or s.depth != depth):
+            continue
+        c = share[s.way] if s.way >= 0 else 1.0
+        s1, s2, whole = np.zeros(s.C), np.zeros(s.C), 0.0
+        for n in range(images):
+            for k in range(s.C):
+                s1[k] += sums[n * 2 * V + s.at + k]
+                s2[k] += sums[(2 * n + 1) * V + s.at + k]
+        for k in range(s.C):
+            at = s.at + k
+            if not s.normed:
+                lines[LEAD * V + at], lines[FIRST * V + at], lines[LAST * V + at] = c, 0.0, 0.0
+                whole += s2[k]
+                continue
+            inverse, count = book[INVERSE, at], images * s.places
+            scale = inverse if s.affine < 0 else inverse * flat[s.affine + k]
+            lines[LEAD * V + at] = c * scale
+            lines[FIRST * V + at] = s1[k] / count
+            lines[LAST * V + at] = -c * scale * inverse**2 * s2[k] / count
+            whole += s2[k] * scale
+            if s.affine >= 0:
+                whole += s1[k] * flat[s.affine + s.C + k]
+                dflat[s.affine + k], dflat[s.affine + s.C + k] = c * s2[k] * inverse, c * s1[k]
+        if s.way >= 0:
+            dshare[s.way] = whole
+
+
+@compiled
+def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, sums: Any,
+           targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any, fan: Any, depth: int,
+           weights: bool, below: bool, v: Any) -> None:  # fmt: skip
+    """Go back through the steps of this depth (and, at the first, through pools and skips to the state).
+
+    Inside, the gradient before the ReLU goes to ``dkept``, with the sums that the normalisation before it needs.
+    """
+    a, room = fan[0], rooms[rank]
+    H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
+    whole, split, buffer, z, dz, e = room[a.whole :], room[a.split :], room[a.frame :], room[a.z :], room[a.dz :], room[a.e :]
+    image, dsplit, spread = room[a.image :], room[a.dsplit :], room[a.spread :]
+    first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
+    wrow, found = (W + 2 * B) * C, dweights[rank]
+    if depth == 0:
+        hem(whole, H, W, C, B)
+    for n in range(lo, hi):
+        if depth == 0:
+            if len(steps):
+                frame_positive(x, n * H * W * C, whole, H, W, C, B, v)
+            if a.halves:
+                halve(whole, B * (wrow + C), wrow, split, H, W, C, v)
+            image[: H * W * C] = 0
+            dsplit[: a.halves] = 0
+            spread[: a.strided] = 0
+        for i in range(len(steps)):
+            s = steps[i]
+            if s.depth != depth:
+                continue
+            h, w, O, K, k, ks, kd = s.h, s.w, s.O, s.K, s.k, s.ks, s.kd
+            # the gradient at y, spread to the stride of the convolution, with the border that its way back needs
+            margin = 0 if K else kd * (k - 1) - s.kp
+            erow = ((s.W + kd * (k - 1)) if not K else w) * O
+            if margin or ks > 1:
+                e[: (s.H + kd * (k - 1)) * erow] = 0
+            inside, j = margin * (erow + O), n * h * w * O
+            g = dkept if s.g >= 0 else carray(pointer(targets[0, s.target]), (fan[0].images * h * w * O,), x.dtype)
+            error(g, j + max(s.g, 0), kept, s.y + j, e, inside, ks * erow, ks * O, h, w, O, lead[s.slot :],
+                  first[s.slot :], last[s.slot :], mean[s.slot :], False, v)  # fmt: skip
+            # what was read
+            p = s.p if K else s.kp
+            if depth:
+                hem(buffer, s.H, s.W, s.C, p)
+                frame_relu(kept, s.x + n * s.H * s.W * s.C, buffer, s.H, s.W, s.C, p, lines[SCALE * V + s.before :],
+                           lines[SHIFT * V + s.before :], v)  # fmt: skip
+                source, at, row, into, io = buffer, 0, (s.W + 2 * p) * s.C, dkept, s.dx + n * s.H * s.W * s.C
+            elif s.halves:
+                source, at, row, into, io = split, 0, s.W * s.C, dsplit, 0
+            else:
+                source, at, row, into, io = whole, (B - p) * (wrow + C), wrow, image, 0
+            reach = s.d * (K - 1) - p if K and s.s == 1 else 0
+            drow = (w + 2 * reach) * s.C
+            inner = reach * (drow + s.C)
+            if weights:
+                sent, to, srow = source, at, row
+                if K:
+                    slide(source, at, row, packed[s.deep :], z, 0, w * s.C, h, w, s.C, K, s.s, s.d, False, v)
+                    sent, to, srow = z, 0, w * s.C
+                conv_weight(sent, to, srow, e, inside, ks * erow, ks * O, found[s.wide :], h, w, s.C, O, k, ks, kd, v)
+            if K:
+                if reach:
+                    hem(dz, h, w, s.C, reach)
+                conv(e, 0, erow, packed[s.back :], dz, inner, drow, h, w, O, s.C, 1, 1, 1, False, v)
+                if weights:
+                    slide_weight(source, at, row, dz, inner, drow, found[s.deep :], h, w, s.C, K, s.s, s.d, v)
+                if (below or depth) and s.s == 1:
+                    slide(dz, 0, drow, packed[s.turned :], into, io, s.W * s.C, s.H, s.W, s.C, K, 1, s.d, depth == 0, v)
+                elif depth == 0 and below:
+                    slide_back(dz, inner, drow, packed[s.deep :], spread, at, wrow, h, w, C, K, s.s, s.d, v)
+            elif below or depth:
+                conv(e, 0, erow, packed[s.back :], into, io, s.W * s.C, s.H, s.W, O, s.C, k, 1, kd, depth == 0, v)
+            if depth:
+                gate(source, p * (row + s.C), row, into, io, into, io, s.H, s.W, s.C, v)
+                products(into, io, kept, s.x + n * s.H * s.W * s.C, s.H * s.W, s.C, mean[s.before :], sums, sums[V:],
+                         n * 2 * V + s.before, v)  # fmt: skip
+        if depth or not below:
+            continue
+        # the gradient at the state
+        o = n * H * W * C
+        if a.strided:
+            unframe(spread, image, 0, H, W, C, B, v)
+        if a.halves:
+            unhalve(dsplit, image, H, W, C, v)
+        gate(x, o, W * C, image, 0, dx, o, H, W, C, v)
+        for i in range(len(ways)):
+            t = ways[i]
+            if t.y < 0:
+                g = carray(pointer(targets[0, t.target]), (fan[0].images * H * W * C,), x.dtype)
+                error(g, o, x, o, dx, o, W * C, C, H, W, C, lead[t.slot :], first[t.slot :], last[t.slot :],
+                      mean[t.slot :], True, v)  # fmt: skip
+        for i in range(len(pools)):
+            t = pools[i]
+            count, pixels = t.h * t.w * C, (H + 2 * t.p) * (W + 2 * t.p) * C
+            e[:count] = 0
+            for j in range(len(ways)):
+                u = ways[j]
+                if u.pool == i:
+                    g = carray(pointer(targets[0, u.target]), (fan[0].images * count,), x.dtype)
+                    error(g, n * count, kept, t.y + n * count, e, 0, t.w * C, C, t.h, t.w, C, lead[u.slot :],
+                          first[u.slot :], last[u.slot :], mean[u.slot :], True, v)  # fmt: skip
+            under, back = room[a.pool : a.pool + pixels], room[a.pool + pixels : a.pool + 2 * pixels]
+            back[:] = 0
+            if t.largest:
+                under[:] = -np.inf
+                frame(x, o, under, H, W, C, t.p)
+            pool_back(under, kept, t.y + n * count, e, shares[t.shares :], t.largest, back, t.h, t.w, W + 2 * t.p, C, t.K,
+                      t.s, v)  # fmt: skip
+            unframe(back, dx, o, H, W, C, t.p, v)
