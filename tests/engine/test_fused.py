@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core.mix import Mix
-from gapless.core.op import AvgPool, Conv, Depthwise, Norm, NormRule, Op, Relu
+from gapless.core.op import AvgPool, Conv, Depthwise, Norm, NormRule, Op, OpModule, Relu
 from gapless.core.progress import seeded, stream
-from gapless.engine.fused import Nothing, Pool, Same, form
+from gapless.engine.fused import form
 from gapless.engine.judge import recalibrate, still
-from gapless.engine.supernet import Supernet
+from gapless.engine.kernels import Chain, Pointwise, Pool, Skip, Spatial, Window
+from gapless.engine.supernet import MixedCell, Supernet
 from gapless.ops.cells import OPS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
@@ -77,12 +78,19 @@ def test_rounding_is_that_of_the_reference(name, how):
 
 def test_forms_are_read_off_the_layers():
     rule = NormRule()
-    assert form(OPS["none"].build(4)) == Nothing()
-    assert form(OPS["skip_connect"].build(4)) == Same()
-    assert isinstance(form(OPS["max_pool_3x3"].build(4)), Pool)
-    assert len(form(OPS["sep_conv_3x3"].build(4))) == 2
-    assert len(form(OPS["dil_conv_5x5"].build(4))) == 1
-    assert len(form(OPS["skip_connect"].build(4, stride=2))) == 1
+    assert form(OPS["none"].build(4)).form is None
+    assert form(OPS["skip_connect"].build(4)).form == Skip()
+    assert form(OPS["max_pool_3x3"].build(4, stride=2)).form == Pool(True, 3, Window(2, 1))
+    assert form(Op((AvgPool(3), Norm())).build(4, norm=rule)).form == Pool(False, 3, Window(1, 1), 1e-5, True)
+    separable, dilated = form(OPS["sep_conv_3x3"].build(4, stride=2)), form(OPS["dil_conv_5x5"].build(4))
+    assert [step.window for step in separable.form.steps] == [Window(2, 1), Window(1, 1)]
+    assert [step.linear for step in separable.form.steps] == [Pointwise()] * 2
+    assert [step.window for step in dilated.form.steps] == [Window(1, 4, 2)]
+    assert [step.linear for step in form(OPS["nor_conv_3x3"].build(4)).form.steps] == [Spatial(Window(1, 1))]
+    reduction = form(OPS["skip_connect"].build(4, stride=2))
+    assert isinstance(reduction.form, Chain)
+    assert reduction.form.halves
+    assert [p.shape for p in reduction.parameters] == [(4, 8, 1, 1), (4,), (4,)]
     for layers in ((Conv(3), Norm()), (Relu(), Conv(3)), (AvgPool(3), Relu()), (Relu(), Depthwise(3), Norm())):
         assert form(Op(layers).build(4, norm=rule)) is None, layers
 
@@ -115,7 +123,7 @@ def test_what_the_kernels_do_not_do_runs_edge_by_edge(mode):
     for execution in ("reference", "fused"):
         supernet = supernet_of(space, execution).train(mode != "evaluation")
         with (
-            mock.patch("gapless.engine.fused.node_sum", side_effect=AssertionError),
+            mock.patch("gapless.engine.fused.Fan", side_effect=AssertionError),
             torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"),
         ):
             outs.append(supernet(x, mix))
@@ -154,3 +162,45 @@ def test_a_batch_of_another_layout_is_the_same_batch():
     space = SPACES["nasbench201"]
     supernet, x, mix = supernet_of(space, "fused").train(), images(space), some_mixes(space)[0]
     assert torch.equal(supernet(x, mix), supernet(x.contiguous(memory_format=torch.channels_last), mix))
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "darts"])
+def test_dropped_options_are_neither_computed_nor_updated(name):
+    """What a mask drops is no route of any fan, gets no gradient, and its statistics rest."""
+    from gapless.engine import compiled
+
+    space = SPACES[name]
+    masked = next(m for m in some_mixes(space) if m.active is not None and any(len(a) == 1 for a in m.active))
+    supernet = supernet_of(space, "fused").to(torch.float32).train()
+    mix = masked.to(dtype=torch.float32)
+    before = {key: buffer.clone() for key, buffer in supernet.named_buffers()}
+    routes: list[int] = []
+
+    def counting(given, *rest):
+        routes.append(len(given))
+        return fan(given, *rest)
+
+    fan = compiled.fan
+    with mock.patch("gapless.engine.compiled.fan", counting):
+        supernet(images(space).float(), mix).sum().backward()
+    cells = [m for m in supernet.modules() if isinstance(m, MixedCell)]
+    outside = sum(1 for m in supernet.modules() if isinstance(m, OpModule) and m.runner is not None)
+    assert (
+        sum(routes)
+        <= sum(
+            sum(not op.zero for c in masked.active[edge.row] for op in [list(edge.values())[c]])
+            for cell in cells
+            for edge in cell.edges.values()
+        )
+        + outside
+    )
+    for cell in cells:
+        for edge in cell.edges.values():
+            for column, op in enumerate(edge.values()):
+                if column not in masked.active[edge.row]:
+                    assert all(p.grad is None for p in op.parameters())
+                    for key, buffer in supernet.named_buffers():
+                        if any(buffer is own for own in op.buffers()):
+                            assert torch.equal(buffer, before[key]), key
+                elif next(op.parameters(), None) is not None:
+                    assert any(p.grad is not None for p in op.parameters())

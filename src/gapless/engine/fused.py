@@ -9,9 +9,9 @@ carries a hook, is called as it is. The exact algebra is in ``docs/design.md``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gapless.core.mix import Mix
 from gapless.core.op import AvgPool, Conv, Depthwise, Halves, HalvesModule, MaxPool, Norm, OpModule, Relu
-from gapless.engine import compiled, kernels
+from gapless.engine import kernels
 from gapless.engine.kernels import Chain, Linear, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
 
 # ---------------------------------------------------------------------- what an operation is to the kernels
@@ -43,9 +43,10 @@ class Known:
         found: list[Tensor] = []
         for module in self.modules:
             if isinstance(module, HalvesModule):
-                found.append(torch.block_diag(*(c.weight.flatten(1) for c in (module.first, module.second)))[..., None, None])
+                both = torch.block_diag(module.first.weight.flatten(1), module.second.weight.flatten(1))
+                found.append(both[..., None, None])
             else:
-                found += [p for p in (module.weight, module.bias) if p is not None]
+                found += [p for p in (module.weight, module.bias) if isinstance(p, Tensor)]
         return found
 
 
@@ -60,10 +61,11 @@ def form(op: OpModule) -> Known | None:
         pool, behind = cast(nn.MaxPool2d | nn.AvgPool2d, modules[0]), layers[1:]
         if len(behind) > 1 or not all(isinstance(layer, Norm) for layer in behind):
             return None
-        window = Window(int(pool.stride), int(pool.padding))
+        kernel, stride, padding = (cast(int, v) for v in (pool.kernel_size, pool.stride, pool.padding))
         norm = cast(nn.BatchNorm2d, modules[1]) if behind else None
         eps, affine = (None, False) if norm is None else (norm.eps, norm.affine)
-        return Known(Pool(isinstance(layers[0], MaxPool), int(pool.kernel_size), window, eps, affine), tuple(modules[1:]))
+        found = Pool(isinstance(layers[0], MaxPool), kernel, Window(stride, padding), eps, affine)
+        return Known(found, tuple(modules[1:]))
     steps: list[Step] = []
     held: list[nn.Module] = []
     at = 0
@@ -160,17 +162,31 @@ class Fan:
         routes = [Route(targets.index(target), known.form) for target, known, _ in self.known if known.form is not None]
         parameters = [p for _, known, _ in self.known for p in known.parameters]
         if routes:
-            fan = compiled.fan if compiled.serves(routes, self.x, parameters) else kernels.fan
+            fan = _fan(routes, self.x, parameters)
             before = [arrived.get(target) for target in targets]
             out, moments = fan(routes, coefficient[: len(routes)], self.x, before, parameters)
             norms = [(norm, target) for target, known, _ in self.known for norm in known.norms]
             sides = dict(zip(targets, out, strict=True))
             arrived |= sides
             for (norm, target), (mean, variance) in zip(norms, moments, strict=True):
-                self.statistics.note(norm, mean, variance, sides[target].numel() // sides[target].shape[-1])
+                count = sides[target].numel() // sides[target].shape[-1]
+                if count == 1:  # in the library's words
+                    raise ValueError(
+                        f"Expected more than 1 value per channel when training, got input size {sides[target].shape}"
+                    )
+                self.statistics.note(norm, mean, variance, count)
         for c, (target, op, _) in zip(coefficient[len(routes) :], self.called, strict=True):
             y = c * nhwc(op(nchw(self.x)))
             arrived[target] = arrived[target] + y if target in arrived else y
+
+
+def _fan(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return what computes these routes."""
+    if x.device.type != "cpu":
+        return kernels.fan
+    from gapless.engine import compiled  # here, so that what does not train does not wait for a compiler
+
+    return compiled.fan if compiled.serves(routes, x, parameters) else kernels.fan
 
 
 def bypass(mixed: Tensor, present: Sequence[tuple[Tensor, int, int]], partial: int, mix: Mix) -> Tensor:

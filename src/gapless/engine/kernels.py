@@ -1,14 +1,12 @@
-"""Differentiable kernels of the fused execution: what cells are made of, arranged for memory traffic.
+"""Differentiable kernels of the fused execution in PyTorch's own operations, for where the compiled loops do not run.
 
-Images are [N, H, W, C] here, contiguous: the depthwise convolutions of the CPU library are fastest so, and a pointwise
-convolution is a matrix product. Every kernel computes what the modules of the reference execution compute, with batch
-statistics, and keeps for the backward pass only what does not follow cheaply from something else that is kept.
+Images are [N, H, W, C] here, contiguous, so that a pointwise convolution is a matrix product. Every kernel computes
+what the modules of the reference execution compute, with batch statistics, and keeps for the backward pass only what
+does not follow cheaply from something else that is kept. :func:`fan` is also what the loops are compared with.
 """
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,9 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-
-LANES = 64
-"""Rows of fewer channels are viewed as longer rows where channels do not matter: vector units like them."""
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -38,45 +33,7 @@ def rows(x: Tensor) -> Tensor:
     return x.view(-1, x.shape[-1])
 
 
-# ---------------------------------------------------------------------- memory that is used again and again
-
-_SLOTS = threading.local()
-
-
-def scratch(slot: str, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return uninitialised memory that nothing may keep: the next call with this slot returns it again.
-
-    On the CPU writing to memory that was not used a moment ago costs several times as much as the arithmetic of most
-    kernels here. A thread has its own; other devices have allocators that do as much.
-    """
-    if like.device.type != "cpu":
-        return like.new_empty(shape)
-    slots: dict[Any, Tensor] = _SLOTS.__dict__
-    need = math.prod(shape)
-    held = slots.get((slot, like.dtype))
-    if held is None or held.numel() < need:
-        slots[slot, like.dtype] = held = torch.empty(need, dtype=like.dtype)
-    return held[:need].view(shape)
-
-
 # ---------------------------------------------------------------------- sums over images and places
-
-
-def _folds(x: Tensor) -> int:
-    """Return how many rows of [P, C] are viewed as one."""
-    count, channels = x.shape
-    folds = 1
-    while folds * channels < LANES and count % (2 * folds) == 0:
-        folds *= 2
-    return folds
-
-
-def total(x: Tensor) -> Tensor:
-    """Sum [P, C] over P."""
-    folds = _folds(x)
-    if folds == 1:
-        return x.sum(dim=0)
-    return x.view(-1, folds * x.shape[1]).sum(dim=0).view(folds, -1).sum(dim=0)
 
 
 def centre(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,17 +42,15 @@ def centre(x: Tensor) -> tuple[Tensor, Tensor]:
     The sums are the library's cascaded ones: its own batch moments of channels-last images add up in float32 one after
     another and are ten times less exact.
     """
-    mean = total(x).div_(len(x))
+    mean = x.sum(dim=0).div_(len(x))
     x.sub_(mean)
-    return mean, total(torch.mul(x, x, out=scratch("product", x.shape, x))).div_(len(x))
+    return mean, x.square().sum(dim=0).div_(len(x))
 
 
-# ---------------------------------------------------------------------- depthwise convolution
+# ---------------------------------------------------------------------- convolutions
 
 Wanted = tuple[bool, bool]
 """Whether the gradients at the input and at the weight are asked for."""
-PHASES = 8
-"""Phases of at least so many pixels a side are worth their copies (measured: benchmarks/kernels.py)."""
 
 
 @dataclass(frozen=True)
@@ -113,87 +68,11 @@ class Window:
 
 def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """Convolve each channel of [N, H, W, C] with its own kernel, weight [C, 1, k, k]."""
-    out: Tensor = _Depthwise.apply(x, weight, window)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Depthwise(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, window: Window) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.window = window
-        return _slide(x, weight, window)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        dx = _depthwise_input(g, x, weight, ctx.window) if ctx.needs_input_grad[0] else None
-        dw = _depthwise_weight(g.contiguous(), x, weight.shape, ctx.window) if ctx.needs_input_grad[1] else None
-        return dx, dw, None
-
-
-def _slide(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     y = F.conv2d(nchw(x), weight, None, window.stride, window.padding, window.dilation, groups=x.shape[-1])
     return nhwc(y)
 
 
-def _depthwise_input(g: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """The gradient at the input. Where sizes stay it is a forward pass with the turned kernel, which is faster."""
-    if window.stride == 1 and 2 * window.padding == window.dilation * (weight.shape[-1] - 1):
-        return _slide(g, weight.flip(2, 3), window)
-    found = _library_backward(g, x, weight, window, (True, False))[0]
-    assert found is not None
-    return nhwc(found)
-
-
-def _depthwise_weight(g: Tensor, x: Tensor, shape: torch.Size, window: Window) -> Tensor:
-    """The gradient at the kernels [C, 1, k, k].
-
-    A dilated convolution is a plain one on each phase of the image. The CPU library has a fast kernel for windows of at
-    most three columns, so wider ones are done three columns at a time.
-    """
-    d = window.dilation
-    if d > 1 and window.stride == 1 and min(x.shape[1:3]) >= PHASES * d:
-        g, x = _phases(g, d, "phases of g"), _phases(x, d, "phases of x")
-        return _depthwise_weight(g, x, shape, Window(1, window.padding // d))
-    kernel = shape[-1]
-    if kernel <= 3 or window.dilation > 1 or x.device.type != "cpu":
-        found = _library_backward(g, x, x.new_empty(shape), window, (False, True))[1]
-        assert found is not None
-        return found
-    out = x.new_empty(shape)
-    p, s = window.padding, window.stride
-    span = (g.shape[2] - 1) * s + 3
-    n, height, width, channels = x.shape
-    for start in sorted({*range(0, kernel - 2, 3), kernel - 3}):
-        low = start - p  # the first column of the image under the window
-        left, right = max(-low, 0), max(low + span - width, 0)
-        view = scratch("columns", (n, height, span, channels), x)
-        view[:, :, :left] = 0
-        view[:, :, span - right :] = 0
-        view[:, :, left : span - right] = x[:, :, low + left : low + span - right]
-        part = torch.ops.aten.convolution_backward(
-            nchw(g), nchw(view), x.new_empty(channels, 1, kernel, 3), None,
-            [s, s], [p, 0], [1, 1], False, [0, 0], channels, [False, True, False],
-        )[1]  # fmt: skip
-        out[..., start : start + 3] = part
-    return out
-
-
-def _phases(x: Tensor, d: int, slot: str) -> Tensor:
-    """Return [N, H, W, C] as its d x d subsampled images [d d N, ceil(H / d), ceil(W / d), C], zeros where there is no
-    pixel; in scratch memory."""
-    n, height, width, channels = x.shape
-    high, wide = -(-height // d), -(-width // d)
-    out = scratch(slot, (d, d, n, high, wide, channels), x)
-    for i in range(d):
-        for j in range(d):
-            part, into = x[:, i::d, j::d], out[i, j]
-            into[:, : part.shape[1], : part.shape[2]] = part
-            into[:, part.shape[1] :] = 0
-            into[:, :, part.shape[2] :] = 0
-    return out.view(d * d * n, high, wide, channels)
+# ---------------------------------------------------------------------- linear maps before a normalisation
 
 
 def _library_backward(
@@ -207,9 +86,6 @@ def _library_backward(
     return dx, dw
 
 
-# ---------------------------------------------------------------------- linear maps before a normalisation
-
-
 @dataclass(frozen=True)
 class Pointwise:
     """y = z W': a matrix product over channels, weight [C', C] or [C', C, 1, 1]. It is cheap, so y is not kept."""
@@ -221,10 +97,8 @@ class Pointwise:
         return torch.Size((*z.shape[:3], weight.shape[0]))
 
     def run(self, z: Tensor, weight: Tensor) -> Tensor:
-        """Return y [P, C'] in scratch memory."""
-        matrix = weight.view(weight.shape[:2])
-        out = scratch("y", (z.numel() // z.shape[-1], len(matrix)), z)
-        return torch.mm(rows(z), matrix.t(), out=out)
+        """Return y [P, C']."""
+        return torch.mm(rows(z), weight.view(weight.shape[:2]).t())
 
     def back(self, dy: Tensor, z: Tensor, weight: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradients at z and at the weight."""
@@ -291,8 +165,8 @@ class Normed:
         if self.centred is None:
             y = self.linear.run(self.z, self.weight).sub_(self.mean)
         else:
-            y = scratch("y", self.centred.shape, g).copy_(self.centred)
-        s2 = total(torch.mul(g, y, out=scratch("product", g.shape, g)))
+            y = self.centred.clone()
+        s2 = (g * y).sum(dim=0)
         y.mul_(scale * self.inverse.square() * s2 / -len(g)).addcmul_(g, scale).sub_(scale * s1 / len(g))
         return *self.linear.back(y, self.z, self.weight, wanted), s2
 
@@ -341,8 +215,8 @@ class _NormRelu(Function):
         out, *saved = ctx.saved_tensors
         normed = Normed(ctx.linear, *saved)
         g = rows(g.contiguous())
-        g = torch.ops.aten.threshold_backward.grad_input(g, rows(out), 0, grad_input=scratch("g", g.shape, g))
-        s1 = total(g)
+        g = torch.ops.aten.threshold_backward(g, rows(out), 0)
+        s1 = g.sum(dim=0)
         dz, dw, s2 = normed.back(g, s1, normed.normal, ctx.needs_input_grad[:2])
         affine = (None, None) if normed.gamma is None else (s2 * normed.inverse, s1)
         return dz, dw, *affine, None, None
@@ -370,9 +244,9 @@ class _Normalise(Function):
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
         out, inverse = ctx.saved_tensors
         g, normal = rows(g.contiguous()), rows(out)
-        s2 = total(torch.mul(g, normal, out=scratch("product", g.shape, g)))
+        s2 = (g * normal).sum(dim=0)
         dx = torch.addcmul(g, normal, s2.div_(-len(g)))
-        return dx.sub_(total(g).div_(len(g))).mul_(inverse).view(out.shape), None
+        return dx.sub_(g.sum(dim=0).div_(len(g))).mul_(inverse).view(out.shape), None
 
 
 # ---------------------------------------------------------------------- the sum at a node
@@ -454,9 +328,9 @@ class _NodeSum(Function):
         shared: list[Tensor] = []
         found: list[Tensor | None] = []
         for share, x in zip(shares, plain, strict=False):
-            shared.append(torch.mul(whole, x, out=scratch("product", x.shape, x)).sum())  # a dot product is less exact
+            shared.append((whole * x).sum())  # a dot product is less exact
             found.append(share * whole if next(wanted) else None)
-        s1 = total(g)
+        s1 = g.sum(dim=0)
         for i, (share, term) in enumerate(zip(shares[ctx.count :], ctx.terms, strict=True)):
             normed = Normed(term.linear, *saved[NORMED * i : NORMED * (i + 1)])
             normal = normed.normal

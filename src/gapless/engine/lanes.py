@@ -184,10 +184,11 @@ def sub(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def most(typing: Any, a: Any, b: Any) -> Any:
-    """``most(a, b)``: the larger one; a NaN in b is taken over."""
+    """``most(a, b)``: the larger one; if one of them is not a number, that."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.select(builder.fcmp_unordered(">", args[1], args[0]), args[1], args[0])
+        larger, none = builder.fcmp_ordered(">", args[1], args[0]), builder.fcmp_unordered("uno", args[1], args[1])
+        return builder.select(builder.or_(larger, none), args[1], args[0])
 
     return a(a, b), build
 

@@ -1,9 +1,9 @@
 """Loops over images that Numba compiles for the processor: convolutions, moments, normalisations, and their gradients.
 
 All arrays have one axis here; an image is [H, W, C], a pixel's channels lie together and are taken ``size(v)`` at a
-time. A convolution reads an image whose border of zeros is there already, so it has no cases. Tiles of eight pixels keep
-sums in registers: in each step of their innermost loop one weight serves eight multiply-adds. Sums over pixels are taken
-in double precision, run by run.
+time. A convolution reads an image whose border of zeros is there already, so it has no cases. Tiles of eight pixels
+keep sums in registers: in each step of their innermost loop one weight serves eight multiply-adds. Sums over pixels are
+taken in double precision, run by run.
 
 A *slide* is a depthwise convolution, weights [K, K, C]; a *conv* goes over channels, weights [K, K, C, O].
 """
@@ -537,7 +537,7 @@ def unhalve(x: Any, out: Any, H: int, W: int, C: int, v: Any) -> None:
 @compiled
 def pool(x: Any, y: Any, yo: int, shares: Any, largest: bool, h: int, w: int, W: int, C: int, K: int, s: int,
          v: Any) -> None:  # fmt: skip
-    """Pool x, in a buffer of rows of W pixels. ``shares`` [h, w] is one over the pixels under a window, for averages."""
+    """Pool x, in a buffer of rows of W pixels. ``shares`` [h, w], for averages: one over the pixels under a window."""
     for r in range(h):
         for q in range(w):
             for c in range(0, C, size(v)):
@@ -558,7 +558,7 @@ def pool(x: Any, y: Any, yo: int, shares: Any, largest: bool, h: int, w: int, W:
 @compiled
 def pool_back(x: Any, y: Any, yo: int, g: Any, shares: Any, largest: bool, out: Any, h: int, w: int, W: int, C: int,
               K: int, s: int, v: Any) -> None:  # fmt: skip
-    """Add the gradient of :func:`pool` to ``out``, a buffer like x. Of several largest pixels the first takes it all."""
+    """Add the gradient of :func:`pool` to ``out``, a buffer like x. The first of equal pixels takes it all."""
     for r in range(h):
         for q in range(w):
             for c in range(0, C, size(v)):

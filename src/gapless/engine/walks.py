@@ -9,12 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
+from numba import carray  # type: ignore[attr-defined]
 
 from gapless.engine.lanes import pointer
 from gapless.engine.loops import (
-    compiled, conv, conv_weight, error, frame, frame_positive, frame_relu, gate, halve, hem, moments, pool, pool_back,
-    products, slide, slide_back, slide_weight, unframe, unhalve, weigh,
+    compiled,
+    conv,
+    conv_weight,
+    error,
+    frame,
+    frame_positive,
+    frame_relu,
+    gate,
+    halve,
+    hem,
+    moments,
+    pool,
+    pool_back,
+    products,
+    slide,
+    slide_back,
+    slide_weight,
+    unframe,
+    unhalve,
+    weigh,
 )  # fmt: skip
 
 SCALE, SHIFT, LEAD, FIRST, LAST, MEAN = range(6)
@@ -76,8 +94,8 @@ def unpack(found: Any, flat: Any, steps: Any) -> None:
 
 
 @compiled
-def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, seen: Any, steps: Any,
-          pools: Any, fan: Any, depth: int, v: Any) -> None:  # fmt: skip
+def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, seen: Any,
+          steps: Any, pools: Any, fan: Any, depth: int, v: Any) -> None:  # fmt: skip
     """Compute the steps of this depth (and, at the first, the pools), and the moments of each image."""
     a, room = fan[0], rooms[rank]
     H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
@@ -159,7 +177,9 @@ def settle(flat: Any, share: Any, seen: Any, book: Any, lines: Any, slots: Any, 
 
 
 @compiled
-def gather(rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, targets: Any, ways: Any, fan: Any, v: Any) -> None:
+def gather(
+    rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, targets: Any, ways: Any, fan: Any, v: Any
+) -> None:
     """Write or add what arrives at each target."""
     V = fan[0].channels
     for n in range(lo, hi):
@@ -202,7 +222,9 @@ def correlate(rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, sums: 
             count = t.places * t.C
             g = carray(pointer(targets[0, t.target]), (fan[0].images * count,), x.dtype)
             y, yo = (x, n * count) if t.y < 0 else (kept, t.y + n * count)
-            products(g, n * count, y, yo, t.places, t.C, lines[MEAN * V + t.slot :], sums, second, n * 2 * V + t.slot, v)
+            products(
+                g, n * count, y, yo, t.places, t.C, lines[MEAN * V + t.slot :], sums, second, n * 2 * V + t.slot, v
+            )
 
 
 @compiled
@@ -241,6 +263,47 @@ def carry(flat: Any, dflat: Any, share: Any, dshare: Any, sums: Any, book: Any, 
 
 
 @compiled
+def to_state(n: int, room: Any, x: Any, kept: Any, shares: Any, lines: Any, targets: Any, dx: Any, pools: Any,
+             ways: Any, fan: Any, v: Any) -> None:  # fmt: skip
+    """Write the gradient at an image of the state: what its chains left in the thread's buffers, and through pools and
+    skips."""
+    a = fan[0]
+    H, W, C, V = a.H, a.W, a.C, a.channels
+    image, e = room[a.image :], room[a.e :]
+    first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
+    o = n * H * W * C
+    if a.strided:
+        unframe(room[a.spread :], image, 0, H, W, C, a.border, v)
+    if a.halves:
+        unhalve(room[a.dsplit :], image, H, W, C, v)
+    gate(x, o, W * C, image, 0, dx, o, H, W, C, v)
+    for i in range(len(ways)):
+        t = ways[i]
+        if t.y < 0:
+            g = carray(pointer(targets[0, t.target]), (fan[0].images * H * W * C,), x.dtype)
+            error(g, o, x, o, dx, o, W * C, C, H, W, C, lead[t.slot :], first[t.slot :], last[t.slot :],
+                  mean[t.slot :], True, v)  # fmt: skip
+    for i in range(len(pools)):
+        t = pools[i]
+        count, pixels = t.h * t.w * C, (H + 2 * t.p) * (W + 2 * t.p) * C
+        e[:count] = 0
+        for j in range(len(ways)):
+            u = ways[j]
+            if u.pool == i:
+                g = carray(pointer(targets[0, u.target]), (fan[0].images * count,), x.dtype)
+                error(g, n * count, kept, t.y + n * count, e, 0, t.w * C, C, t.h, t.w, C, lead[u.slot :],
+                      first[u.slot :], last[u.slot :], mean[u.slot :], True, v)  # fmt: skip
+        under, back = room[a.pool : a.pool + pixels], room[a.pool + pixels : a.pool + 2 * pixels]
+        back[:] = 0
+        if t.largest:
+            under[:] = -np.inf
+            frame(x, o, under, H, W, C, t.p)
+        pool_back(under, kept, t.y + n * count, e, shares[t.shares :], t.largest, back, t.h, t.w, W + 2 * t.p, C,
+                  t.K, t.s, v)  # fmt: skip
+        unframe(back, dx, o, H, W, C, t.p, v)
+
+
+@compiled
 def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, sums: Any,
            targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any, fan: Any, depth: int,
            weights: bool, below: bool, v: Any) -> None:  # fmt: skip
@@ -250,7 +313,8 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
     """
     a, room = fan[0], rooms[rank]
     H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
-    whole, split, buffer, z, dz, e = room[a.whole :], room[a.split :], room[a.frame :], room[a.z :], room[a.dz :], room[a.e :]
+    whole, split, buffer = room[a.whole :], room[a.split :], room[a.frame :]
+    z, dz, e = room[a.z :], room[a.dz :], room[a.e :]
     image, dsplit, spread = room[a.image :], room[a.dsplit :], room[a.spread :]
     first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
     wrow, found = (W + 2 * B) * C, dweights[rank]
@@ -315,36 +379,5 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
                 gate(source, p * (row + s.C), row, into, io, into, io, s.H, s.W, s.C, v)
                 products(into, io, kept, s.x + n * s.H * s.W * s.C, s.H * s.W, s.C, mean[s.before :], sums, sums[V:],
                          n * 2 * V + s.before, v)  # fmt: skip
-        if depth or not below:
-            continue
-        # the gradient at the state
-        o = n * H * W * C
-        if a.strided:
-            unframe(spread, image, 0, H, W, C, B, v)
-        if a.halves:
-            unhalve(dsplit, image, H, W, C, v)
-        gate(x, o, W * C, image, 0, dx, o, H, W, C, v)
-        for i in range(len(ways)):
-            t = ways[i]
-            if t.y < 0:
-                g = carray(pointer(targets[0, t.target]), (fan[0].images * H * W * C,), x.dtype)
-                error(g, o, x, o, dx, o, W * C, C, H, W, C, lead[t.slot :], first[t.slot :], last[t.slot :],
-                      mean[t.slot :], True, v)  # fmt: skip
-        for i in range(len(pools)):
-            t = pools[i]
-            count, pixels = t.h * t.w * C, (H + 2 * t.p) * (W + 2 * t.p) * C
-            e[:count] = 0
-            for j in range(len(ways)):
-                u = ways[j]
-                if u.pool == i:
-                    g = carray(pointer(targets[0, u.target]), (fan[0].images * count,), x.dtype)
-                    error(g, n * count, kept, t.y + n * count, e, 0, t.w * C, C, t.h, t.w, C, lead[u.slot :],
-                          first[u.slot :], last[u.slot :], mean[u.slot :], True, v)  # fmt: skip
-            under, back = room[a.pool : a.pool + pixels], room[a.pool + pixels : a.pool + 2 * pixels]
-            back[:] = 0
-            if t.largest:
-                under[:] = -np.inf
-                frame(x, o, under, H, W, C, t.p)
-            pool_back(under, kept, t.y + n * count, e, shares[t.shares :], t.largest, back, t.h, t.w, W + 2 * t.p, C, t.K,
-                      t.s, v)  # fmt: skip
-            unframe(back, dx, o, H, W, C, t.p, v)
+        if below and depth == 0:
+            to_state(n, room, x, kept, shares, lines, targets, dx, pools, ways, fan, v)

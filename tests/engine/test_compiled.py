@@ -1,0 +1,246 @@
+"""The compiled loops beside their plain twin, finite differences, and what PyTorch's operators do in odd cases."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gapless.core.progress import stream
+from gapless.engine import compiled, kernels
+from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
+from gapless.engine.plan import WIDTHS, Plan, plan
+
+
+def drawn(*shape: int, name: str = "", dtype=torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=stream("compiled", name)).to(dtype).requires_grad_()
+
+
+def separable(kernel: int, stride: int, affine: bool, dilation: int = 1) -> Chain:
+    padding = dilation * (kernel - 1) // 2
+    first = Step(Window(stride, padding, dilation), Pointwise(), affine, 1e-5)
+    second = Step(Window(1, (kernel - 1) // 2), Pointwise(), affine, 1e-5)
+    return Chain((first,) if dilation > 1 else (first, second))
+
+
+def everything(stride: int, affine: bool) -> list[tuple[Skip | Pool | Chain, list[int]]]:
+    """Every form that a cell can hold at a stride, with the kernels of its convolutions, depthwise and full by turns."""
+    forms: list[tuple[Skip | Pool | Chain, list[int]]] = [
+        (separable(3, stride, affine), [3, 1, 3, 1]),
+        (separable(5, stride, affine), [5, 1, 5, 1]),
+        (separable(7, stride, affine), [7, 1, 7, 1]),
+        (separable(3, stride, affine, 2), [3, 1]),
+        (separable(5, stride, affine, 2), [5, 1]),
+        (Chain((Step(None, Spatial(Window(stride, 1)), affine, 1e-5),)), [3]),
+        (Chain((Step(None, Spatial(Window(stride, 1)), affine, 1e-5), Step(None, Spatial(Window(1, 1)), True, 1e-3))), [3, 3]),
+    ]  # fmt: skip
+    norms = ((None, False), (1e-5, False), (1e-5, True))
+    forms += [(Pool(big, 3, Window(stride, 1), *norm), []) for big in (True, False) for norm in norms]
+    if stride == 1:
+        return [*forms, (Skip(), []), (Chain((Step(None, Pointwise(), affine, 1e-5),)), [1])]
+    return [*forms, (Chain((Step(None, Pointwise(), affine, 1e-5),), halves=True), [1])]
+
+
+def parameters_of(form: Skip | Pool | Chain, sizes: list[int], channels: int, out: int, dtype) -> list[Tensor]:
+    if isinstance(form, Pool):
+        return [drawn(channels, name=n, dtype=dtype) for n in ("scale", "shift")] if form.affine else []
+    found, left = [], iter(sizes)
+    width = channels * (2 if isinstance(form, Chain) and form.halves else 1)
+    for at, step in enumerate(form.steps if isinstance(form, Chain) else ()):
+        if step.window is not None:
+            k = next(left)
+            found.append(drawn(width, 1, k, k, name=f"deep {at} {k}", dtype=dtype))
+        k = next(left)
+        found.append(drawn(out, width, k, k, name=f"wide {at} {k}", dtype=dtype))
+        width = out
+        found += [drawn(out, name=f"{n} {at}", dtype=dtype) for n in ("scale", "shift")] if step.affine else []
+    return found
+
+
+def both(routes, x: Tensor, arrived, parameters) -> list[list[Tensor]]:
+    """Outputs, moments and gradients of the plain kernels and of the loops."""
+    c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype).requires_grad_()
+    assert compiled.serves(routes, x, parameters)
+    found = []
+    for fan in (kernels.fan, compiled.fan):
+        out, moments = fan(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters)
+        towards = [drawn(*o.shape, name=f"towards {i}").detach().to(o) for i, o in enumerate(out)]
+        total = sum((o * t).sum() for o, t in zip(out, towards, strict=True))
+        leaves = [x, c, *(a for a in arrived if a is not None), *parameters]
+        found.append([*out, *(v for pair in moments for v in pair), *torch.autograd.grad(total, leaves)])
+    return found
+
+
+def agree(found: list[list[Tensor]], law: float) -> None:
+    for i, (plain, ours) in enumerate(zip(*found, strict=True)):
+        off, scale = (plain - ours).abs().max(), plain.abs().max()
+        assert plain.shape == ours.shape
+        assert off <= law * scale, f"number {i} is off by {off:.1e}, the largest entry is {scale:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("images", "height", "width", "channels", "stride", "threads"),
+    [(3, 8, 8, 16, 1, 2), (5, 16, 17, 4, 2, 2), (2, 9, 7, 8, 1, 1), (1, 5, 5, 32, 2, 2), (3, 9, 11, 16, 2, 1)],
+)
+@pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
+def test_a_fan_of_everything(images, height, width, channels, stride, threads, affine):
+    """All forms to two targets at once, one of which something has arrived at, against the plain twin."""
+    routes, parameters = [], []
+    for target, (form, sizes) in itertools.product(range(2), everything(stride, affine)):
+        routes.append(Route(target, form))
+        parameters += parameters_of(form, sizes, channels, channels, torch.float64)
+    x = drawn(images, height, width, channels, name="x")
+    arrived = [drawn(images, -(-height // stride), -(-width // stride), channels, name="arrived"), None]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        agree(both(routes, x, arrived, parameters), 1e-12)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("form", "sizes"), everything(1, True), ids=str)
+def test_each_form_alone_in_single_precision(form, sizes):
+    x = drawn(3, 16, 16, 16, name="x", dtype=torch.float32)
+    agree(both([Route(0, form)], x, [None], parameters_of(form, sizes, 16, 16, torch.float32)), 3e-5)
+
+
+def test_chains_may_change_the_number_of_channels():
+    step = Chain((Step(None, Pointwise(), True, 1e-5), Step(None, Spatial(Window(1, 1)), False, 1e-5)))
+    found = [
+        drawn(8, 16, 1, 1, name="first"),
+        drawn(8, name="scale"),
+        drawn(8, name="shift"),
+        drawn(8, 8, 3, 3, name="w"),
+    ]
+    agree(both([Route(0, step)], drawn(2, 6, 5, 16, name="x"), [None], found), 1e-12)
+
+
+def test_gradients_by_finite_differences():
+    """The loops against the definition of a derivative, not against another kernel."""
+    forms = everything(1, True)
+    routes = [Route(i % 2, form) for i, (form, _) in enumerate(forms) if not isinstance(form, Pool) or not form.largest]
+    chosen = [(form, sizes) for form, sizes in forms if not isinstance(form, Pool) or not form.largest]
+    parameters = [p for form, sizes in chosen for p in parameters_of(form, sizes, 4, 4, torch.float64)]
+    x, c = drawn(2, 4, 4, 4, name="x"), drawn(len(routes), name="c")
+
+    def run(x: Tensor, c: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        return compiled.fan(routes, c, x, [None, None], parameters)[0]
+
+    assert torch.autograd.gradcheck(run, (x, c, *parameters), fast_mode=True)
+
+
+# ---------------------------------------------------------------------- odd cases
+
+
+def test_the_first_of_equal_pixels_takes_the_gradient_of_a_maximum():
+    """As in PyTorch, also for whole plains of equal pixels, which a ReLU makes."""
+    x = drawn(2, 7, 8, 4, name="x").detach().mul(2).round().requires_grad_()
+    pool = Pool(True, 3, Window(2, 1))
+    (ours,), _ = compiled.fan([Route(0, pool)], torch.ones(1, dtype=x.dtype), x, [None], [])
+    theirs = nhwc(F.max_pool2d(nchw(x), 3, 2, 1))
+    towards = drawn(*ours.shape, name="towards").detach()
+    (a,), (b,) = (torch.autograd.grad((y * towards).sum(), x) for y in (ours, theirs))
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_what_is_not_a_number_stays_visible(at):
+    """A NaN in the state reaches every output that it reaches in PyTorch: a search must see that it diverged."""
+    for form, sizes in everything(1, True):
+        x = drawn(2, 5, 6, 4, name="x").detach()
+        x[1, at % 5, at % 6] = torch.nan
+        given = parameters_of(form, sizes, 4, 4, torch.float64)
+        ones = torch.ones(1, dtype=x.dtype)
+        (ours,), _ = compiled.fan([Route(0, form)], ones, x, [None], given)
+        (theirs,), _ = kernels.fan([Route(0, form)], ones, x, [None], given)
+        assert torch.equal(ours.isnan(), theirs.isnan()), form
+
+
+@pytest.mark.parametrize("frozen", ["weights", "state", "both"])
+def test_gradients_that_nobody_wants_are_not_there(frozen):
+    routes, parameters = [], []
+    for form, sizes in everything(2, True):
+        routes.append(Route(0, form))
+        parameters += parameters_of(form, sizes, 4, 4, torch.float64)
+    x, c = drawn(3, 6, 6, 4, name="x"), drawn(len(routes), name="c")
+    x.requires_grad_(frozen == "weights")
+    for p in parameters:
+        p.requires_grad_(frozen == "state")
+    wanted = [t for t in (c, x, *parameters) if t.requires_grad]
+    grads = []
+    for fan in (kernels.fan, compiled.fan):
+        (out,), _ = fan(routes, c, x, [None], parameters)
+        grads.append(torch.autograd.grad(out.sin().sum(), wanted))
+    agree([list(g) for g in grads], 1e-12)
+
+
+def test_a_second_backward_pass_gives_the_same():
+    """Nothing that is kept for the backward pass is spoiled by it, or by another fan that ran in between."""
+    form, sizes = everything(1, True)[0]
+    x, c, given = drawn(3, 6, 6, 8, name="x"), drawn(1, name="c"), parameters_of(form, sizes, 8, 8, torch.float64)
+    (out,), _ = compiled.fan([Route(0, form)], c, x, [None], given)
+    once = torch.autograd.grad(out.sin().sum(), [x, c, *given], retain_graph=True)
+    compiled.fan([Route(0, form)], 2 * c, x + 1, [None], given)[0][0].sum().backward()
+    for one, other in zip(once, torch.autograd.grad(out.sin().sum(), [x, c, *given]), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_arrived_is_added_to_in_place():
+    """No memory for sums of sums: what a target received from earlier states is where the new sum goes."""
+    x, before = drawn(2, 4, 4, 4, name="x").detach(), drawn(2, 4, 4, 4, name="before").detach()
+    copy = before.clone()
+    (out,), _ = compiled.fan([Route(0, Skip())], torch.full((1,), 0.5, dtype=x.dtype), x, [before], [])
+    assert out.data_ptr() == before.data_ptr()
+    torch.testing.assert_close(out, copy + 0.5 * x, rtol=0, atol=1e-15)
+
+
+def test_what_is_not_served():
+    """Odd channels, half precision and what has no loop go to the plain kernels."""
+    x = drawn(2, 4, 4, 4, name="x")
+    skip = [Route(0, Skip())]
+    assert compiled.serves(skip, x, [])
+    assert not compiled.serves(skip, x[..., :3], [])
+    assert not compiled.serves(skip, x.bfloat16(), [])
+    assert not compiled.serves(skip, x.to("meta"), [])
+    late = Chain((Step(None, Pointwise(), False, 1e-5), Step(None, Spatial(Window(2, 1)), False, 1e-5)))
+    assert not compiled.serves([Route(0, late)], x, [])
+    mixed = Chain((Step(Window(1, 1), Spatial(Window(1, 1)), False, 1e-5),))
+    assert not compiled.serves([Route(0, mixed)], x, [])
+
+
+# ---------------------------------------------------------------------- plans
+
+
+def test_a_plan_is_made_once():
+    routes = (Route(0, Skip()), Route(1, Pool(False, 3, Window(1, 1), 1e-5)))
+    first = plan(routes, (2, 4, 4, 8), ())
+    assert plan(tuple(Route(r.target, r.form) for r in routes), (2, 4, 4, 8), ()) is first
+    assert first.outputs == {0: (2, 4, 4, 8), 1: (2, 4, 4, 8)}
+    assert first.normed == [(8, 8)]
+    assert first.lengths["kept"] == 2 * 4 * 4 * 8
+
+
+def test_alike_pools_are_pooled_once():
+    """To whatever targets they lead, and however they are normalised."""
+    pool = Pool(True, 3, Window(1, 1))
+    routes = [Route(t, p) for t in range(3) for p in (pool, Pool(True, 3, Window(1, 1), 1e-5, True))]
+    made = Plan(routes, (2, 4, 4, 8), [(8,)] * 6)
+    assert len(made.pools) == 1
+    assert made.lengths["kept"] == 2 * 4 * 4 * 8
+
+
+def test_memory_kept_is_one_image_for_each_normalisation():
+    """A separable convolution keeps what its two normalisations read; not what its ReLUs and depthwise ones write."""
+    made = Plan([Route(0, separable(3, 1, True))], (2, 8, 8, 16), [s.shape for s in parameters_of(
+        separable(3, 1, True), [3, 1, 3, 1], 16, 16, torch.float32)])  # fmt: skip
+    assert made.lengths["kept"] == 2 * (2 * 8 * 8 * 16)
+
+
+def test_vectors_divide_the_channels():
+    for channels in (4, 8, 12, 16, 20, 24, 32, 48):
+        width = Plan([Route(0, Skip())], (1, 2, 2, channels), []).width.count
+        assert channels % width == 0
+        assert all(channels % wider for wider in WIDTHS if wider > width)
