@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16", "tf32"), default="float32")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--recompute", action="store_true", help="compute our cells again in the backward pass")
     parser.add_argument("--memory", action="store_true", help="measure peak memory, each in a fresh process")
     parser.add_argument("--alone", choices=("fused", "reference", "official"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> None:
         found |= memory(args)
     found |= {
         "case": args.case, "batch": args.batch, "device": args.device, "precision": args.precision,
-        "threads": args.threads, "torch": torch.__version__,
+        "threads": args.threads, "recompute": args.recompute, "torch": torch.__version__,
         "machine": device_name(torch.device(args.device)) if args.device != "cpu" else processor(),
     }  # fmt: skip
     print(json.dumps(found))
@@ -72,11 +73,16 @@ class Ours:
     """Our supernet with a mix that follows from the official architecture parameters."""
 
     def __init__(
-        self, case: str, execution: Execution, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        case: str,
+        execution: Execution,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        recompute: bool = False,
     ) -> None:
         self.case = case
         with seeded(0, "benchmark"):
-            self.supernet = Supernet(SPACES[case], execution)
+            self.supernet = Supernet(SPACES[case], execution, recompute=recompute)
         self.supernet.to(device, dtype).train()
         self.arch = [a.to(device, dtype).requires_grad_() for a in arch_parameters(case)]
 
@@ -124,7 +130,8 @@ def relaxed(args: argparse.Namespace) -> dict[str, object]:
         keep_memory()
     images, labels = batch_of(args, device)
     runners: dict[str, Callable[[], Tensor]] = {}
-    fused, reference = Ours(args.case, "fused", device), Ours(args.case, "reference", device)
+    fused = Ours(args.case, "fused", device, recompute=args.recompute)
+    reference = Ours(args.case, "reference", device)
     runners["fused"] = lambda: fused.step(images, labels)
     runners["reference"] = lambda: reference.step(images, labels)
     found: dict[str, object] = {}
@@ -218,7 +225,8 @@ def peak(args: argparse.Namespace) -> dict[str, float]:
     if device.type == "cpu":
         keep_memory()
     images, labels = batch_of(args, device)
-    ours = Ours(args.case, "reference" if args.alone == "official" else args.alone, device)
+    execution: Execution = "fused" if args.alone == "fused" else "reference"
+    ours = Ours(args.case, execution, device, recompute=args.recompute and args.alone == "fused")
     step = ours.step
     if args.alone == "official":
         step = build(args.case, args.official, ours.supernet.network, ours.arch, device).step
@@ -241,6 +249,7 @@ def memory(args: argparse.Namespace) -> dict[str, object]:
         for key in ("case", "batch", "device", "precision", "threads"):
             command += [f"--{key}", str(getattr(args, key))]
         command += ["--official", args.official] if args.official else []
+        command += ["--recompute"] if args.recompute else []
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         peaks[name] = json.loads(out.splitlines()[-1])["peak_mb"]
         print(f"{name}: peak {peaks[name]:.0f} MiB over the idle process")

@@ -177,6 +177,21 @@ def test_gradients_that_nobody_wants_are_not_there(frozen):
     agree([list(g) for g in grads], 1e-12)
 
 
+def test_what_nothing_depends_on_has_no_gradient():
+    """A node that leads nowhere: weights before it get no gradient, not one of zero, which would decay them."""
+    form, sizes = everything(1, True)[0]
+    routes = [Route(0, form), Route(1, form), Route(1, Skip()), Route(0, Pool(True, 3, Window(1, 1), 1e-5, True))]
+    given = [parameters_of(form, sizes, 8, 8, torch.float64) for _ in range(2)]
+    flat = [*given[0], *given[1], *parameters_of(routes[3].form, [], 8, 8, torch.float64)]
+    x, c, found = drawn(3, 6, 6, 8, name="x"), drawn(4, name="c"), []
+    for fan in (kernels.fan, compiled.fan):
+        (_, out), _ = fan(routes, c, x, [None, drawn(3, 6, 6, 8, name="before") * 1], flat)
+        found.append(torch.autograd.grad(out.sin().sum(), [x, c, *flat], allow_unused=True))
+    assert [g is None for g in found[0]] == [g is None for g in found[1]]
+    assert sum(g is None for g in found[1]) == len(given[0]) + 2
+    agree([[g for g in grads if g is not None] for grads in found], 1e-12)
+
+
 def test_a_second_backward_pass_gives_the_same():
     """Nothing that is kept for the backward pass is spoiled by it, or by another fan that ran in between."""
     form, sizes = everything(1, True)[0]

@@ -14,7 +14,7 @@ from gapless.methods.dropnas import DropNAS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged
-from gapless.testing.spaces import images, options, supernet_of
+from gapless.testing.spaces import images, options, some_mixes, supernet_of
 
 SPACE = NASBench201(size=8, width=4, cells=1)
 COLUMNS = SPACE.decisions[0].options
@@ -193,3 +193,38 @@ def test_options_keep_the_order_of_columns():
     edge = first_edge(supernet_of(SPACE))
     assert list(edge) == list(COLUMNS)
     assert isinstance(edge, nn.ModuleDict)
+
+
+@pytest.mark.parametrize("execution", ["fused", "reference"])
+@pytest.mark.parametrize("number", [0, 4])
+def test_recomputed_cells_are_the_same_cells(execution, number):
+    """Activation checkpointing changes no number, and statistics move once."""
+    space = Darts(size=16, width=4, cells=3)
+    mix, x, found = some_mixes(space)[number], images(space), []
+    for recompute in (False, True):
+        supernet = supernet_of(space, execution).train()
+        supernet.recompute = recompute
+        leaves = mix.leaves()
+        for _ in range(2):
+            supernet(x, leaves).square().sum().backward()
+        found.append((leaves.weight.grad, *(p.grad for p in supernet.parameters()), *supernet.buffers()))
+    for one, other in zip(*found, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+        assert one is None or not one.isnan().any()
+
+
+def test_recomputed_cells_keep_their_inputs_only():
+    """The tensors that the graph keeps hold a fraction of the numbers."""
+    space, kept = Darts(size=16, width=8, cells=4), []
+    for recompute in (False, True):
+        supernet = Supernet(space, recompute=recompute).train()
+        seen: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, seen=seen) -> torch.Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            supernet(images(space).float(), some_mixes(space)[0].to(dtype=torch.float32))
+        kept.append(sum(seen.values()))
+    assert kept[1] < kept[0] / 4

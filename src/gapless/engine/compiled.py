@@ -45,8 +45,10 @@ def _flat(x: Tensor) -> Array:
     return array
 
 
-def _addresses(tensors: Sequence[Tensor], held: Sequence[bool]) -> Array:
-    return np.array([[t.data_ptr() for t in tensors], held], np.int64)
+def _addresses(tensors: Sequence[Tensor | None], before: Sequence[Tensor | None] = ()) -> Array:
+    """Return where tensors lie, and whether there was something before."""
+    held = [t is not None for t in before] or [False] * len(tensors)
+    return np.array([[0 if t is None else t.data_ptr() for t in tensors], held], np.int64)
 
 
 # ---------------------------------------------------------------------- the function
@@ -72,7 +74,7 @@ class _Fan(Function):
         kept = x.new_empty(plan.lengths["kept"])
         run = _Run(plan, coefficient, x, kept, parameters)  # type: ignore[arg-type]
         sums = [x.new_empty(plan.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
-        targets = _addresses(sums, [before is not None for before in arrived])
+        targets = _addresses(sums, arrived)
         book = np.empty((3, plan.lengths["slots"]))
         for depth in range(plan.depth):
             run.share(
@@ -83,6 +85,7 @@ class _Fan(Function):
         run.share(walks.gather, run.x, run.kept, run.lines, targets, plan.ways, plan.fan)
         ctx.plan, ctx.book, ctx.coefficient = plan, book, coefficient.detach()
         ctx.save_for_backward(x, kept, *parameters)
+        ctx.set_materialize_grads(False)
         ctx.mark_dirty(*(t for t in arrived if t is not None))
         means, variances = (torch.from_numpy(book[row]).to(x) for row in (walks.CENTRE, walks.VARIANCE))
         ctx.mark_non_differentiable(means, variances)
@@ -96,11 +99,15 @@ class _Fan(Function):
         count, wanted = len(plan.outputs), ctx.needs_input_grad
         below, weights = wanted[2], any(wanted[3 + count :])
         run = _Run(plan, ctx.coefficient, x, kept, parameters)
-        arriving = [g.contiguous() for g in given[:count]]
-        targets = _addresses(arriving, [True] * count)
-        walks.restore(run.flat, ctx.book, run.lines, plan.slots)
-        run.share(walks.correlate, run.x, run.kept, run.lines, run.seen, targets, plan.ways, plan.fan)
-        dshares = np.empty(len(plan.ways))
+        arriving = [None if g is None else g.contiguous() for g in given[:count]]
+        targets = _addresses(arriving)
+        steps, ways, slots = plan.steps, plan.ways, plan.slots
+        dead = [t for t, g in enumerate(arriving) if g is None]
+        if dead:  # nothing depends on what arrives there: as edge by edge, no gradient, which is not one of zero
+            steps, ways, slots = (table[~np.isin(table["target"], dead)] for table in (steps, ways, slots))
+        walks.restore(run.flat, ctx.book, run.lines, slots)
+        run.share(walks.correlate, run.x, run.kept, run.lines, run.seen, targets, ways, plan.fan)
+        dshares = np.zeros(len(plan.ways))
         dx = torch.empty_like(x) if below else x.new_empty(0)
         dflat = x.new_empty(plan.lengths["parameters"])
         dkept = _scratch("dkept", plan.lengths["dkept"], run.kind)
@@ -108,19 +115,19 @@ class _Fan(Function):
         dweights[:] = 0
         for depth in reversed(range(plan.depth)):
             walks.carry(
-                run.flat, _flat(dflat), run.shares, dshares, run.seen, ctx.book, run.lines, plan.slots, run.images,
+                run.flat, _flat(dflat), run.shares, dshares, run.seen, ctx.book, run.lines, slots, run.images,
                 -1 if depth == plan.depth - 1 else depth,
             )  # fmt: skip
             if below or weights:
                 run.share(
                     walks.behind, run.rooms, run.x, run.kept, run.packed, run.averages, run.lines, run.seen, targets,
-                    dkept, dweights, _flat(dx), plan.steps, plan.pools, plan.ways, plan.fan, depth, weights, below,
+                    dkept, dweights, _flat(dx), steps, plan.pools, ways, plan.fan, depth, weights, below,
                 )  # fmt: skip
-        walks.unpack(dweights, _flat(dflat), plan.steps)
+        walks.unpack(dweights, _flat(dflat), steps)
         found = [
-            part.view(p.shape) if want else None
-            for part, p, want in zip(
-                dflat.split([p.numel() for p in parameters]), parameters, wanted[3 + count :], strict=True
+            part.view(p.shape) if want and owner not in dead else None
+            for part, p, want, owner in zip(
+                dflat.split([p.numel() for p in parameters]), parameters, wanted[3 + count :], plan.owners, strict=True
             )
         ]
         passed = [g if want else None for g, want in zip(arriving, wanted[3:], strict=False)]

@@ -65,7 +65,7 @@ STEP = np.dtype([(name, _WHOLE) for name in (
 POOL = np.dtype([(name, _WHOLE) for name in ("y", "slot", "shares", "largest", "h", "w", "K", "s", "p")])
 """A pool of the state, which several routes may share; ``slot`` of its moments, -1 if nobody needs them."""
 SLOT = np.dtype(
-    [(name, _WHOLE) for name in ("at", "C", "places", "depth", "normed", "affine", "way", "source")]
+    [(name, _WHOLE) for name in ("at", "C", "places", "depth", "normed", "affine", "target", "way", "source")]
     + [("eps", np.float64)]
 )
 """Vectors of a normalisation, from ``at`` on; ``affine``: scale and shift among the parameters (-1: none), ``way``: the
@@ -99,6 +99,8 @@ class Plan:
         For each precision, one over the pixels under each window of pools of averages.
     outputs
         The shape [N, H', W', C'] of what arrives at each target.
+    owners
+        For each parameter the target that its route leads to.
     normed
         Where the vectors of each normalisation begin, and how many channels it has.
     """
@@ -113,16 +115,16 @@ class Plan:
         self._ways: list[Row] = []
         self._shared: dict[Pool, Row] = {}
         self._averages: list[Array] = []
+        self._target = 0
+        self.owners: list[int] = []
         self.outputs: dict[int, tuple[int, ...]] = {}
         for number, route in enumerate(routes):
-            form = route.form
+            form, self._target = route.form, route.target
             way = self._chain(form, number) if isinstance(form, Chain) else self._still(form, number)
             sides = way.pop("sides")
             way |= {"target": route.target, "places": sides[0] * sides[1], "more": route.target in self.outputs}
             self._ways.append(way)
             self.outputs[route.target] = (self.images, *sides, way["C"])
-        for step in self._steps:
-            step["target"] = routes[step.pop("way")].target
         self.depth = 1 + max((step["depth"] for step in self._steps), default=0)
         self.width = _width(self.C, *(step[name] for step in self._steps for name in ("C", "O")))
         fan = self._rooms()
@@ -142,6 +144,7 @@ class Plan:
 
     def _parameter(self) -> tuple[tuple[int, ...], int]:
         shape = next(self._given)
+        self.owners.append(self._target)
         return shape, self._span("parameters", math.prod(shape))
 
     def _slot(self, channels: int, places: int, depth: int, eps: float | None, affine: bool, way: int) -> Row:
@@ -149,7 +152,7 @@ class Plan:
         (_, scale), _ = (self._parameter(), self._parameter()) if affine else (((), -1), None)
         row = {
             "at": begin, "C": channels, "places": places, "depth": depth, "normed": eps is not None, "affine": scale,
-            "way": way, "source": begin, "eps": eps or 0.0,
+            "target": self._target, "way": way, "source": begin, "eps": eps or 0.0,
         }  # fmt: skip
         self._slots.append(row)
         return row
@@ -191,7 +194,7 @@ class Plan:
         for depth, step in enumerate(form.steps):
             before = row
             row = dict.fromkeys(STEP.names or (), 0) | {
-                "way": number, "depth": depth, "before": before["slot"], "x": before["y"], "g": -1, "dx": -1,
+                "target": self._target, "depth": depth, "before": before["slot"], "x": before["y"], "g": -1, "dx": -1,
                 "H": sides[0], "W": sides[1], "C": channels, "s": 1, "d": 1, "k": 1, "ks": 1, "kd": 1,
                 "halves": form.halves and not depth,
             }  # fmt: skip

@@ -113,6 +113,8 @@ class Search:
         ``bfloat16`` runs the supernet under autocast; parameters stay float32.
     execution
         ``fused`` runs a cell at once, ``reference`` edge by edge; the numbers agree up to rounding.
+    recompute
+        Keep only the inputs of cells for the backward pass: less memory, more time, the same numbers.
     objective
         What a pass minimises.
     budget
@@ -133,6 +135,7 @@ class Search:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
         execution: Execution = "fused",
+        recompute: bool = False,
         objective: Objective = cross_entropy,
         budget: Budget | None = None,
         strength: float = STRENGTH,
@@ -147,7 +150,7 @@ class Search:
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
         with seeded(seed, "weights"):
-            self.supernet = Supernet(self.space, execution).to(self.device, self.dtype)
+            self.supernet = Supernet(self.space, execution, recompute=recompute).to(self.device, self.dtype)
         self.method = method.to(self.device, self.dtype)
         self.optimiser = self._sgd()
         self.arch_optimiser = ArchAdam(self.method, self.plan.arch)
@@ -520,7 +523,8 @@ class Search:
             space = space.replace(**stage.space)
         if space != self.space:
             self.space = space
-            self.supernet = Supernet(space, self.supernet.execution).to(self.device, self.dtype)
+            old = self.supernet
+            self.supernet = Supernet(space, old.execution, recompute=old.recompute).to(self.device, self.dtype)
         self.supernet.load_state_dict(state["supernet"])
         self.method.load_state_dict(state["method"])
         self.optimiser = self._sgd()

@@ -28,7 +28,7 @@ def widen(old: Supernet, space: Space, generator: torch.Generator) -> tuple[Supe
     ValueError
         Where something other than the width of candidate operations differs.
     """
-    new = Supernet(space, old.execution)
+    new = Supernet(space, old.execution, recompute=old.recompute)
     example = next(old.parameters())
     new.to(example).train(old.training)
     index: Index = {}

@@ -20,7 +20,7 @@ import torch
 Job = Callable[[int, int, int], None]
 """Called with the number of the thread and the range of images that are its."""
 Region = Callable[[Callable[[int], None], int], None]
-"""Calls a function with 0 to n - 1, each on a thread of its own, and returns when all have returned."""
+"""Calls a function with 0 to n - 1, each on a thread of its own; when all have returned it raises what one raised."""
 
 
 def threads(images: int) -> int:
@@ -35,21 +35,14 @@ def share(images: int, job: Job) -> None:
     it raises, the first exception is raised here.
     """
     count = threads(images)
-    failed: list[BaseException] = []
 
     def run(rank: int) -> None:
-        lo, hi = rank * images // count, (rank + 1) * images // count
-        try:
-            job(rank, lo, hi)
-        except BaseException as error:
-            failed.append(error)
+        job(rank, rank * images // count, (rank + 1) * images // count)
 
     if count == 1:
         run(0)
     else:
         (_openmp() or _pool)(run, count)
-    if failed:
-        raise failed[0]
 
 
 @cache
@@ -67,16 +60,21 @@ def _openmp() -> Region | None:
 
     def region(run: Callable[[int], None], count: int) -> None:
         seen: list[int] = []
+        failed: list[BaseException] = []
 
         def one(_: Any) -> None:
-            rank = number()
-            seen.append(rank)
-            run(rank)
+            try:
+                rank = number()
+                seen.append(rank)
+                run(rank)
+            except BaseException as error:  # nothing may be raised through the runtime
+                failed.append(error)
 
         enter(kind(one), None, count, 0)
-        for rank in range(count):  # a runtime may give fewer threads than it was asked for
-            if rank not in seen:
-                run(rank)
+        if failed:
+            raise failed[0]
+        for rank in set(range(count)).difference(seen):  # it may give fewer threads than it was asked for
+            run(rank)
 
     return region
 
@@ -89,6 +87,8 @@ if hasattr(os, "register_at_fork"):
 def _pool(run: Callable[[int], None], count: int) -> None:
     pool = _POOLS.setdefault(count, ThreadPoolExecutor(count - 1, thread_name_prefix="gapless"))
     others = [pool.submit(run, rank) for rank in range(1, count)]
-    run(0)
-    for other in others:
-        other.result()
+    try:
+        run(0)
+    finally:
+        for other in others:
+            other.result()

@@ -36,10 +36,11 @@ RUN: dict[str, tuple[Any, Any, str]] = {
     "threads": (int, 0, "CPU threads of PyTorch; 0 leaves its choice. Small supernets are as fast on one."),
     "precision": (Precision, "float32", "bfloat16 runs networks under autocast; parameters stay float32."),
     "execution": (Execution, "fused", "fused runs a cell at once, reference edge by edge; the numbers agree."),
+    "recompute": (bool, False, "Compute cells again in the backward pass: far less memory, a third more time."),
     "save_every": (float, 10.0, "Minutes between two checkpoints inside an epoch; 0 saves at the ends of epochs only."),
 }
 """Settings of the table ``[run]``: name -> (type, default, help)."""
-SUPERNET = ("execution",)
+SUPERNET = ("execution", "recompute")
 """Those that speak of supernets only."""
 LIMIT: dict[str, tuple[Any, Any, str]] = {
     **{unit: (str, None, f"The most that the answer may cost, as {example}.") for unit, example in EXAMPLES.items()},

@@ -195,6 +195,7 @@ def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
         device=device_of(run["device"]),
         precision=run["precision"],
         execution=run["execution"],
+        recompute=run["recompute"],
         budget=None if asked is None else asked.budget,
         strength=resolved.recipe.limit.get("strength", STRENGTH),
     )

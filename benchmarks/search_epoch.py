@@ -1,0 +1,157 @@
+"""Time whole epochs of a first-order DARTS search, data included: ours, and the official loop.
+
+Theirs is the official network and the official architect, driven as ``train_search.py`` of quark0/darts drives them:
+two data loaders with two workers each, which pad, crop, flip and normalise image by image (written here with Pillow, as
+torchvision does it), and a new iterator over the second loader in every step. Images are random; speed does not depend
+on what they show. Rounds are interleaved; the last line is one JSON object.
+
+    python benchmarks/search_epoch.py --official PATH/TO/quark0-darts --images 256 --batch 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from opponents import build, load
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from gapless.core.machine import device_name, processor
+from gapless.core.plan import Train
+from gapless.core.progress import seeded, stream
+from gapless.data.images import Augment, ImageData, Split
+from gapless.engine.search import Search
+from gapless.engine.supernet import Supernet
+from gapless.methods.darts import DARTS
+from gapless.spaces.darts import Darts
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--official", help="checkout of quark0/darts")
+    parser.add_argument("--images", type=int, default=512, help="half of them train the weights")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    pixels = torch.randint(256, (args.images, 3, 32, 32), dtype=torch.uint8, generator=stream("benchmark", "pixels"))
+    labels = torch.randint(10, (args.images,), generator=stream("benchmark", "labels"))
+    runners: dict[str, Any] = {"ours": ours(args, pixels, labels, device)}
+    if args.official:
+        runners["official"] = official(args, pixels, labels, device)
+    speeds: dict[str, list[float]] = {name: [] for name in runners}
+    for turn in range(args.rounds + 1):
+        for name, epoch in runners.items():
+            begun = time.perf_counter()
+            trained = epoch()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                speeds[name].append(trained / (time.perf_counter() - begun))
+    found: dict[str, Any] = {f"{name}_images_per_second": round(statistics.median(s), 1) for name, s in speeds.items()}
+    if args.official:
+        ratios = [a / b for a, b in zip(speeds["ours"], speeds["official"], strict=True)]
+        found["speed_ratio"] = round(statistics.median(ratios), 3)
+        found["speed_ratios"] = [round(r, 3) for r in ratios]
+    found |= {
+        "images": args.images, "batch": args.batch, "device": args.device, "precision": args.precision,
+        "threads": args.threads, "torch": torch.__version__,
+        "machine": device_name(device) if device.type != "cpu" else processor(),
+    }  # fmt: skip
+    for name, values in speeds.items():
+        print(f"{name}: {statistics.median(values):.1f} images that train the weights, a second")
+    print(json.dumps(found))
+
+
+def ours(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: torch.device) -> Any:
+    """Return a function that trains an epoch and returns how many images trained the weights."""
+    split = Split(pixels, labels)
+    data = ImageData(
+        "random", "random", tuple("0123456789"), split, split, (0.5,) * 3, (0.25,) * 3, Augment(pad=4, flip=True)
+    )
+    space = Darts()
+    train = Train(epochs=10**6, batch=args.batch, validate_every=0)
+    search = Search(space, DARTS(space), data, train, device=device, precision=args.precision)
+    records = search.run()
+
+    def epoch() -> int:
+        next(records)
+        return len(pixels) // 2
+
+    return epoch
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Images that are cropped, flipped and normalised one by one."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        self.images = [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).numpy()]
+        self.labels = labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = ImageOps.expand(self.images[index], border=4, fill=0)
+        left, top = random.randint(0, 8), random.randint(0, 8)
+        image = image.crop((left, top, left + 32, top + 32))
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return x.sub(0.5).div(0.25), self.labels[index]
+
+
+def official(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: torch.device) -> Any:
+    """Return the same of the official code."""
+    with seeded(0, "benchmark"):
+        supernet = Supernet(Darts())
+    arch = [1e-3 * torch.randn(14, 8) for _ in range(2)]
+    opponent = build("darts", args.official, supernet.network, arch, device)
+    network = opponent.network
+    settings = SimpleNamespace(momentum=0.9, weight_decay=3e-4, arch_learning_rate=3e-4, arch_weight_decay=1e-3)
+    architect = load(args.official, ["cnn"], "architect.py")[0].Architect(network, settings)
+    optimiser = torch.optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
+    half, pictures = len(pixels) // 2, Pictures(pixels, labels)
+
+    def loader(begin: int, end: int) -> DataLoader[tuple[Tensor, int]]:
+        sampler = torch.utils.data.SubsetRandomSampler(range(begin, end))
+        return DataLoader(pictures, args.batch, sampler=sampler, num_workers=2, pin_memory=device.type == "cuda")
+
+    train, valid = loader(0, half), loader(half, len(pixels))
+    amp = torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bfloat16")
+
+    def epoch() -> int:
+        for images, targets in train:
+            network.train()
+            images, targets = images.to(device), targets.to(device, non_blocking=True)
+            other, others = next(iter(valid))
+            with amp:
+                architect.step(images, targets, other.to(device), others.to(device), 0.025, optimiser, unrolled=False)
+                optimiser.zero_grad()
+                loss = F.cross_entropy(network(images), targets)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 5)
+            optimiser.step()
+            loss.item()
+        return half
+
+    return epoch
+
+
+if __name__ == "__main__":
+    main()
