@@ -30,6 +30,7 @@ from gapless.core.machine import device_name, processor
 from gapless.core.plan import Train
 from gapless.core.progress import seeded, stream
 from gapless.data.images import Augment, ImageData, Split
+from gapless.engine.precision import arithmetic
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.methods.darts import DARTS
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
+    parser.add_argument("--graphs", action="store_true", help="replay our static passes as CUDA graphs")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -70,7 +72,7 @@ def main() -> None:
         found["speed_ratios"] = [round(r, 3) for r in ratios]
     found |= {
         "images": args.images, "batch": args.batch, "device": args.device, "precision": args.precision,
-        "threads": args.threads, "torch": torch.__version__,
+        "graphs": args.graphs, "threads": args.threads, "torch": torch.__version__,
         "machine": device_name(device) if device.type != "cpu" else processor(),
     }  # fmt: skip
     for name, values in speeds.items():
@@ -86,7 +88,7 @@ def ours(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: torch
     )
     space = Darts()
     train = Train(epochs=10**6, batch=args.batch, validate_every=0)
-    search = Search(space, DARTS(space), data, train, device=device, precision=args.precision)
+    search = Search(space, DARTS(space), data, train, device=device, precision=args.precision, graphs=args.graphs)
     records = search.run()
 
     def epoch() -> int:
@@ -136,6 +138,10 @@ def official(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: t
     amp = torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bfloat16")
 
     def epoch() -> int:
+        with arithmetic(device, args.precision):
+            return train_epoch()
+
+    def train_epoch() -> int:
         for images, targets in train:
             network.train()
             images, targets = images.to(device), targets.to(device, non_blocking=True)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,9 @@ from torch import Tensor
 
 from gapless.core.machine import device_name, processor
 from gapless.core.progress import seeded, stream
+from gapless.engine.graphs import Graphs
 from gapless.engine.memory import keep_memory
+from gapless.engine.precision import arithmetic
 from gapless.engine.supernet import Execution, Supernet
 
 CELLS = 20
@@ -45,22 +48,20 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--recompute", action="store_true", help="compute our cells again in the backward pass")
+    parser.add_argument("--graphs", action="store_true", help="replay our fused steps as CUDA graphs")
     parser.add_argument("--memory", action="store_true", help="measure peak memory, each in a fresh process")
     parser.add_argument("--alone", choices=("fused", "reference", "official"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
-    if args.alone:
-        print(json.dumps(peak(args)))
-        return
-    found = single_path(args) if args.case == "single_path" else relaxed(args)
-    if args.memory:
-        found |= memory(args)
+    with arithmetic(torch.device(args.device), args.precision):
+        if args.alone:
+            print(json.dumps(peak(args)))
+            return
+        found = memory(args) if args.memory else {}  # first, while this process is small
+        found |= single_path(args) if args.case == "single_path" else relaxed(args)
     found |= {
         "case": args.case, "batch": args.batch, "device": args.device, "precision": args.precision,
-        "threads": args.threads, "recompute": args.recompute, "torch": torch.__version__,
+        "threads": args.threads, "recompute": args.recompute, "graphs": args.graphs, "torch": torch.__version__,
         "machine": device_name(torch.device(args.device)) if args.device != "cpu" else processor(),
     }  # fmt: skip
     print(json.dumps(found))
@@ -79,11 +80,13 @@ class Ours:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         recompute: bool = False,
+        graphs: bool = False,
     ) -> None:
         self.case = case
         with seeded(0, "benchmark"):
             self.supernet = Supernet(SPACES[case], execution, recompute=recompute)
         self.supernet.to(device, dtype).train()
+        self.run = Graphs(self.supernet, self.supernet) if graphs else self.supernet
         self.arch = [a.to(device, dtype).requires_grad_() for a in arch_parameters(case)]
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -91,7 +94,7 @@ class Ours:
         self.supernet.zero_grad(set_to_none=True)
         for a in self.arch:
             a.grad = None
-        logits: Tensor = self.supernet(images, mix_of(self.case, self.arch))
+        logits: Tensor = self.run(images, mix_of(self.case, self.arch))
         F.cross_entropy(logits, labels).backward()
         return logits.detach()
 
@@ -120,7 +123,7 @@ def seconds(step: Callable[[], object], args: argparse.Namespace) -> float:
 
 def quartiles(values: list[float]) -> list[float]:
     """Return lower quartile, median, upper quartile."""
-    return [round(q, 4) for q in statistics.quantiles(values, n=4)]
+    return [round(q, 4) for q in statistics.quantiles(values if len(values) > 1 else values * 2, n=4)]
 
 
 def relaxed(args: argparse.Namespace) -> dict[str, object]:
@@ -130,7 +133,7 @@ def relaxed(args: argparse.Namespace) -> dict[str, object]:
         keep_memory()
     images, labels = batch_of(args, device)
     runners: dict[str, Callable[[], Tensor]] = {}
-    fused = Ours(args.case, "fused", device, recompute=args.recompute)
+    fused = Ours(args.case, "fused", device, recompute=args.recompute, graphs=args.graphs)
     reference = Ours(args.case, "reference", device)
     runners["fused"] = lambda: fused.step(images, labels)
     runners["reference"] = lambda: reference.step(images, labels)
@@ -216,6 +219,9 @@ def single_path(args: argparse.Namespace) -> dict[str, object]:
 
 def resident() -> int:
     """Return the largest resident memory of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # the other number is at least what the parent process held when it started this one
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -77,10 +77,11 @@ class _Fan(Function):
         targets = _addresses(sums, arrived)
         book = np.empty((3, plan.lengths["slots"]))
         for depth in range(plan.depth):
-            run.share(
-                walks.ahead, run.rooms, run.x, run.kept, run.packed, run.averages, run.lines, run.seen, plan.steps,
-                plan.pools, plan.fan, depth,
-            )  # fmt: skip
+            if len(plan.steps) or len(plan.pools):
+                run.share(
+                    walks.ahead, run.rooms, run.x, run.kept, run.packed, run.averages, run.lines, run.seen, plan.steps,
+                    plan.pools, plan.fan, depth,
+                )  # fmt: skip
             walks.settle(run.flat, run.shares, run.seen, book, run.lines, plan.slots, run.images, depth)
         run.share(walks.gather, run.x, run.kept, run.lines, targets, plan.ways, plan.fan)
         ctx.plan, ctx.book, ctx.coefficient = plan, book, coefficient.detach()

@@ -20,7 +20,20 @@ from torch import Tensor, nn
 from gapless.core.mix import Mix
 from gapless.core.op import AvgPool, Conv, Depthwise, Halves, HalvesModule, MaxPool, Norm, OpModule, Relu
 from gapless.engine import kernels
-from gapless.engine.kernels import Chain, Linear, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
+from gapless.engine.kernels import (
+    Chain,
+    Linear,
+    Pointwise,
+    Pool,
+    Route,
+    Skip,
+    Spatial,
+    Step,
+    Window,
+    nchw,
+    nhwc,
+    positions,
+)
 
 # ---------------------------------------------------------------------- what an operation is to the kernels
 
@@ -150,10 +163,11 @@ class Fan:
         options = self.known + self.called
         if not options:
             return
-        index = torch.tensor([at for *_, at in options], device=mix.weight.device).t()
-        coefficient = mix.weight[index[0], index[1]]
+        places = zip(*(at for *_, at in options), strict=True)
+        rows, columns = (positions(tuple(part), mix.weight.device) for part in places)
+        coefficient = mix.weight[rows, columns]
         if mix.gain is not None:
-            coefficient = coefficient * mix.gain[index[0]]
+            coefficient = coefficient * mix.gain[rows]
         self.sum(coefficient, arrived)
 
     def sum(self, coefficient: Tensor, arrived: dict[int, Tensor]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,6 +32,13 @@ def nhwc(x: Tensor) -> Tensor:
 def rows(x: Tensor) -> Tensor:
     """View [N, H, W, C] as a matrix [N H W, C]."""
     return x.view(-1, x.shape[-1])
+
+
+@lru_cache(maxsize=4096)
+def positions(at: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return whole numbers on a device, made once: a step that makes them anew waits for the device each time."""
+    with torch.inference_mode(False):  # or a graph could not keep them
+        return torch.tensor(at, device=device)
 
 
 # ---------------------------------------------------------------------- sums over images and places
@@ -468,7 +476,7 @@ def fan(
                         moments.append(None)
     sums = []
     for before, still, normed in zip(arrived, plain, ends, strict=True):
-        index = torch.tensor([at for at, *_ in [*still, *normed]], device=x.device)
+        index = positions(tuple(at for at, *_ in [*still, *normed]), x.device)
         operands = [t for _, _, tensors, _ in normed for t in tensors]
         terms = [term for _, term, *_ in normed]
         out, means, variances = node_sum([y for _, y in still], terms, operands, coefficient[index])

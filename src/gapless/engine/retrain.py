@@ -20,8 +20,9 @@ from gapless.core.progress import derive_seed, seeded, stream
 from gapless.core.protocol import Protocol
 from gapless.engine.feed import batches
 from gapless.engine.judge import judge
+from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import rate
-from gapless.engine.search import Precision, peak_memory_mb
+from gapless.engine.search import peak_memory_mb
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.tally import Tally
 
@@ -90,8 +91,9 @@ class Training:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        self.protocol, self.seed, self.precision = protocol, seed, precision
+        self.protocol, self.seed = protocol, seed
         self.device = torch.device(device)
+        self.precision = checked(precision, self.device)
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
         with seeded(seed, "network"):
@@ -115,6 +117,7 @@ class Training:
             momentum=p.momentum,
             nesterov=p.nesterov,
             weight_decay=p.weight_decay,
+            fused=self.device.type == "cuda",
         )
 
     # ------------------------------------------------------------------ the loop
@@ -134,7 +137,7 @@ class Training:
         drop = getattr(self.network, "drop_path", None)
         if isinstance(drop, DropPath):
             drop.rate.fill_(p.drop_path * self.epoch / p.epochs)
-        with own_random_numbers(self.device):
+        with own_random_numbers(self.device), arithmetic(self.device, self.precision):
             for index in parts[tally.batches :]:
                 lr = rate(p, self.epoch, self.epoch + tally.batches / len(parts))
                 torch.manual_seed(derive_seed(self.seed, "step", self.step))  # for drop path and dropout

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +27,10 @@ from gapless.core.space import Space
 from gapless.engine.adam import ArchAdam
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.fit import fit
+from gapless.engine.graphs import Graphs, frozen
 from gapless.engine.judge import judge, still
 from gapless.engine.memory import keep_memory
+from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import learning_rate, locate
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.supernet import Execution, Supernet
@@ -36,7 +38,6 @@ from gapless.engine.tally import Tally
 from gapless.engine.unrolled import hypergradient
 from gapless.engine.widen import carry, widen
 
-Precision = Literal["float32", "bfloat16", "float64"]
 DRAWS = 100
 """Architectures drawn from the method's distribution at the end of an epoch (the number of DrNAS's figure, arXiv
 2006.10355)."""
@@ -110,11 +111,13 @@ class Search:
     device
         Where the supernet and the images live.
     precision
-        ``bfloat16`` runs the supernet under autocast; parameters stay float32.
+        ``bfloat16`` runs the supernet under autocast, ``tf32`` lets a GPU round factors; parameters stay float32.
     execution
         ``fused`` runs a cell at once, ``reference`` edge by edge; the numbers agree up to rounding.
     recompute
         Keep only the inputs of cells for the backward pass: less memory, more time, the same numbers.
+    graphs
+        Record static passes as CUDA graphs and replay them (:class:`gapless.engine.graphs.Graphs`).
     objective
         What a pass minimises.
     budget
@@ -136,6 +139,7 @@ class Search:
         precision: Precision = "float32",
         execution: Execution = "fused",
         recompute: bool = False,
+        graphs: bool = False,
         objective: Objective = cross_entropy,
         budget: Budget | None = None,
         strength: float = STRENGTH,
@@ -143,8 +147,13 @@ class Search:
         self.plan = method.plan
         self.lengths = self.plan.stage_epochs(train.epochs)
         self.space = space.replace(**self.plan.stages[0].space)
-        self.train, self.seed, self.precision, self.objective = train, seed, precision, objective
         self.device = torch.device(device)
+        self.train, self.seed, self.objective = train, seed, objective
+        self.precision = checked(precision, self.device)
+        if graphs and self.device.type != "cuda":
+            raise UserError(f"graphs records the work of a GPU, but the device is {self.device}. Leave it off.")
+        self.graphs: Graphs | None = None
+        self._record = graphs and not recompute and self.plan.coupling != "unrolled"
         self.budget = None if budget is None else budget.to(self.device)
         self.strength = strength
         self.dtype = torch.float64 if precision == "float64" else torch.float32
@@ -180,7 +189,7 @@ class Search:
         steps, tally = len(parts), self.tally
         begun = time.perf_counter() - tally.seconds
         self.supernet.train()
-        with own_random_numbers(self.device):
+        with own_random_numbers(self.device), arithmetic(self.device, self.precision):
             for index in parts[tally.batches :]:
                 done = (self.epoch + tally.batches / steps) / self.train.epochs
                 now = Progress(
@@ -332,8 +341,9 @@ class Search:
             )
             accuracy = accuracies[0]
         else:
-            loss, accuracy = self.loss(arch_batch, leaves)
-            found = list(torch.autograd.grad(loss, tensors))
+            with frozen(self.supernet) if self._record else nullcontext():  # a replay computes all gradients there are
+                loss, accuracy = self.loss(arch_batch, leaves)
+                found = list(torch.autograd.grad(loss, tensors))
         for tensor, g in zip(tensors, found, strict=True):
             tensor.grad = g
         return loss.detach(), accuracy
@@ -392,10 +402,13 @@ class Search:
 
     def forward(self, images: Tensor, mix: Mix) -> Tensor:
         """Run the supernet in the precision of the search; logits are at least float32."""
+        if self._record and (self.graphs is None or self.graphs.network is not self.supernet):
+            self.graphs = Graphs(self.supernet, self.supernet)
+        run = self.graphs or self.supernet
         if self.precision != "bfloat16":
-            return self.supernet(images, mix)  # type: ignore[no-any-return]
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits: Tensor = self.supernet(images, mix)
+            return run(images, mix)
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=not self._record):
+            logits: Tensor = run(images, mix)
         return logits.float()
 
     # ------------------------------------------------------------------ the optimisers
@@ -409,6 +422,7 @@ class Search:
             momentum=t.momentum,
             nesterov=t.nesterov,
             weight_decay=0.0 if plain else t.weight_decay,
+            fused=self.device.type == "cuda",
         )
 
     def _clip(self, parameters: Sequence[Tensor]) -> None:

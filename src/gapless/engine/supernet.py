@@ -18,7 +18,7 @@ from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
 from gapless.engine.fused import Fan, Known, Statistics, bypass, form
 from gapless.engine.judge import still
-from gapless.engine.kernels import Chain, nchw, nhwc
+from gapless.engine.kernels import Chain, nchw, nhwc, positions
 
 Execution = Literal["fused", "reference"]
 
@@ -218,7 +218,7 @@ class MixedCell(CellModule):
         if self.partial > 1:
             arrived = bypass(arrived, present, self.partial, mix)
         if mix.offset is not None and present:
-            arrived = arrived + mix.offset[[row for *_, row in present]].sum()
+            arrived = arrived + mix.offset[positions(tuple(row for *_, row in present), arrived.device)].sum()
         return arrived
 
 

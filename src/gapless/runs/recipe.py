@@ -28,19 +28,24 @@ MEASURED = ("classes", "channels", "size")
 """Fields of a space that are read from the data."""
 COLUMNS = ("label", "image")
 """Settings of the data that hold for one set only."""
-Precision = Literal["float32", "bfloat16", "float64"]
+Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 Execution = Literal["fused", "reference"]
 RUN: dict[str, tuple[Any, Any, str]] = {
     "seed": (int, 0, "Seed of every random stream."),
     "device": (str, "auto", "auto, cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."),
     "threads": (int, 0, "CPU threads of PyTorch; 0 leaves its choice. Small supernets are as fast on one."),
-    "precision": (Precision, "float32", "bfloat16 runs networks under autocast; parameters stay float32."),
+    "precision": (
+        Precision,
+        "float32",
+        "bfloat16 is autocast, tf32 a GPU's rounding of factors; parameters stay float32.",
+    ),
     "execution": (Execution, "fused", "fused runs a cell at once, reference edge by edge; the numbers agree."),
     "recompute": (bool, False, "Compute cells again in the backward pass: far less memory, a third more time."),
+    "graphs": (bool, False, "On a GPU: record passes of all options as CUDA graphs and replay them."),
     "save_every": (float, 10.0, "Minutes between two checkpoints inside an epoch; 0 saves at the ends of epochs only."),
 }
 """Settings of the table ``[run]``: name -> (type, default, help)."""
-SUPERNET = ("execution", "recompute")
+SUPERNET = ("execution", "recompute", "graphs")
 """Those that speak of supernets only."""
 LIMIT: dict[str, tuple[Any, Any, str]] = {
     **{unit: (str, None, f"The most that the answer may cost, as {example}.") for unit, example in EXAMPLES.items()},

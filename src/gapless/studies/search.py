@@ -196,6 +196,7 @@ def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
         precision=run["precision"],
         execution=run["execution"],
         recompute=run["recompute"],
+        graphs=run["graphs"],
         budget=None if asked is None else asked.budget,
         strength=resolved.recipe.limit.get("strength", STRENGTH),
     )

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# What a GPU is asked, in one go: bash benchmarks/gpu.sh DARTS_CHECKOUT DRNAS_CHECKOUT OUT_FOLDER [PYTHON]
+# The first lines hold the laws: graphs, kernels and both executions on the device. Then steps and epochs beside the
+# official code in the same precision, with and without graphs, and a whole DrNAS search at the paper's settings.
+set -euo pipefail
+darts=$(realpath "$1") drnas=$(realpath "$2") out=$(realpath -m "$3") python=${4:-.venv/bin/python}
+mkdir -p "$out"
+nvidia-smi --query-gpu=name,driver_version --format=csv > "$out/gpu.csv"
+"$python" benchmarks/gpu_laws.py | tee "$out/laws.txt"
+for precision in float32 tf32; do
+    for graphs in "" --graphs; do
+        for case in darts nasbench201; do
+            checkout=$([ "$case" = darts ] && echo "$darts" || echo "$drnas")
+            "$python" benchmarks/supernet_step.py --case "$case" --official "$checkout" --device cuda --batch 64 \
+                --precision "$precision" $graphs | tail -1 | tee -a "$out/steps.jsonl"
+        done
+        "$python" benchmarks/search_epoch.py --official "$darts" --device cuda --images 2048 --batch 64 \
+            --precision "$precision" $graphs | tail -1 | tee -a "$out/epochs.jsonl"
+    done
+done
+"$python" -m gapless.commands.app search --space nasbench201 --method drnas --data digits --device cuda --graphs \
+    --epochs 2 --out "$out/short"

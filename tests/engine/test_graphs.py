@@ -1,0 +1,155 @@
+"""Recorded passes, with a recorder that runs a pass some times and then calls it, as the real one does: what is replayed
+when, and that a search comes to the same numbers."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gapless.core.errors import UserError
+from gapless.core.mix import Mix
+from gapless.core.plan import Train
+from gapless.core.progress import seeded
+from gapless.data import load
+from gapless.engine.graphs import PATIENCE, Graphs
+from gapless.engine.judge import still
+from gapless.engine.search import Search
+from gapless.methods.darts import DARTS
+from gapless.methods.drnas import DrNAS
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.testing.spaces import images, some_mixes, supernet_of
+
+SPACE = NASBench201(size=8, width=4, cells=1)
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """A stand-in for ``torch.cuda.make_graphed_callables``; the list of what it recorded."""
+    recorded: list[torch.nn.Module] = []
+
+    def record(module, sample, *, allow_unused_input):
+        assert allow_unused_input
+        assert not module._forward_pre_hooks
+        recorded.append(module)
+        for _ in range(3):
+            wanted = [t for t in (*sample, *module.parameters()) if t.requires_grad]
+            torch.autograd.grad(module(*sample).sum(), wanted, allow_unused=True)
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    return recorded
+
+
+def passes(run, x, mix, times: int = PATIENCE + 2) -> None:
+    for _ in range(times):
+        run(x, mix)
+
+
+def test_static_passes_are_recorded_once(recorder):
+    supernet = supernet_of(SPACE, "fused").train()
+    run, x = Graphs(supernet, supernet), images(SPACE)
+    soft = Mix(some_mixes(SPACE)[0].weight)
+    passes(run, x, soft, PATIENCE)
+    assert not recorder
+    passes(run, x, soft)
+    assert len(recorder) == 1
+    passes(run, x, soft.leaves())  # the mix wants a gradient now
+    passes(run, x[:2], soft)  # another batch
+    assert len(recorder) == 3
+    with still(supernet):  # and without statistics
+        passes(run, x, soft)
+    assert len(recorder) == 4
+    passes(run, x, soft)
+    assert len(recorder) == 4
+
+
+def test_masks_are_recorded_where_they_stay(recorder):
+    """A pruned space runs the same options in every step; masks that are drawn anew are launched."""
+    supernet = supernet_of(SPACE, "fused").train()
+    run, x = Graphs(supernet, supernet), images(SPACE)
+    masked = [m for m in some_mixes(SPACE) if m.active is not None]
+    for mix in [*masked, *masked]:
+        run(x, mix)
+    assert not recorder
+    passes(run, x, masked[0])
+    assert len(recorder) == 1
+    run(x, masked[1])
+    assert all(kind.replay is None for kind in run.kinds.values())  # its memory is free again
+
+
+@pytest.mark.parametrize("why", ["per image", "evaluation", "no graph", "gradients are there"])
+def test_other_passes_are_run(recorder, why):
+    supernet = supernet_of(SPACE, "fused").train(why != "evaluation")
+    run, x = Graphs(supernet, supernet), images(SPACE)
+    mix = Mix(some_mixes(SPACE)[0].weight)
+    if why == "per image":
+        mix = Mix(mix.weight.expand(len(x), -1, -1))
+    if why == "gradients are there":
+        supernet(x, mix).sum().backward()
+    with torch.set_grad_enabled(why != "no graph"):
+        passes(run, x, mix)
+    assert not recorder
+
+
+def test_recording_leaves_statistics_as_they_are(recorder):
+    supernet, other = supernet_of(SPACE, "fused").train(), supernet_of(SPACE, "fused").train()
+    mix, x = some_mixes(SPACE)[0], images(SPACE)
+    run = Graphs(supernet, supernet)
+    for _ in range(PATIENCE + 2):
+        assert torch.equal(run(x, mix), other(x, mix))
+    assert recorder
+    for one, two in zip(supernet.buffers(), other.buffers(), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("method", [DARTS, DrNAS])
+def test_a_recorded_search_is_the_same_search(recorder, method):
+    """Weights, architecture and statistics after an epoch are those of a search that launches everything."""
+    data, train, found = load("digits"), Train(epochs=1, batch=96), []
+    for record in (False, True):
+        space = SPACE.replace(channels=1, classes=10)
+        with seeded("method"):
+            made = method(space)
+        search = Search(space, made, data, train, seed=3)
+        search._record = record
+        list(search.run())
+        found.append([*search.supernet.state_dict().values(), *search.method.state_dict().values()])
+    assert recorder
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_only_a_gpu_has_graphs():
+    with pytest.raises(UserError, match="the device is cpu"):
+        Search(SPACE, DARTS(SPACE), load("digits"), Train(epochs=1), graphs=True)
+
+
+# ---------------------------------------------------------------------- the waiting law
+
+
+class Watch(TorchDispatchMode):
+    """Notes operations that wait for the device, or bring numbers of the host to it."""
+
+    WAIT = ("_local_scalar_dense", "nonzero", "lift_fresh", "equal", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.WAIT:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("execution", ["fused", "reference"])
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_a_step_waits_for_nothing(execution, number, monkeypatch):
+    """With the kernels that run on a GPU no step of the supernet, soft, single or masked, waits for the device."""
+    monkeypatch.setattr("gapless.engine.compiled.serves", lambda *_: False)
+    supernet, x, mix = supernet_of(SPACE, execution).train(), images(SPACE), some_mixes(SPACE)[number]
+    leaves = mix.leaves()
+    supernet(x, leaves).square().sum().backward()  # the first makes what is kept on the device
+    with Watch() as watch:
+        supernet(x, leaves).square().sum().backward()
+    assert not watch.seen
