@@ -1,6 +1,7 @@
 """Every law of the published suites has a space, a method or a search that breaks it, and the law says so."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from gapless.core.space import Space
 from gapless.engine import search as engine
 from gapless.engine.kernels import Normed
 from gapless.engine.supernet import MixedSite, Supernet
+from gapless.engine.walks import SCALE, SHIFT, carry, settle
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing import METHOD_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, searchers, spaces
@@ -177,10 +179,23 @@ def without_statistics(self: Normed, g: Tensor, s1: Tensor, scale: Tensor, wante
     return *self.linear.back(g * scale, self.z, self.weight, wanted), torch.zeros_like(s1)
 
 
+def loose_scale(flat, share, seen, book, lines, *rest):
+    """The compiled moments, and a scale that is a little off."""
+    settle(flat, share, seen, book, lines, *rest)
+    lines[SCALE * book.shape[1] : SHIFT * book.shape[1]] *= 1 + 1e-6
+
+
+def no_sums(flat, dflat, share, dshare, sums, *rest):
+    """The compiled gradient without what flows through the statistics."""
+    carry(flat, dflat, share, dshare, 0 * sums, *rest)
+
+
 BROKEN_KERNELS = {
     "moments": ("gapless.engine.kernels.centre", unbiased),
-    "statistics": ("gapless.engine.fused.Statistics.settle", lambda self: None),
     "gradient": ("gapless.engine.kernels.Normed.back", without_statistics),
+    "compiled moments": ("gapless.engine.walks.settle", loose_scale),
+    "compiled gradient": ("gapless.engine.walks.carry", no_sums),
+    "statistics": ("gapless.engine.fused.Statistics.settle", lambda self: None),
     "bypass": ("gapless.engine.supernet.bypass", lambda mixed, present, partial, mix: mixed.repeat(1, 1, 1, partial)),
 }
 
@@ -188,9 +203,11 @@ BROKEN_KERNELS = {
 @pytest.mark.parametrize("name", BROKEN_KERNELS)
 def test_a_broken_kernel_is_found(name):
     space = RAGGED.replace(partial=2)
-    spaces.fused_is_the_reference(space)
-    with mock.patch(*BROKEN_KERNELS[name]):
-        assert breaks(spaces.fused_is_the_reference, space)
+    plain = mock.patch("gapless.engine.compiled.serves", return_value=False)
+    with nullcontext() if name.startswith("compiled") else plain:
+        spaces.fused_is_the_reference(space)
+        with mock.patch(*BROKEN_KERNELS[name]):
+            assert breaks(spaces.fused_is_the_reference, space)
 
 
 def test_every_law_of_a_space_bites():
