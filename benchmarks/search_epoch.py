@@ -2,8 +2,10 @@
 
 Theirs is the official network and the official architect, driven as ``train_search.py`` of quark0/darts drives them:
 two data loaders with two workers each, which pad, crop, flip and normalise image by image (written here with Pillow, as
-torchvision does it), and a new iterator over the second loader in every step. Images are random; speed does not depend
-on what they show. Rounds are interleaved; the last line is one JSON object.
+torchvision does it), and a new iterator over the second loader in every step. On a CPU the workers that start in every
+step copy the memory map of a process of gigabytes, which is most of the official loop's time; ``--workers 0`` does
+without. Images are random; speed does not depend on what they show. Rounds are interleaved; the last line is one JSON
+object.
 
     python benchmarks/search_epoch.py --official PATH/TO/quark0-darts --images 256 --batch 32
 """
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--official", help="checkout of quark0/darts")
     parser.add_argument("--images", type=int, default=512, help="half of them train the weights")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2, help="of each official loader, as published")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
@@ -72,7 +75,7 @@ def main() -> None:
         found["speed_ratios"] = [round(r, 3) for r in ratios]
     found |= {
         "images": args.images, "batch": args.batch, "device": args.device, "precision": args.precision,
-        "graphs": args.graphs, "threads": args.threads, "torch": torch.__version__,
+        "graphs": args.graphs, "workers": args.workers, "threads": args.threads, "torch": torch.__version__,
         "machine": device_name(device) if device.type != "cpu" else processor(),
     }  # fmt: skip
     for name, values in speeds.items():
@@ -132,7 +135,9 @@ def official(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: t
 
     def loader(begin: int, end: int) -> DataLoader[tuple[Tensor, int]]:
         sampler = torch.utils.data.SubsetRandomSampler(range(begin, end))
-        return DataLoader(pictures, args.batch, sampler=sampler, num_workers=2, pin_memory=device.type == "cuda")
+        return DataLoader(
+            pictures, args.batch, sampler=sampler, num_workers=args.workers, pin_memory=device.type == "cuda"
+        )
 
     train, valid = loader(0, half), loader(half, len(pixels))
     amp = torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bfloat16")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 OUT = Path(__file__).with_suffix(".csv")
-KEY = ("benchmark", "case", "batch", "device", "precision", "recompute", "graphs", "machine", "threads")
+KEY = ("benchmark", "case", "batch", "device", "precision", "recompute", "graphs", "workers", "machine", "threads")
 COLUMNS = (
     *KEY, "torch", "time_ratio", "time_ratio_low", "time_ratio_high", "reference_ratio", "fused_seconds",
     "reference_seconds", "official_seconds", "memory_ratio", "fused_peak_mb", "reference_peak_mb", "official_peak_mb",
