@@ -1,6 +1,7 @@
 """The compiled loops beside their plain twin, finite differences, and what PyTorch's operators do in odd cases."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.progress import stream
-from gapless.engine import compiled, kernels
+from gapless.engine import compiled, kernels, loops
 from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
 from gapless.engine.plan import WIDTHS, Plan, plan
 
@@ -259,3 +260,17 @@ def test_vectors_divide_the_channels():
         width = Plan([Route(0, Skip())], (1, 2, 2, channels), []).width.count
         assert channels % width == 0
         assert all(channels % wider for wider in WIDTHS if wider > width)
+
+
+def test_without_a_place_for_what_was_compiled_it_is_compiled_all_the_same():
+    """As in a container whose file system may not be written to."""
+
+    def njit(function, *, cache=False, **how):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function, how
+
+    with mock.patch("gapless.engine.loops.njit", njit):
+        found, how = loops.compiled(len)
+    assert found is len
+    assert how["nogil"]

@@ -17,9 +17,20 @@ from numba import njit
 
 from gapless.engine.lanes import add, double, fma, load, most, paired, same, size, splat, store, sub, where, zero
 
-compiled = njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
 RUN = 32
 """Pixels that are summed in single precision before the sum goes on in double."""
+
+
+def compiled(function: Any) -> Any:
+    """Compile a function when it is first called with its kinds of arguments, and keep it on disk where that can be."""
+
+    def lazily(keep: bool) -> Any:
+        return njit(function, cache=keep, nogil=True, error_model="numpy", boundscheck=False)
+
+    try:
+        return lazily(keep=True)
+    except RuntimeError:  # neither beside this file nor in a home folder may it be written
+        return lazily(keep=False)
 
 
 # ---------------------------------------------------------------------- groups of vectors
