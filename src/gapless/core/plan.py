@@ -83,6 +83,8 @@ class Plan:
         PyTorch).
     warmup_epochs
         Epochs at the start of every stage in which only weights are trained.
+    warmup_share
+        The same as a share of the stage, in [0, 1), rounded down; it counts where ``warmup_epochs`` is 0.
     stages
         At least one.
     after
@@ -102,6 +104,7 @@ class Plan:
     virtual: Literal["plain", "momentum"] = "plain"
     lr_after_stage: Literal["continue", "restart"] = "continue"
     warmup_epochs: int = 0
+    warmup_share: float = 0.0
     stages: tuple[Stage, ...] = (Stage(),)
     after: Literal["retrain", "continue"] = "retrain"
     arch: Adam = Adam()
@@ -109,6 +112,12 @@ class Plan:
     def __post_init__(self) -> None:
         if self.decay_step == "separate" and self.decay_on != "ran":
             raise ValueError("a separate decay step is taken over what ran: it needs decay_on='ran'")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"warmup_share is {self.warmup_share}; it is a share of a stage, in [0, 1)")
+
+    def warmup(self, epochs: int) -> int:
+        """Return the epochs of weights only in a stage of so many."""
+        return self.warmup_epochs or int(self.warmup_share * epochs)
 
     def stage_epochs(self, epochs: int) -> tuple[int, ...]:
         """Return the epochs of each stage; they sum to ``epochs``.

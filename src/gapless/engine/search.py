@@ -261,7 +261,7 @@ class Search:
 
     def arch_due(self, now: Progress) -> bool:
         """Return whether this step updates the architecture."""
-        if self.plan.coupling == "weights_only" or now.stage_epoch < self.plan.warmup_epochs:
+        if self.plan.coupling == "weights_only" or now.stage_epoch < self.plan.warmup(self.lengths[now.stage]):
             return False
         return now.step % self.plan.arch_every == 0
 
