@@ -1,5 +1,5 @@
-"""Our engine beside the released code of DARTS, DrNAS and DropNAS: whole steps, in float64, to 1e-9 of the largest
-entry.
+"""Our engine beside the released code of DARTS, DrNAS, DropNAS and PC-DARTS: whole steps, in float64, to 1e-9 of the
+largest entry.
 
 ``tests/golden/rule.py`` gives both sides the same weights and images; ``tests/golden/record_*.py`` say how the official
 side was run.
@@ -28,6 +28,7 @@ DRNAS_CASES = (
     "drnas_nb201_k4",
 )
 DROPNAS_CASES = ("dropnas", "dropnas_step2")
+PC_DARTS_CASES = ("pc_darts",)
 
 
 @cache
@@ -49,7 +50,7 @@ def step_of(case: str) -> Step:
     return steps(case.removesuffix("_step2"))[case]
 
 
-@pytest.fixture(scope="module", params=(*DARTS_CASES, *DRNAS_CASES, *DROPNAS_CASES))
+@pytest.fixture(scope="module", params=(*DARTS_CASES, *DRNAS_CASES, *DROPNAS_CASES, *PC_DARTS_CASES))
 def step(request) -> Step:
     return step_of(request.param)
 
@@ -193,6 +194,18 @@ def test_every_weight_after_the_step(step):
 
 def test_running_statistics_after_the_step(step):
     check_buffers(step.buffers, step.record["buffers"], step.search.space)
+
+
+# ---------------------------------------------------------------------- PC-DARTS
+
+
+@pytest.mark.parametrize("case", PC_DARTS_CASES)
+def test_shares_of_edges(case):
+    """Edge normalisation learns what the official one learns: its gradient, and where a step takes it."""
+    step = step_of(case)
+    agree(step.arch_steps[0].gradients["beta"], rows(step.record["beta_grad"]), "gradient at beta")
+    agree(step.search.method.beta, rows(step.record["betas_after"]), "beta")
+    assert step.arch_steps[0].gradients["beta"].abs().min() > 0
 
 
 # ---------------------------------------------------------------------- DARTS, second order

@@ -23,6 +23,7 @@ from gapless.engine.search import Search
 from gapless.methods.darts import DARTS
 from gapless.methods.drnas import DrNAS
 from gapless.methods.dropnas import DropNAS
+from gapless.methods.pc_darts import PCDARTS
 from gapless.spaces.darts import CELLS, Darts
 from gapless.spaces.nasbench201 import OPTIONS as NB201_OPTIONS
 from gapless.spaces.nasbench201 import NASBench201
@@ -191,12 +192,13 @@ class Clip:
 
 @dataclass
 class ArchStep:
-    """A step of the architecture's Adam: our gradient without decay, the one that Adam was given, and alpha after
-    it."""
+    """A step of the architecture's Adam: our gradient at alpha without decay, the one that Adam was given, and alpha
+    after it; our gradients at all parameters by name."""
 
     ours: Tensor
     given: Tensor
     alpha: Tensor
+    gradients: dict[str, Tensor]
 
 
 @dataclass(repr=False)
@@ -246,6 +248,8 @@ def method_for(settings: dict, space: Space) -> Method:
         return DropNAS(space, rate_weights=rate, rate_free=rate, arch_lr=lr, arch_decay=decay, faithful=True)
     if settings.get("species") == "dirichlet":
         return DrNAS(space, regulariser=settings["reg_type"], anchor=settings["reg_scale"], arch_lr=lr, faithful=True)
+    if settings.get("edge_normalisation"):
+        return PCDARTS(space, warmup=0, arch_lr=lr, arch_decay=decay)
     method = DARTS(space, unrolled=settings.get("unrolled", False), faithful=True, arch_lr=lr, arch_decay=decay)
     if (
         settings.get("space") == "201-space"
@@ -266,6 +270,8 @@ def search_for(record: dict) -> Search:
     set_weights(search.supernet.network, record, space)
     with torch.no_grad():
         method.alpha.copy_(rows(record["alphas_before"]))
+        if isinstance(method, PCDARTS):
+            method.beta.copy_(rows(record["betas_before"]))
     search.supernet.train()
     return search
 
@@ -307,7 +313,8 @@ def take(search: Search, record: dict, *, step: int = 0, amend: Callable[[Step],
         ours = gradient["alpha"].detach().clone()
         given = ours if amend is None else amend(seen)
         real_adam({**gradient, "alpha": given}, **options)
-        seen.arch_steps.append(ArchStep(ours, given, method.alpha.detach().clone()))
+        all_of_them = {name: g.detach().clone() for name, g in gradient.items()}
+        seen.arch_steps.append(ArchStep(ours, given, method.alpha.detach().clone(), all_of_them))
 
     def clip(parameters, bound):
         parameters = list(parameters)

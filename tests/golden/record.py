@@ -1,9 +1,10 @@
-"""Record golden values from the official code of DARTS, DrNAS and DropNAS.
+"""Record golden values from the official code of DARTS, DrNAS, DropNAS and PC-DARTS.
 
-    python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH [--only CASE ...] [--out FOLDER]
+    python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH [--only CASE ...]
+        [--out FOLDER]
 
-The paths are checkouts of quark0/darts, xiangning-chen/DrNAS and wiljohnhong/DropNAS; they are only read and run, on
-the CPU and in float64.  The JSON files this writes are facts about that code: the numbers it computes from inputs that
+The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS and yuhuixu1993/PC-DARTS; they are
+only read and run, on the CPU and in float64. Those of cases that are not asked for may be left out.  The JSON files this writes are facts about that code: the numbers it computes from inputs that
 ``rule.py`` defines.  They hold none of its text.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 import record_darts
 import record_drnas
 import record_dropnas
+import record_pc_darts
 import record_readout
 import record_retrain
 import torch
@@ -21,12 +23,14 @@ from official import commit_of
 COMMITS = {
     "darts": "f276dd346a09ae3160f8e3aca5c7b193fda1da37",
     "drnas": "f2caa4dbdd96c1be29b56cb7ed47a74a184e6ef0",
+    "pc_darts": "b74702f86c70e330ce0db35762cfade9df026bb7",
     "dropnas": "90582eeead29ba70d6d8e6a33303835d211d0533",
 }
 RECORDERS = (
     ("darts", record_darts),
     ("drnas", record_drnas),
     ("dropnas", record_dropnas),
+    ("pc_darts", record_pc_darts),
     ("darts", record_retrain),
 )
 
@@ -36,11 +40,16 @@ def main():
     cases = [case for _, recorder in RECORDERS for case in recorder.CASES] + list(record_readout.CASES)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in COMMITS:
-        parser.add_argument(f"--{name}", required=True, type=Path, help=f"checkout at {COMMITS[name]}")
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, dest=name, type=Path, help=f"checkout at {COMMITS[name]}")
     parser.add_argument("--only", nargs="+", choices=cases, default=cases, metavar="CASE", help=", ".join(cases))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this)")
     args = parser.parse_args()
-    checkouts = {name: getattr(args, name).resolve() for name in COMMITS}
+    checkouts = {name: path.resolve() for name in COMMITS if (path := getattr(args, name)) is not None}
+    needed = {name for name, recorder in RECORDERS if set(recorder.CASES) & set(args.only)}
+    needed |= {"darts", "drnas", "dropnas"} if "readout" in args.only else set()
+    if not needed <= set(checkouts):
+        parser.error(f"these cases need checkouts of {', '.join(sorted(needed - set(checkouts)))}")
     for name, checkout in checkouts.items():
         if commit_of(checkout) != COMMITS[name]:
             parser.error(f"{checkout} is not at {COMMITS[name]}")
