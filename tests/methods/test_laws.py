@@ -10,6 +10,7 @@ from gapless.core.plan import Plan
 from gapless.methods.darts import DARTS
 from gapless.methods.drnas import DrNAS
 from gapless.methods.dropnas import DropNAS
+from gapless.methods.gdas import GDAS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing import METHOD_LAWS, title
@@ -32,6 +33,8 @@ METHODS = {
     "drnas-progressive": partial(DrNAS, progressive=True, warmup=0),
     "dropnas-often": OFTEN,
     "dropnas-often-faithful": partial(DropNAS, rate_weights=0.2, rate_free=0.1, faithful=True),
+    "gdas-scalar-fill": partial(GDAS, estimator="scalar_fill"),
+    "gdas-full": partial(GDAS, estimator="full"),
     "pruned-darts": narrowed(DARTS),
     "pruned-drnas": narrowed(DrNAS),
     "joint": partial(Softmax, plan=Plan(coupling="joint"), turns=2),

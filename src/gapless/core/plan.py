@@ -66,6 +66,9 @@ class Plan:
     inactive
         Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a zero
         gradient, so that momentum goes on moving them (PyTorch before 2.0).
+    arch_moves
+        Which entries of architecture parameters a step moves: ``ran``, those of options that ran; or ``all``, for
+        samplers whose normalisation sends a gradient to every option of a decision, whichever of them ran.
     decay_on
         With ``coast``: decay ``all`` options or those that ``ran``. (``skip`` leaves what did not run alone, decay
         included.)
@@ -98,6 +101,7 @@ class Plan:
     arch_clip: float | None = None
     arch_bn: bool = True
     inactive: Literal["skip", "coast"] = "skip"
+    arch_moves: Literal["ran", "all"] = "ran"
     decay_on: Literal["all", "ran"] = "all"
     decay_step: Literal["coupled", "separate"] = "coupled"
     clip_over: Literal["weights", "weights+arch"] = "weights"

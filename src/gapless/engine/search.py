@@ -468,7 +468,7 @@ class Search:
         before = {name: p.detach().clone() for name, p in method.named_parameters()}
         found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         ran = self._ran(actives, found)
-        mask = ran if plan.inactive == "skip" else None
+        mask = ran if plan.inactive == "skip" and plan.arch_moves == "ran" else None
 
         def decay(strength: float) -> dict[str, Tensor]:
             values = {name: p.detach() for name, p in method.named_parameters() if name in found}

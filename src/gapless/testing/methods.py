@@ -358,8 +358,8 @@ def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> None:
-    """With ``inactive="skip"``, what does not run in a step keeps weights, statistics, momentum and parameters bit for
-    bit."""
+    """With ``inactive="skip"``, what does not run in a step keeps weights, statistics and momentum bit for bit, and its
+    entries of the method's parameters unless the plan says that all of them move."""
     search = searched(narrowed(make_method), space)
     if search.plan.inactive != "skip":
         return
@@ -394,7 +394,7 @@ def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> No
                         f"{path} did not run, yet {name} moved"
                     )
         for name, p in method.named_parameters():
-            if tuple(p.shape) == space.shape:
+            if tuple(p.shape) == space.shape and search.plan.arch_moves == "ran":
                 idle = space.legal & ~at_all
                 assert torch.equal(p.detach()[idle], before[name][idle]), (
                     f"an entry of {name} moved whose option did not run"
