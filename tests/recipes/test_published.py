@@ -105,6 +105,14 @@ SETTINGS = {
         50_000,
         (100 * 391, 80 * 391),
     ),
+    "nb201_gdas": Setting(
+        BENCH,
+        dataclasses.replace(AUTODL, epochs=250),
+        Plan(order="weights_first", arch_moves="all", arch=adam(3e-4)),
+        (1_686_106,),
+        50_000,
+        (250 * 391, 250 * 391),
+    ),
     "nb201_beta_darts": Setting(BENCH, DRNAS_201, FIRST, (1_686_106,), 50_000, (100 * 391, 100 * 391)),
     "pc_darts_cifar10": Setting(
         DARTS_SPACE.replace(partial=4),
@@ -184,6 +192,7 @@ IMAGES = {
     },
 }
 METHODS = {
+    "nb201_gdas": {"estimator": "scalar_fill", "tau": 10.0, "tau_end": 0.1},
     "nb201_beta_darts": {"lambda_max": 50.0},
     "pc_darts_cifar10": {"warmup": 15},
     **{name: {"unrolled": False} for name in ("nb201_darts1", "darts_cifar10_first")},
