@@ -1,4 +1,4 @@
-"""Record golden values from the official code of DARTS, DrNAS, DropNAS and PC-DARTS.
+"""Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS and PC-DARTS.
 
     python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH [--only CASE ...]
         [--out FOLDER]
@@ -14,6 +14,7 @@ from pathlib import Path
 import record_darts
 import record_drnas
 import record_dropnas
+import record_gdas
 import record_pc_darts
 import record_readout
 import record_retrain
@@ -31,6 +32,7 @@ RECORDERS = (
     ("drnas", record_drnas),
     ("dropnas", record_dropnas),
     ("pc_darts", record_pc_darts),
+    ("drnas", record_gdas),
     ("darts", record_retrain),
 )
 
