@@ -13,6 +13,10 @@ VARIANTS = {
     "drnas": {"name": "drnas"},
     "drnas-progressive": {"name": "drnas", "progressive": True, "warmup": 0},
     "dropnas": {"name": "dropnas"},
+    "pc_darts": {"name": "pc_darts"},
+    "beta_darts": {"name": "beta_darts"},
+    "gdas": {"name": "gdas"},
+    "gdas-scalar-fill": {"name": "gdas", "estimator": "scalar_fill"},
     "random": {"name": "random"},
 }
 
