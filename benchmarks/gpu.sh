@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What a GPU is asked, in one go: bash benchmarks/gpu.sh DARTS_CHECKOUT DRNAS_CHECKOUT OUT_FOLDER [PYTHON]
+# What a GPU is asked, in one go: bash benchmarks/gpu.sh DARTS_CHECKOUT DRNAS_CHECKOUT CIFAR10 OUT_FOLDER [PYTHON]
 # The first lines hold the laws: graphs, kernels and both executions on the device. Then steps and epochs beside the
-# official code in the same precision, with and without graphs, and a whole DrNAS search at the paper's settings.
+# official code in the same precision, with and without graphs, and two epochs of DrNAS at the paper's settings, from
+# whose speed that of its hundred follows.
 set -euo pipefail
-darts=$(realpath "$1") drnas=$(realpath "$2") out=$(realpath -m "$3") python=${4:-.venv/bin/python}
+darts=$(realpath "$1") drnas=$(realpath "$2") cifar10=$(realpath "$3") out=$(realpath -m "$4") python=${5:-.venv/bin/python}
 mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version --format=csv > "$out/gpu.csv"
 "$python" benchmarks/gpu_laws.py | tee "$out/laws.txt"
@@ -18,5 +19,5 @@ for precision in float32 tf32; do
             --precision "$precision" $graphs | tail -1 | tee -a "$out/epochs.jsonl"
     done
 done
-"$python" -m gapless.commands.app search --space nasbench201 --method drnas --data digits --device cuda --graphs \
+"$python" -m gapless.commands.app search nb201_drnas --data "$cifar10" --device cuda --graphs \
     --epochs 2 --out "$out/short"

@@ -64,12 +64,12 @@ def no_accuracy(output, target, topk):
 
 @contextlib.contextmanager
 def watched_softmax(model_search, trace):
-    """See the mixes that the official forward passes compute by ``F.softmax``."""
+    """See the mixes that the official forward passes compute by ``F.softmax``; of one axis are softmaxes over edges."""
     functional = types.SimpleNamespace(**vars(model_search.F))
 
     def softmax(values, **options):
         mix = torch.nn.functional.softmax(values, **options)
-        if trace.inside is not None:
+        if trace.inside is not None and values.dim() == 2:
             network = trace.inside["module"]
             trace.saw_mix("normal" if values is network.alphas_normal else "reduce", mix)
         return mix

@@ -2,11 +2,9 @@
 
 The step is the body of the official ``train`` loop of train_search.py at epoch 15, the first that trains the
 architecture. Width 8, so that two channels go through an operation: with one alone a pointwise convolution before a
-normalisation has no gradient but rounding. What is adapted in memory, and how a step is watched, is as for quark0/darts, which this code grew from.
+normalisation has no gradient but rounding. What is adapted in memory, and how a step is watched, is as for
+quark0/darts, which this code grew from.
 """
-
-import contextlib
-import types
 
 import torch
 from observe import (
@@ -21,8 +19,8 @@ from observe import (
     weight_table,
     write,
 )
-from official import load, replaced
-from record_darts import ADAPTED, SETTINGS, no_accuracy, script_arguments
+from official import load
+from record_darts import ADAPTED, SETTINGS, no_accuracy, script_arguments, watched_softmax
 from rule import FIRST_ARCH_ORDINAL, fill, fill_weights
 
 REPOSITORY = "yuhuixu1993/PC-DARTS"
@@ -30,23 +28,6 @@ CASES = ("pc_darts",)
 FIRST_TRAINED = 15
 PC_SETTINGS = {**SETTINGS, "C": 8, "k": 4, "lr": 0.1, "alpha_lr": 6e-4, "edge_normalisation": True}
 KINDS = ("normal", "reduce")
-
-
-@contextlib.contextmanager
-def watched_softmax(model_search, trace):
-    """See the mixes of options; softmaxes over edges are of one axis."""
-    functional = types.SimpleNamespace(**vars(model_search.F))
-
-    def softmax(values, **options):
-        mix = torch.nn.functional.softmax(values, **options)
-        if trace.inside is not None and values.dim() == 2:
-            network = trace.inside["module"]
-            trace.saw_mix("normal" if values is network.alphas_normal else "reduce", mix)
-        return mix
-
-    functional.softmax = softmax
-    with replaced(model_search, "F", functional):
-        yield
 
 
 def record(case, checkout, folder):

@@ -14,7 +14,7 @@ from gapless.methods.darts import DARTS
 from gapless.methods.pc_darts import PCDARTS, T0
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.testing.examples import Paths, Ragged, noise, patched
+from gapless.testing.examples import Ragged, noise, patched
 
 SPACE = Darts(size=8, width=8, cells=3, partial=4)
 NOW = Progress()
@@ -40,10 +40,8 @@ def test_edges_into_a_node_share_it():
     assert gain[SPACE.rows["reduce:5<-4"]] == pytest.approx(1 / 5, abs=1e-15)
 
 
-@pytest.mark.parametrize("space", [SPACE, NASBench201(), Ragged(), Paths], ids=str)
+@pytest.mark.parametrize("space", [SPACE, NASBench201(), Ragged(), patched()], ids=str)
 def test_shares_of_a_node_sum_to_one(space):
-    if space is Paths:
-        space = patched()
     method = PCDARTS(space).double()
     with torch.no_grad():
         method.beta.copy_(torch.linspace(-3, 3, len(space.decisions), dtype=torch.float64))

@@ -147,7 +147,8 @@ class Training:
                 tally.seconds = time.perf_counter() - begun
                 if after_step is not None:
                     after_step()
-        return self._end_epoch()
+        with arithmetic(self.device, self.precision):
+            return self._end_epoch()
 
     def update(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """Take one step on images of these numbers; return (loss, accuracy as a share), detached on the device."""

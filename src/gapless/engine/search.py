@@ -206,7 +206,8 @@ class Search:
                 tally.seconds = time.perf_counter() - begun
                 if after_step is not None:
                     after_step()
-        return self._end_epoch(stage, stage_epoch, steps)
+        with arithmetic(self.device, self.precision):
+            return self._end_epoch(stage, stage_epoch, steps)
 
     def _end_epoch(self, stage: int, stage_epoch: int, steps: int) -> Record:
         begun, tally = time.perf_counter(), self.tally
