@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,17 @@ from gapless.spaces.nasbench201 import NASBench201
 from gapless.studies.search import size_of
 from gapless.tables import nasbench201
 
-METHODS, SEEDS, DRAWS = ("darts", "drnas", "dropnas"), (0, 1, 2), 20
+METHODS = ("darts", "drnas", "dropnas", "pc_darts", "beta_darts", "gdas")
+SEEDS, DRAWS = (0, 1, 2), 20
 COLUMNS = ("cifar10_test_200", "cifar100_test_200", "imagenet16_test_200")
 OUT = Path(__file__).with_suffix(".csv")
 SPACE = NASBench201()
 
 
-def search(data: str, runs: Path) -> None:
+def search(data: str, runs: Path, methods: Sequence[str]) -> None:
     """Run what is missing."""
     for seed in SEEDS:
-        for method in METHODS:
+        for method in methods:
             folder = runs / f"{method}-{seed}"
             if (folder / "recipe.toml").is_file():
                 found = gapless.resume(folder)
@@ -127,9 +129,10 @@ def main() -> None:
     parser.add_argument("--data", default="uoft-cs/cifar10")
     parser.add_argument("--table", default="accuracy.parquet")
     parser.add_argument("--runs", type=Path, default=Path("runs/nb201_cifar10_cpu"))
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, help="what to search with")
     given = parser.parse_args()
     if given.what == "search":
-        search(given.data, given.runs)
+        search(given.data, given.runs, given.methods)
         return
     table = nasbench201.load(given.table)
     found = rows(table, given.runs)
