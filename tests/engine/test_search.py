@@ -260,6 +260,33 @@ def test_the_architecture_moves_every_so_many_steps(every, images, due):
     assert [arch_batch is not None for *_, arch_batch, _ in batches.seen] == [bool(d) for d in due]
 
 
+class Nothing(Softmax):
+    """A sampler that has drawn "none" on every edge into the output."""
+
+    def mix(self, now: Progress) -> Mix:
+        p = self.scores()
+        hot = torch.zeros_like(p)
+        hot[:3, 3] = 1
+        hot[3:, 0] = 1
+        return Mix(hot * p, tuple((int(i),) for i in hot.argmax(dim=1)), gain=p.sum(dim=1), offset=p.sum(dim=1) - 1)
+
+
+@pytest.mark.parametrize("execution", ["fused", "reference"])
+@pytest.mark.parametrize("coupling", ["alternate", "joint"])
+def test_an_architecture_that_leads_nowhere_has_a_gradient_of_zero(coupling, execution):
+    """One of 125 random cells of NAS-Bench-201 has nothing but "none" into its output: the loss does not see the
+    edges."""
+    method = made(lambda s: Nothing(s, plan=Plan(coupling=coupling, arch_moves="all")), SPACE)
+    search = search_of(method, execution=execution)
+    seen: list[Seen] = []
+    with mock.patch.object(method, "settle", seen.append):
+        for record in search.run():
+            assert math.isfinite(record.train_loss)
+    assert len(seen) == (4 if coupling == "alternate" else 8)
+    for step in seen:
+        assert not step.gradient["weight"].any()
+
+
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_the_architecture_gradient_is_clipped_where_asked(clip):
     search = search_of(softmax(arch_clip=clip))

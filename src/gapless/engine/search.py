@@ -344,7 +344,8 @@ class Search:
         else:
             with frozen(self.supernet) if self._record else nullcontext():  # a replay computes all gradients there are
                 loss, accuracy = self.loss(arch_batch, leaves)
-                found = list(torch.autograd.grad(loss, tensors))
+                # a drawn architecture may cut the way from an edge to the output by "none"
+                found = list(torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True))
         for tensor, g in zip(tensors, found, strict=True):
             tensor.grad = g
         return loss.detach(), accuracy
