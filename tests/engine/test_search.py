@@ -766,7 +766,7 @@ def test_a_method_can_read_its_answer_off_the_supernet():
     list(search.run())
     before = snapshot(search.supernet)
     answer = search.answer()
-    assert answer in [SPACE.sample(search.stream(f"pick {i}")) for i in range(5)]
+    assert answer in [SPACE.sample(search.bench().stream(f"pick {i}")) for i in range(5)]
     assert search.answer() == answer
     assert all(torch.equal(before[name], value) for name, value in search.supernet.state_dict().items())
     plain = search_of(softmax())

@@ -10,7 +10,12 @@ from gapless.core.plan import Plan
 from gapless.methods.darts import DARTS
 from gapless.methods.drnas import DrNAS
 from gapless.methods.dropnas import DropNAS
+from gapless.methods.dsnas import DSNAS
+from gapless.methods.enas import ENAS
+from gapless.methods.fairnas import FairNAS
 from gapless.methods.gdas import GDAS
+from gapless.methods.snas import SNAS
+from gapless.methods.spos import SPOS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing import METHOD_LAWS, title
@@ -23,7 +28,16 @@ from gapless.testing.methods import (
     options_that_rest_are_untouched,
 )
 
-CATALOGUE = {name: catalogue.find(name, "methods") for name in catalogue.names("methods")}
+QUICK = {
+    "enas": {"steps": 2, "samples": 2, "candidates": 4},
+    "rsps": {"archs": 8, "finalists": 2},
+    "spos": {"searcher": "random", "evaluations": 8},
+    "fairnas": {"searcher": "random", "evaluations": 8},
+}
+"""Fewer candidates and samples than in the papers, for time."""
+CATALOGUE = {
+    name: partial(catalogue.find(name, "methods"), **QUICK.get(name, {})) for name in catalogue.names("methods")
+}
 OFTEN = partial(DropNAS, rate_weights=0.2, rate_free=0.2, warmup=1)
 METHODS = {
     **CATALOGUE,
@@ -35,6 +49,15 @@ METHODS = {
     "dropnas-often-faithful": partial(DropNAS, rate_weights=0.2, rate_free=0.1, faithful=True),
     "gdas-scalar-fill": partial(GDAS, estimator="scalar_fill"),
     "gdas-full": partial(GDAS, estimator="full"),
+    "snas-bilevel-resource": partial(SNAS, bilevel=True, resource=1e-2, resource_scale="raw"),
+    "snas-policy-gradient": partial(SNAS, resource=1e-3, resource_estimator="policy_gradient"),
+    "dsnas-macs-coast": partial(DSNAS, macs=1e-2, macs_from=0.0, inactive="coast", freeze=0.02),
+    "enas-per-epoch": partial(
+        ENAS, steps=2, samples=2, candidates=4, baseline="per_epoch_last", entropy_grad=True, arch_clip=0.0
+    ),
+    "fairnas-own-batches": partial(FairNAS, batches="own", gradients="mean", searcher="random", evaluations=4),
+    "fairnas-step-by-step": partial(FairNAS, accumulate=False, searcher="random", evaluations=4),
+    "spos-bins": partial(SPOS, macs_bins=(0.0, 0.1, 0.2), searcher="random", evaluations=4),
     "pruned-darts": narrowed(DARTS),
     "pruned-drnas": narrowed(DrNAS),
     "joint": partial(Softmax, plan=Plan(coupling="joint"), turns=2),

@@ -2,7 +2,8 @@
 
 Parameters are all entries of trainable tensors outside the auxiliary head. MACs count convolutions and linear layers
 only, one per multiply-add, no bias, batch 1, without the auxiliary head (``torch.utils.flop_counter``, which counts two
-operations per multiply-add).
+operations per multiply-add). Memory accesses count what convolutions, linear layers and pools read and write, one per
+element of input, output and weight, for one image (ShuffleNetV2, arXiv 1807.11164, section 2, for pointwise layers).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gapless.core.cell import Cell, CellModule, partial_width, rejoin
 from gapless.core.op import NormRule, Op, zeros
 
-Unit = Literal["params", "macs"]
+Unit = Literal["params", "macs", "access"]
 
 
 def count_params(module: nn.Module) -> int:
@@ -40,9 +41,39 @@ def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
     return _flops(ghost, [torch.empty(1, *s, device="meta") for s in shape]) // 2
 
 
+def count_access(module: nn.Module, *shape: tuple[int, ...]) -> int:
+    """Return the memory accesses of one image; each ``shape`` is [C, H, W] of an input.
+
+    >>> count_access(nn.Conv2d(3, 4, 1, bias=False), (3, 2, 2))
+    40
+    """
+    ghost = copy.deepcopy(module).to("meta").eval()
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += inputs[0].numel() + output.numel() + sum(p.numel() for p in layer.parameters())
+
+    for name, layer in ghost.named_modules():
+        if isinstance(layer, LAYERS) and "auxiliary" not in name:
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        ghost(*[torch.empty(1, *s, device="meta") for s in shape])
+    return total
+
+
+LAYERS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
+
+
 def cost(module: nn.Module, unit: Unit, *shape: tuple[int, ...]) -> int:
-    """Return :func:`count_params` or :func:`count_macs`."""
-    return count_params(module) if unit == "params" else count_macs(module, *shape)
+    """Return :func:`count_params`, :func:`count_macs` or :func:`count_access`."""
+    match unit:
+        case "params":
+            return count_params(module)
+        case "macs":
+            return count_macs(module, *shape)
+        case "access":
+            return count_access(module, *shape)
 
 
 def _flops(module: Callable[..., object], inputs: list[Tensor]) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -120,33 +120,77 @@ class Method(nn.Module, abc.ABC):
         """Return a scalar added to the architecture's loss, with a graph to this module's parameters."""
         return None
 
+    def begin(self, now: Progress) -> None:
+        """Amend the parameters and the state at the beginning of an epoch."""
+        return
+
     def settle(self, seen: Seen) -> None:
         """Amend the parameters after an optimiser step."""
         return
 
     def narrow(self, stage: Stage) -> None:
-        """Prune at the start of a stage: keep the ``stage.keep`` best living options of each decision by ``scores``.
+        """Prune at the start of a stage: keep the ``stage.keep`` best living options by ``scores``, of each decision or
+        of all.
 
-        Of those kept at least one can be read off: where only others would be left, the best one that can takes the
-        last place.
+        Of those kept of a decision at least one can be read off: where only others would be left, the best one that can
+        takes the last place.
         """
         if stage.keep is None:
             return
         scores = self.scores().detach().masked_fill(~self.alive, -torch.inf)
+        if stage.over == "all":
+            self._narrow_all(scores, stage.keep)
+        else:
+            self._narrow_each(scores, stage.keep)
+        self.active = host(self.alive)
+
+    def _narrow_all(self, scores: Tensor, keep: int | float) -> None:
+        """Drop the worst options, whichever decisions they answer, but the last of a decision that can be read off."""
+        living = [(float(scores[row, column]), row, column) for row, column in self.alive.nonzero().tolist()]
+        share = float(keep) if isinstance(keep, float) else keep * len(self.readable) / len(living)
+        surplus = len(living) - round(share * len(living))
+        for _, row, column in sorted(living):
+            if surplus <= 0:
+                return
+            left = [c for c in self.alive[row].nonzero().flatten().tolist() if c != column]
+            if self.readable[row].isdisjoint(left):
+                continue
+            self.alive[row, column] = False
+            surplus -= 1
+
+    def _narrow_each(self, scores: Tensor, keep: int | float) -> None:
         for row, readable in enumerate(self.readable):
             living = int(self.alive[row].sum())
-            keep = stage.keep if isinstance(stage.keep, int) else max(1, round(stage.keep * living))
+            count = keep if isinstance(keep, int) else max(1, round(keep * living))
             order = scores[row].argsort(descending=True, stable=True)[:living].tolist()
-            kept = order[:keep]
+            kept = order[:count]
             if readable.isdisjoint(kept):
                 kept[-1] = next(column for column in order if column in readable)
             self.alive[row] = False
             self.alive[row, kept] = True
-        self.active = host(self.alive)
 
     def passes(self, now: Progress) -> int:
-        """Return the forward passes per update; their gradients are summed."""
+        """Return the forward passes per update, whose gradients are summed; in the phase ``judge`` those whose
+        accuracies are averaged."""
         return 1
+
+
+@runtime_checkable
+class Rewarded(Protocol):
+    """A method that learns from how good its architectures are, and not from a gradient at the mix. The engine looks
+    for it: architecture passes are then judged, not differentiated."""
+
+    def regret(self, mix: Mix, loss: Tensor, accuracy: Tensor) -> Tensor:
+        """Return a scalar whose gradient moves the parameters, for one pass.
+
+        Parameters
+        ----------
+        mix
+            That of the pass, with its graph (``log_prob``).
+        loss, accuracy
+            Of the supernet under it on a batch for the architecture, detached; accuracy as a share.
+        """
+        ...
 
 
 def host(mask: Tensor) -> Active:

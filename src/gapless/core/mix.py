@@ -25,8 +25,9 @@ class Mix:
         nothing. ``None`` runs every option that the decision has.
     gain, offset
         [D]; ``None`` means 1 and 0. They carry gradients to methods that need them without changing the value.
-    log_prob
-        Scalar: the log-probability of a sampled architecture.
+    log_prob, entropy
+        Scalars: the log-probability of a sampled architecture, and the entropy of the distributions that it was drawn
+        from.
     """
 
     weight: Tensor
@@ -34,10 +35,11 @@ class Mix:
     gain: Tensor | None = None
     offset: Tensor | None = None
     log_prob: Tensor | None = None
+    entropy: Tensor | None = None
 
     def leaves(self) -> Mix:
         """Return the same mix cut from the graph: weight, gain and offset as leaves that collect gradients."""
-        return replace(self._map(lambda t: t.detach().clone().requires_grad_()), log_prob=None)
+        return replace(self._map(lambda t: t.detach().clone().requires_grad_()), log_prob=None, entropy=None)
 
     def detach(self) -> Mix:
         """Return the same mix without any graph."""

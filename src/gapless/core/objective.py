@@ -29,7 +29,8 @@ class Objective(Protocol):
         ...
 
 
-def cross_entropy(run: Forward, images: Tensor, labels: Tensor, mix: Mix) -> Outcome:
-    """Return the mean cross entropy."""
+def cross_entropy(run: Forward, images: Tensor, labels: Tensor, mix: Mix, *, label_smoothing: float = 0.0) -> Outcome:
+    """Return the mean cross entropy; ``label_smoothing`` is the share of the target that is spread over all classes
+    (arXiv 1512.00567)."""
     logits = run(images, mix)
-    return Outcome(F.cross_entropy(logits, labels), logits)
+    return Outcome(F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits)

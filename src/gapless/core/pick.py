@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -19,9 +20,27 @@ class Bench(Protocol):
         """The space at the size of the last stage."""
         ...
 
-    def judge(self, mix: Mix) -> float:
+    def judge(self, mix: Mix, images: int | None = None, first: int = 0) -> float:
         """Return the accuracy of the supernet under a mix, as a share, on the images that the weights do not train on
-        (all, where there are none)."""
+        (all, where there are none); on ``images`` of them from ``first`` on, in a fixed order, where that is given. The
+        plan says by which statistics."""
+        ...
+
+    def respects(self, arch: Arch) -> bool:
+        """Return whether an architecture holds what the user asked of the answer."""
+        ...
+
+    def explore(
+        self,
+        name: str,
+        evaluations: int,
+        *,
+        images: int | None = None,
+        finalists: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Arch:
+        """Return the best architecture that a black-box search ``name`` finds by inherited accuracy on ``images``
+        images each; of the ``finalists`` best, the best on all images."""
         ...
 
     def stream(self, name: str) -> torch.Generator:

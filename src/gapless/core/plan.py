@@ -35,12 +35,18 @@ class Stage:
         Fields of the space that change at this stage, as ``{"partial": 4}``.
     data
         Share of the training images that this stage uses.
+    classes
+        Share of the classes that this stage uses, easiest first (:mod:`gapless.engine.easiness`), at least two.
+    over
+        What ``keep`` counts: the options of ``each`` decision, or those of ``all`` decisions together.
     """
 
     share: float = 1.0
     keep: int | float | None = None
     space: Mapping[str, Any] = field(default_factory=dict)
     data: float = 1.0
+    classes: float = 1.0
+    over: Literal["each", "all"] = "each"
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,13 @@ class Plan:
         Which comes first inside a step.
     arch_every
         One architecture update per so many weight updates.
+    arch_block
+        So many architecture updates in a block behind each epoch, and none inside steps; 0 leaves them in the steps.
+        Their images are not the weights', whatever the coupling.
+    batches
+        Whether the passes of one update (``Method.passes``) ``share`` a batch or each take one of their ``own``.
+    gradients
+        Whether the weights follow the ``sum`` of the gradients of an update's passes or their ``mean``.
     same_mix
         Whether both passes of a step use one and the same mix.
     arch_clip
@@ -84,6 +97,16 @@ class Plan:
     lr_after_stage
         ``continue`` the curve; or ``restart`` it recursively from the initial rate (the released DrNAS on current
         PyTorch).
+    arch_after_stage
+        Whether the moments of the architecture's optimiser ``continue`` behind a stage or ``restart`` at zero.
+    held_out
+        Whether a plan that trains no architecture on data of its own keeps ``Train.arch_share`` of the images from the
+        weights all the same, to judge architectures by.
+    bn
+        By which statistics the supernet is judged: the ``running`` ones, those of each ``batch``, or
+        ``recalibrated`` for each architecture. It decides rankings.
+    calibration
+        Training images that recalibration reads, where there are so many (20,000: arXiv 1904.00420).
     warmup_epochs
         Epochs at the start of every stage in which only weights are trained.
     warmup_share
@@ -91,12 +114,16 @@ class Plan:
     stages
         At least one.
     after
-        What becomes of the weights: ``retrain`` from scratch or ``continue``.
+        What becomes of the weights when the answer is trained: ``retrain`` from scratch, or ``continue`` with those of
+        the supernet.
     """
 
     coupling: Literal["alternate", "joint", "unrolled", "weights_only"] = "alternate"
     order: Literal["arch_first", "weights_first"] = "arch_first"
     arch_every: int = 1
+    arch_block: int = 0
+    batches: Literal["share", "own"] = "share"
+    gradients: Literal["sum", "mean"] = "sum"
     same_mix: bool = False
     arch_clip: float | None = None
     arch_bn: bool = True
@@ -107,6 +134,10 @@ class Plan:
     clip_over: Literal["weights", "weights+arch"] = "weights"
     virtual: Literal["plain", "momentum"] = "plain"
     lr_after_stage: Literal["continue", "restart"] = "continue"
+    arch_after_stage: Literal["continue", "restart"] = "continue"
+    held_out: bool = False
+    bn: Literal["running", "batch", "recalibrated"] = "running"
+    calibration: int = 20_000
     warmup_epochs: int = 0
     warmup_share: float = 0.0
     stages: tuple[Stage, ...] = (Stage(),)
@@ -116,6 +147,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.decay_step == "separate" and self.decay_on != "ran":
             raise ValueError("a separate decay step is taken over what ran: it needs decay_on='ran'")
+        if self.arch_block and self.coupling != "alternate":
+            raise ValueError("a block of architecture updates has data of its own: it needs coupling='alternate'")
         if not 0 <= self.warmup_share < 1:
             raise ValueError(f"warmup_share is {self.warmup_share}; it is a share of a stage, in [0, 1)")
 
@@ -160,15 +193,19 @@ class Train:
     lr, lr_min
         Initial and final learning rate of the weights.
     schedule
-        ``cosine`` from ``lr`` to ``lr_min``, or ``constant``.
+        ``cosine`` from ``lr`` to ``lr_min``; ``straight`` down to zero; or ``constant``.
     lr_per
         Whether the rate changes per ``epoch`` or per ``step``.
     lr_warmup
         Epochs over which the rate grows linearly to its initial value.
     momentum, nesterov, weight_decay
         Of SGD on the weights.
+    decay_norms
+        Whether weight decay also pulls biases and the scales and shifts of normalisations.
     clip
         Bound on the norm of the weight gradient; 0 turns it off.
+    label_smoothing
+        Share of the target that is spread over all classes, in training.
     arch_share
         Share of the training images kept for the architecture where the method asks for data of its own.
     validate_every
@@ -179,13 +216,15 @@ class Train:
     batch: int = 64
     lr: float = 0.025
     lr_min: float = 0.001
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "straight", "constant"] = "cosine"
     lr_per: Literal["epoch", "step"] = "epoch"
     lr_warmup: int = 0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 3e-4
+    decay_norms: bool = True
     clip: float = 5.0
+    label_smoothing: float = 0.0
     arch_share: float = 0.5
     validate_every: int = 1
 
@@ -204,5 +243,7 @@ class Train:
                 raise UserError(f"--train.{name} is {getattr(self, name)}; it must be at least {low}.")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--train.momentum is {self.momentum}; it must lie in [0, 1).")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--train.label_smoothing is {self.label_smoothing}; it must lie in [0, 1).")
         if not 0 < self.arch_share < 1:
             raise UserError(f"--train.arch_share is {self.arch_share}; it must lie between 0 and 1.")

@@ -21,8 +21,8 @@ class Protocol:
     lr, lr_min
         Initial learning rate, and the final one of the cosine.
     schedule
-        ``cosine`` from ``lr`` to ``lr_min``; ``linear`` to zero with a slow end; ``exponential``: 0.97 times as much
-        each epoch; or ``constant``.
+        ``cosine`` from ``lr`` to ``lr_min``; ``linear`` to zero with a slow end; ``straight`` down to zero;
+        ``exponential``: 0.97 times as much each epoch; or ``constant``.
     lr_per
         Whether the rate changes per ``epoch`` or per ``step``.
     lr_warmup
@@ -62,7 +62,7 @@ class Protocol:
     batch: int = 96
     lr: float = 0.025
     lr_min: float = 0.0
-    schedule: Literal["cosine", "linear", "exponential", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "straight", "exponential", "constant"] = "cosine"
     lr_per: Literal["epoch", "step"] = "epoch"
     lr_warmup: int = 0
     momentum: float = 0.9

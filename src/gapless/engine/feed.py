@@ -39,6 +39,11 @@ class Feed:
     dtype
         Of the images.
 
+    Attributes
+    ----------
+    order
+        The classes, easiest first, where a stage uses a share of them; set before the first epoch, part of the state.
+
     Raises
     ------
     UserError
@@ -48,7 +53,7 @@ class Feed:
     def __init__(self, data: Images, plan: Plan, train: Train, seed: int, dtype: torch.dtype) -> None:
         self.data, self.plan, self.size, self.seed, self.dtype = data, plan, train.batch, seed, dtype
         total = len(data.train)
-        if plan.coupling in ("joint", "weights_only"):
+        if plan.coupling in ("joint", "weights_only") and not plan.held_out:
             self.weights, self.arch = torch.arange(total), torch.empty(0, dtype=torch.long)
         else:
             order = torch.randperm(total, generator=stream("division"))
@@ -60,35 +65,71 @@ class Feed:
                     "at least 2 are needed."
                 )
         self.drawn = 0  # architecture batches so far
+        self.order: Tensor | None = None
 
     def epoch(self, epoch: int, stage: int) -> list[Tensor]:
         """Return the image numbers of each weight batch of an epoch; a stage may use a share of the images."""
-        index = self.weights
+        index = self.training(stage)
         share = self.plan.stages[stage].data
         if share < 1:
             pick = torch.randperm(len(index), generator=stream("share"))[: max(1, round(share * len(index)))]
             index = index[pick]
         return batches(index, self.size, stream(self.seed, "order", epoch))
 
-    def weight_batch(self, index: Tensor, step: int) -> Batch:
-        """Return a batch for the weights, augmented."""
-        return self._batch(index, "weights", step)
+    def weight_batch(self, index: Tensor, step: int, turn: int = 0) -> Batch:
+        """Return a batch for the weights, augmented; ``turn`` tells apart several of one step."""
+        return self._batch(index, "weights", step, *(() if turn == 0 else (turn,)))
 
-    def arch_batch(self) -> Batch:
+    def arch_batch(self, stage: int = 0) -> Batch:
         """Return the next batch for the architecture, augmented: an endless round over its images, shuffled anew each
         time."""
-        size = min(self.size, len(self.arch))
-        cycle, place = divmod(self.drawn, len(self.arch) // size)
-        order = torch.randperm(len(self.arch), generator=stream(self.seed, "arch order", cycle))
-        batch = self._batch(self.arch[order[place * size : (place + 1) * size]], "arch", self.drawn)
+        index = self._of(self.arch, stage)
+        size = min(self.size, len(index))
+        cycle, place = divmod(self.drawn, len(index) // size)
+        order = torch.randperm(len(index), generator=stream(self.seed, "arch order", cycle))
+        batch = self._batch(index[order[place * size : (place + 1) * size]], "arch", self.drawn)
         self.drawn += 1
         return batch
 
-    def plain(self, index: Tensor) -> Iterator[Batch]:
-        """Yield training images in order and not augmented, in batches of four times the size, for judging."""
-        for part in torch.split(index, 4 * self.size):
+    def plain(self, index: Tensor, size: int | None = None) -> Iterator[Batch]:
+        """Yield training images in order and not augmented, for judging: in batches of ``size``, by default four times
+        the size that trains."""
+        for part in torch.split(index, size or 4 * self.size):
             yield self.data.batch(self.data.train, part, dtype=self.dtype)
 
-    def _batch(self, index: Tensor, name: str, step: int) -> Batch:
-        generator = stream(self.seed, "augment", name, step)
+    # ------------------------------------------------------------------ images and classes of a stage
+
+    def training(self, stage: int) -> Tensor:
+        """Return the numbers of the images that a stage trains the weights on."""
+        return self._of(self.weights, stage)
+
+    def judging(self, stage: int) -> Tensor:
+        """Return the numbers of the images that a stage judges by: the architecture's, or all where it has none."""
+        return self._of(self.arch if len(self.arch) else self.weights, stage)
+
+    def classes(self, stage: int) -> Tensor | None:
+        """Return the classes that a stage uses, ascending; None for all of them."""
+        share = self.plan.stages[stage].classes
+        if share >= 1:
+            return None
+        if self.order is None:
+            raise RuntimeError("a stage uses a share of the classes, but nobody has put them in order")
+        return self.order[: max(2, round(share * len(self.order)))].sort().values
+
+    def seen(self, logits: Tensor, stage: int) -> Tensor:
+        """Return those logits [N, present classes] of [N, classes] that a stage uses."""
+        classes = self.classes(stage)
+        return logits if classes is None else logits[:, classes.to(logits.device)]
+
+    def named(self, labels: Tensor, stage: int) -> Tensor:
+        """Return labels counted over the classes that a stage uses."""
+        classes = self.classes(stage)
+        return labels if classes is None else torch.searchsorted(classes.to(labels.device), labels)
+
+    def _of(self, index: Tensor, stage: int) -> Tensor:
+        classes = self.classes(stage)
+        return index if classes is None else index[torch.isin(self.data.train.labels.cpu()[index], classes)]
+
+    def _batch(self, index: Tensor, name: str, *key: int) -> Batch:
+        generator = stream(self.seed, "augment", name, *key)
         return self.data.batch(self.data.train, index, generator=generator, augment=True, dtype=self.dtype)

@@ -10,6 +10,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from gapless.core.network import DropPath
 
 BatchNorm = Literal["batch", "running", "recalibrated"]
 Batch = tuple[Tensor, Tensor]
@@ -68,8 +71,8 @@ def judge(
     batches
         Images [N, C, H, W] with labels [N].
     bn
-        ``batch``: statistics of each batch; ``running``: those gathered in training; ``recalibrated``: gathered anew
-        over ``calibration``.
+        ``batch``: statistics of each batch, with nothing dropped; ``running``: those gathered in training;
+        ``recalibrated``: gathered anew over ``calibration``.
     calibration
         Batches of training images, for ``recalibrated``.
 
@@ -83,6 +86,9 @@ def judge(
         if bn == "recalibrated":
             recalibrate(module, forward, calibration)
         module.train(bn == "batch")
+        for m in module.modules():
+            if isinstance(m, (_DropoutNd, DropPath)):
+                m.eval()
         for x, y in batches:
             logits = forward(x).float()
             batch_loss = F.cross_entropy(logits, y, reduction="sum")

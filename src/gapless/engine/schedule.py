@@ -34,7 +34,7 @@ class Rates(Interface):
 
     @property
     def schedule(self) -> str:
-        """``cosine``, ``linear``, ``exponential`` or ``constant``."""
+        """``cosine``, ``linear``, ``straight``, ``exponential`` or ``constant``."""
         ...
 
     @property
@@ -53,13 +53,16 @@ def curve(train: Rates, at: float) -> float:
 
     Cosine: ``lr_min + (lr - lr_min) * (1 + cos(pi * at / epochs)) / 2`` (SGDR, arXiv 1608.03983, one cycle). Linear
     (PC-DARTS and DrNAS on ImageNet, released code), with N epochs: ``lr * (N - 5 - at) / (N - 5)``, and in the last
-    five ``lr * (N - at) / (5 * (N - 5))``; a run of at most ten epochs goes straight to zero. Exponential (DARTS on
-    ImageNet, released code): ``lr * 0.97 ** at``.
+    five ``lr * (N - at) / (5 * (N - 5))``; a run of at most ten epochs goes straight to zero. Straight (SPOS, arXiv
+    1904.00420, released code): ``lr * (1 - at / N)``. Exponential (DARTS on ImageNet, released code): ``lr * 0.97 **
+    at``.
     """
     if train.schedule == "constant":
         return train.lr
     if train.schedule == "exponential":
         return float(train.lr * 0.97**at)
+    if train.schedule == "straight":
+        return train.lr * (1 - at / train.epochs)
     if train.schedule == "linear":
         last = LAST if train.epochs > 2 * LAST else 0
         left = train.epochs - at

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from gapless.core.bound import STRENGTH, Budget
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.images import Images
-from gapless.core.method import Method, Seen
+from gapless.core.method import Method, Rewarded, Seen
 from gapless.core.mix import Active, Mix, mask_of
 from gapless.core.objective import Objective, cross_entropy
 from gapless.core.pick import Picks
@@ -25,10 +26,12 @@ from gapless.core.plan import Train
 from gapless.core.progress import Progress, derive_seed, seeded, stream
 from gapless.core.space import Space
 from gapless.engine.adam import ArchAdam
+from gapless.engine.bench import Judged, SupernetBench
+from gapless.engine.easiness import easiest_first
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.fit import fit
 from gapless.engine.graphs import Graphs, frozen
-from gapless.engine.judge import judge, still
+from gapless.engine.judge import still
 from gapless.engine.memory import keep_memory
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import learning_rate, locate
@@ -38,6 +41,8 @@ from gapless.engine.tally import Tally
 from gapless.engine.unrolled import hypergradient
 from gapless.engine.widen import carry, widen
 
+Batches = Batch | list[Batch]
+"""A batch for all passes of an update, or one for each."""
 DRAWS = 100
 """Architectures drawn from the method's distribution at the end of an epoch (the number of DrNAS's figure, arXiv
 2006.10355)."""
@@ -119,7 +124,7 @@ class Search:
     graphs
         Record static passes as CUDA graphs and replay them (:class:`gapless.engine.graphs.Graphs`).
     objective
-        What a pass minimises.
+        What a pass minimises; by default the cross entropy, with the label smoothing that ``train`` says.
     budget
         Bounds on what the answer may cost: what is expected beyond them is added to the architecture's loss, and every
         answer holds them.
@@ -140,7 +145,7 @@ class Search:
         execution: Execution = "fused",
         recompute: bool = False,
         graphs: bool = False,
-        objective: Objective = cross_entropy,
+        objective: Objective | None = None,
         budget: Budget | None = None,
         strength: float = STRENGTH,
     ) -> None:
@@ -148,7 +153,8 @@ class Search:
         self.lengths = self.plan.stage_epochs(train.epochs)
         self.space = space.replace(**self.plan.stages[0].space)
         self.device = torch.device(device)
-        self.train, self.seed, self.objective = train, seed, objective
+        self.train, self.seed = train, seed
+        self.objective = objective or partial(cross_entropy, label_smoothing=train.label_smoothing)
         self.precision = checked(precision, self.device)
         if graphs and self.device.type != "cuda":
             raise UserError(f"graphs records the work of a GPU, but the device is {self.device}. Leave it off.")
@@ -166,6 +172,7 @@ class Search:
         self.feed = Feed(self.data, self.plan, train, seed, self.dtype)
         self.epoch, self.step, self.stage = 0, 0, 0
         self.tally = Tally()
+        self.judged: list[Judged] = []
 
     # ------------------------------------------------------------------ the loop
 
@@ -185,27 +192,51 @@ class Search:
         stage, stage_epoch = locate(self.plan, self.train.epochs, self.epoch)
         if stage > self.stage:
             self.enter(stage)
-        parts = self.feed.epoch(self.epoch, stage)
+        if self.feed.order is None and any(s.classes < 1 for s in self.plan.stages):
+            self.feed.order = easiest_first(self.space, self.feed, self.train, self.seed, self.device)
+        now = Progress(
+            self.epoch,
+            self.train.epochs,
+            self.step,
+            done=self.epoch / self.train.epochs,
+            stage=stage,
+            stage_epoch=stage_epoch,
+            seed=self.seed,
+        )
+        parts = self._parts(now)
         steps, tally = len(parts), self.tally
+        now = replace(now, steps=steps)
+        if not tally.batches:
+            with torch.no_grad():
+                self.method.begin(now)
         begun = time.perf_counter() - tally.seconds
+
+        def over() -> None:
+            tally.seconds = time.perf_counter() - begun
+            if after_step is not None:
+                after_step()
+
         self.supernet.train()
         with own_random_numbers(self.device), arithmetic(self.device, self.precision):
-            for index in parts[tally.batches :]:
+            for part in parts[tally.batches :]:
                 done = (self.epoch + tally.batches / steps) / self.train.epochs
-                now = Progress(
-                    self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed
-                )
+                now = replace(now, step=self.step, done=done)
                 torch.manual_seed(derive_seed(self.seed, "step", self.step))  # for a model's own dropout
                 lr = learning_rate(self.train, self.plan, now)
-                batch = self.feed.weight_batch(index, self.step)
                 arch_due = self.arch_due(now)
-                arch_batch = self.feed.arch_batch() if arch_due and self.plan.coupling != "joint" else None
+                arch_batch = self._arch_batch(now) if arch_due and self.plan.coupling != "joint" else None
+                batch = self._batch(part)
                 loss, accuracy, arch_loss = self.update(now, lr, batch, arch_batch, train_arch=arch_due)
                 self.step += 1
-                tally.add(len(index), lr, loss, accuracy, arch_loss)
-                tally.seconds = time.perf_counter() - begun
-                if after_step is not None:
-                    after_step()
+                tally.add(sum(map(len, part)), lr, loss, accuracy, arch_loss)
+                over()
+            now = replace(now, step=self.step, done=(self.epoch + 1 - 1 / steps) / self.train.epochs)
+            while tally.updates < self.plan.arch_block and not self._warming(now):
+                first = tally.updates * self.method.passes(now.at("arch"))
+                torch.manual_seed(derive_seed(self.seed, "block", self.step, first))
+                tally.arch_losses.append(self._arch_step(now, tally.lr, None, self._arch_batch(now), first=first))
+                tally.updates += 1
+                over()
         with arithmetic(self.device, self.precision):
             return self._end_epoch(stage, stage_epoch, steps)
 
@@ -262,14 +293,34 @@ class Search:
 
     def arch_due(self, now: Progress) -> bool:
         """Return whether this step updates the architecture."""
-        if self.plan.coupling == "weights_only" or now.stage_epoch < self.plan.warmup(self.lengths[now.stage]):
+        if self.plan.coupling == "weights_only" or self.plan.arch_block or self._warming(now):
             return False
         return now.step % self.plan.arch_every == 0
+
+    def _warming(self, now: Progress) -> bool:
+        return now.stage_epoch < self.plan.warmup(self.lengths[now.stage])
+
+    def _parts(self, now: Progress) -> list[list[Tensor]]:
+        """Return the image numbers of each update of an epoch: of one batch, or of one for each of its passes."""
+        parts = self.feed.epoch(self.epoch, now.stage)
+        each = self.method.passes(now.at("weights")) if self.plan.batches == "own" else 1
+        count = max(1, len(parts) // each)  # what is left over is too little for an update
+        return [[parts[(i * each + turn) % len(parts)] for turn in range(each)] for i in range(count)]
+
+    def _batch(self, part: Sequence[Tensor]) -> Batches:
+        if self.plan.batches == "share":
+            return self.feed.weight_batch(part[0], self.step)
+        return [self.feed.weight_batch(index, self.step, turn) for turn, index in enumerate(part)]
+
+    def _arch_batch(self, now: Progress) -> Batches:
+        if self.plan.batches == "share":
+            return self.feed.arch_batch(now.stage)
+        return [self.feed.arch_batch(now.stage) for _ in range(self.method.passes(now.at("arch")))]
 
     # ------------------------------------------------------------------ one step
 
     def update(
-        self, now: Progress, lr: float, batch: Batch, arch_batch: Batch | None, *, train_arch: bool
+        self, now: Progress, lr: float, batch: Batches, arch_batch: Batches | None, *, train_arch: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take one step and return (training loss, its accuracy as a share, architecture loss), detached on the device.
 
@@ -280,7 +331,8 @@ class Search:
         lr
             Of the weights.
         batch, arch_batch
-            Images and labels; the second is not used when both are trained jointly.
+            Images and labels, or a list of such with one for each pass; the second is not used when both are trained
+            jointly.
         train_arch
             Whether the architecture moves in this step.
         """
@@ -298,24 +350,45 @@ class Search:
             arch_loss = self._arch_step(now, lr, batch, arch_batch, mix)
         return loss, accuracy, arch_loss
 
-    def _arch_step(self, now: Progress, lr: float, batch: Batch, arch_batch: Batch | None, mix: Mix | None) -> Tensor:
+    def _arch_step(
+        self,
+        now: Progress,
+        lr: float,
+        batch: Batches | None,
+        arch_batch: Batches | None,
+        mix: Mix | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """Update the architecture, and return the mean loss of the passes; their turns are counted from ``first``."""
         assert arch_batch is not None
         now = now.at("arch")
         self.method.zero_grad()
         losses: list[Tensor] = []
         actives: list[Active | None] = []
         for turn in range(self.method.passes(now)):
-            current = mix or self.method.mix(now.at("arch", turn))
-            leaves = current.to(dtype=self.dtype, device=self.device).leaves()
-            with nullcontext() if self.plan.arch_bn else still(self.supernet):
-                loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
-            gradient = leaves.gradient()
-            current.backward(gradient)
+            current = mix or self.method.mix(now.at("arch", first + turn))
+            loss, accuracy, gradient = self._arch_pass(current, lr, batch, nth(arch_batch, turn))
             losses.append(loss)
             actives.append(current.active)
         self._penalise(now)
         self._move_arch(now, current, actives, loss, accuracy, gradient)
         return torch.stack(losses).mean()
+
+    def _arch_pass(
+        self, mix: Mix, lr: float, batch: Batches | None, arch_batch: Batch
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Add the gradient of a pass to the method's parameters; return loss, accuracy, what arrived at the mix."""
+        if isinstance(self.method, Rewarded):
+            found = self.bench().measure(mix.detach(), [arch_batch])
+            loss, accuracy = (torch.tensor(value, dtype=self.dtype, device=self.device) for value in found)
+            self.method.regret(mix, loss, accuracy).backward()
+            return loss, accuracy, {}
+        leaves = mix.to(dtype=self.dtype, device=self.device).leaves()
+        with nullcontext() if self.plan.arch_bn else still(self.supernet):
+            loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
+        gradient = leaves.gradient()
+        mix.backward(gradient)
+        return loss, accuracy, gradient
 
     def _penalise(self, now: Progress) -> None:
         """Add the gradient of the method's own penalty and of the budget's to the method's parameters."""
@@ -325,9 +398,10 @@ class Search:
         if self.budget is not None:
             self.budget.penalty(self.method.probabilities(), self.strength).backward()
 
-    def _arch_gradient(self, leaves: Mix, lr: float, batch: Batch, arch_batch: Batch) -> tuple[Tensor, Tensor]:
+    def _arch_gradient(self, leaves: Mix, lr: float, batch: Batches | None, arch_batch: Batch) -> tuple[Tensor, Tensor]:
         tensors = [t for t in (leaves.weight, leaves.gain, leaves.offset) if t is not None]
         if self.plan.coupling == "unrolled":
+            assert batch is not None
             weights = list(self.supernet.parameters())
             accuracies: list[Tensor] = []
 
@@ -338,7 +412,7 @@ class Search:
                 return loss
 
             found, loss = hypergradient(
-                weights, tensors, lambda: self.loss(batch, leaves)[0], valid, xi=lr, drift=self._drift
+                weights, tensors, lambda: self.loss(nth(batch, 0), leaves)[0], valid, xi=lr, drift=self._drift
             )
             accuracy = accuracies[0]
         else:
@@ -357,12 +431,12 @@ class Search:
         found = []
         for p in self.supernet.parameters():
             buffer = self.optimiser.state.get(p, {}).get("momentum_buffer")
-            decay = self.train.weight_decay * p.detach()
+            decay = self.train.weight_decay * p.detach() if self._decays(p) else torch.zeros_like(p)
             found.append(decay if buffer is None else decay + self.train.momentum * buffer)
         return found
 
     def _weight_step(
-        self, now: Progress, batch: Batch, *, mix: Mix | None = None, train_arch: bool = False
+        self, now: Progress, batch: Batches, *, mix: Mix | None = None, train_arch: bool = False
     ) -> tuple[Tensor, Tensor]:
         now = now.at("weights")
         joint = train_arch and self.plan.coupling == "joint"
@@ -376,7 +450,7 @@ class Search:
             current = mix or self.method.mix(now.at("weights", turn))
             placed = current.to(dtype=self.dtype, device=self.device)
             placed = placed.leaves() if wants_arch else placed.detach()
-            loss, accuracy = self.loss(batch, placed)
+            loss, accuracy = self.loss(nth(batch, turn), placed)
             loss.backward()
             if wants_arch:
                 current.backward(placed.gradient())
@@ -384,6 +458,9 @@ class Search:
             rights.append(accuracy)
             actives.append(current.active)
         ran = [p for p in self.supernet.parameters() if p.grad is not None]
+        if self.plan.gradients == "mean":
+            for p in ran:
+                p.grad.div_(len(losses))  # type: ignore[union-attr]
         others = (
             [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
         )
@@ -399,7 +476,12 @@ class Search:
     def loss(self, batch: Batch, mix: Mix) -> tuple[Tensor, Tensor]:
         """Return (the objective, accuracy as a share, detached) of a batch under a mix, in training mode."""
         images, labels = batch
-        loss, logits = self.objective(self.forward, images, labels, mix)
+
+        def run(images: Tensor, mix: Mix) -> Tensor:
+            return self.feed.seen(self.forward(images, mix), self.stage)
+
+        labels = self.feed.named(labels, self.stage)
+        loss, logits = self.objective(run, images, labels, mix)
         return loss, (logits.detach().argmax(dim=1) == labels).to(self.dtype).mean()
 
     def forward(self, images: Tensor, mix: Mix) -> Tensor:
@@ -418,14 +500,21 @@ class Search:
     def _sgd(self) -> torch.optim.SGD:
         t = self.train
         plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.supernet.parameters() if self._decays(p)]}]
+        if not t.decay_norms:
+            rest = [p for p in self.supernet.parameters() if not self._decays(p)]
+            groups.append({"params": rest, "weight_decay": 0.0})
         return torch.optim.SGD(
-            self.supernet.parameters(),
+            groups,
             lr=t.lr,
             momentum=t.momentum,
             nesterov=t.nesterov,
             weight_decay=0.0 if plain else t.weight_decay,
             fused=self.device.type == "cuda",
         )
+
+    def _decays(self, parameter: Tensor) -> bool:
+        return self.train.decay_norms or parameter.dim() > 1
 
     def _clip(self, parameters: Sequence[Tensor]) -> None:
         if self.train.clip:
@@ -434,7 +523,7 @@ class Search:
     def _move_weights(self, ran: Sequence[Tensor]) -> None:
         if self.plan.inactive == "coast":
             if self.plan.decay_on == "ran" and self.plan.decay_step == "coupled":
-                for p in ran:
+                for p in filter(self._decays, ran):
                     p.grad = p.grad.add(p.detach(), alpha=self.train.weight_decay)  # type: ignore[union-attr]
             for p in self.supernet.parameters():
                 if p.grad is None:
@@ -444,7 +533,7 @@ class Search:
     def _decay_weights(self, ran: Sequence[Tensor]) -> None:
         """Take the second step of ``decay_step="separate"``: the gradient of ``decay * |w|^2`` over what ran."""
         self.optimiser.zero_grad(set_to_none=True)
-        for p in ran:
+        for p in filter(self._decays, ran):
             p.grad = 2 * self.train.weight_decay * p.detach()
         self._clip(ran)
         self._move_weights(ran)
@@ -505,6 +594,8 @@ class Search:
         wanted = self.plan.stages[stage]
         self.method.narrow(wanted)
         self.stage = stage
+        if self.plan.arch_after_stage == "restart":
+            self.arch_optimiser = ArchAdam(self.method, self.plan.arch)
         space = self.space.replace(**wanted.space)
         if space == self.space:
             return
@@ -525,6 +616,7 @@ class Search:
             "step": self.step,
             "stage": self.stage,
             "drawn": self.feed.drawn,
+            "order": self.feed.order,
             "tally": self.tally.state_dict(),
             "supernet": self.supernet.state_dict(),
             "method": self.method.state_dict(),
@@ -547,7 +639,7 @@ class Search:
         load_optimiser(self.supernet, self.optimiser, state["optimiser"])
         self.arch_optimiser.load_state_dict(state["arch_optimiser"])
         self.epoch, self.step, self.stage = state["epoch"], state["step"], state["stage"]
-        self.feed.drawn = state["drawn"]
+        self.feed.drawn, self.feed.order = state["drawn"], state["order"]
         self.tally = Tally.from_state(state["tally"], self.device)
 
     # ------------------------------------------------------------------ judging
@@ -559,33 +651,34 @@ class Search:
         last = self.epoch + 1 == self.train.epochs
         if not len(self.feed.arch) or not every or ((self.epoch + 1) % every and not last):
             return None, None
+        turns = self.method.passes(now.at("judge"))
         with torch.no_grad():
-            mix = self.method.mix(now.at("judge")).detach()
-        return self._judge(mix, self.feed.arch)
+            mixes = [self.method.mix(now.at("judge", turn)).detach() for turn in range(turns)]
+        found = [self.bench().measure(mix) for mix in mixes]
+        loss, accuracy = (sum(values) / turns for values in zip(*found, strict=True))
+        return loss, accuracy
 
-    def _judge(self, mix: Mix, index: Tensor) -> tuple[float, float]:
-        mix = mix.to(dtype=self.dtype, device=self.device)
-        return judge(self.supernet, lambda images: self.forward(images, mix), self.feed.plain(index), bn="running")
+    def bench(self) -> SupernetBench:
+        """Return the supernet as a judge."""
+        return SupernetBench(self.supernet, self.forward, self.feed, self.plan, self.seed, self.budget, self.stage)
 
     # ------------------------------------------------------------------ the answer
 
     def answer(self) -> Arch:
         """Return the answer of the search: the method's own pick where it has one within the budget, else what its
-        scores say."""
+        scores say. What a pick judged by the way stays in ``judged``."""
         if isinstance(self.method, Picks):
-            arch = self.method.pick(self)
-            if self.budget is None or self.budget.respects(arch):
+            bench = self.bench()
+            arch = self.method.pick(bench)
+            self.judged = bench.judged
+            if bench.respects(arch):
                 return arch
         return self.arch()
 
-    def judge(self, mix: Mix) -> float:
-        """Return the accuracy of the supernet under a mix (see :class:`gapless.core.pick.Bench`), running
-        statistics."""
-        return self._judge(mix, self.feed.arch if len(self.feed.arch) else self.feed.weights)[1]
 
-    def stream(self, name: str) -> torch.Generator:
-        """Return a random stream of this run."""
-        return stream(self.seed, "pick", name)
+def nth(batches: Batches, turn: int) -> Batch:
+    """Return the batch of a pass: the one of all passes, or its own."""
+    return batches[turn] if isinstance(batches, list) else batches
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -22,6 +22,8 @@ class Tally:
         Of the last step.
     seconds
         Spent on training, over all sittings.
+    updates
+        Of the block of architecture updates behind the epoch.
     losses, rights, arch_losses
         A scalar per batch: mean loss, number of images that were classified rightly, mean loss of the architecture
         passes where there were any.
@@ -31,6 +33,7 @@ class Tally:
     images: int = 0
     lr: float = 0.0
     seconds: float = 0.0
+    updates: int = 0
     losses: list[Tensor] = field(default_factory=list)
     rights: list[Tensor] = field(default_factory=list)
     arch_losses: list[Tensor] = field(default_factory=list)
@@ -52,13 +55,13 @@ class Tally:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain types and tensors."""
-        plain = {name: getattr(self, name) for name in ("batches", "images", "lr", "seconds")}
+        plain = {name: getattr(self, name) for name in ("batches", "images", "lr", "seconds", "updates")}
         return plain | {name: torch.stack(v) if (v := getattr(self, name)) else None for name in LISTS}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], device: torch.device | str) -> Tally:
         """Return the tally of a state."""
-        tally = cls(state["batches"], state["images"], state["lr"], state["seconds"])
+        tally = cls(state["batches"], state["images"], state["lr"], state["seconds"], state["updates"])
         for name in LISTS:
             if state[name] is not None:
                 setattr(tally, name, list(state[name].to(device).unbind()))

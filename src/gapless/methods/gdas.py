@@ -24,6 +24,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
+from gapless.core.sampling import concrete
 from gapless.core.space import Space
 
 Estimator = Literal["selected", "scalar_fill", "full"]
@@ -84,11 +85,8 @@ class GDAS(Method):
 
     def relaxed(self, now: Progress) -> Tensor:
         """Draw q, [D, O]; zero where an option is pruned."""
-        draw = now.stream("mix", self.alpha.device)
-        uniform = torch.rand(self.alpha.shape, generator=draw, device=self.alpha.device, dtype=self.alpha.dtype)
-        noise = -(-uniform.clamp(1e-10, 1 - 1e-7).log()).log()
         logits = living(self.alpha, self.alive).log_softmax(dim=-1)
-        return ((logits + noise) / self.temperature(now)).softmax(dim=-1)
+        return concrete(logits, self.temperature(now), now.stream("mix", self.alpha.device))
 
     def mix(self, now: Progress) -> Mix:
         """Draw one option per decision; evaluation runs all, weighed by their probabilities."""

@@ -14,7 +14,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from gapless.core.method import Method, host
+from gapless.core.bound import Bound, budget
+from gapless.core.method import Method, Rewarded, host
 from gapless.core.mix import GRADED, Mix, mask_of
 from gapless.core.plan import Plan, Stage, Train
 from gapless.core.progress import Phase, Progress, seeded, stream
@@ -233,6 +234,29 @@ def the_state_is_everything(make_method: MakeMethod, space: Space) -> None:
             )
 
 
+def pruning_over_all_decisions_keeps_the_best(make_method: MakeMethod, space: Space) -> None:
+    """``narrow`` over all decisions keeps so many options in all as asked, where every decision keeps one that can be
+    read off; what it drops scores no better than what it keeps, the last one of a decision aside."""
+    for keep in (0.75, 0.5, 0.1, 1):
+        method = moved(made(make_method, space))
+        before, scores = method.alive.clone(), method.scores().detach()
+        method.narrow(Stage(keep=keep, over="all"))
+        alive, rows = method.alive, space.shape[0]
+        assert method.active == host(alive), "active is not what is alive"
+        assert bool((before | ~alive).all()), "a pruned option came back"
+        assert bool((alive & space.eligible).any(dim=-1).all()), "nothing that is left of a decision can be read off"
+        wanted = round(keep * int(before.sum())) if isinstance(keep, float) else keep * rows
+        least = rows if wanted < rows else wanted
+        assert int(alive.sum()) >= least, f"{int(alive.sum())} options are left; {wanted} were asked for"
+        gone = before & ~alive
+        alone = (alive & space.eligible).sum(dim=-1, keepdim=True) == 1
+        free = alive & ~(alone & space.eligible)
+        if int(alive.sum()) > wanted:
+            assert not bool(free.any()), "more is left than was asked for, though it could go"
+        elif bool(gone.any()) and bool(free.any()):
+            assert float(scores[free].min()) >= float(scores[gone].max()), "a better option was pruned than one kept"
+
+
 def pruning_keeps_the_best(make_method: MakeMethod, space: Space) -> None:
     """``narrow`` keeps the options with the best scores, so many as asked, never none; what is pruned stays so and is
     not read off."""
@@ -265,7 +289,8 @@ def pruning_keeps_the_best(make_method: MakeMethod, space: Space) -> None:
 
 
 def the_gradient_at_the_mix_arrives(make_method: MakeMethod, space: Space) -> None:
-    """What the engine sends back through the mix reaches the parameters, finite, wherever the engine trains them."""
+    """What the engine sends back, through the mix or as a reward, reaches the parameters, finite, wherever the engine
+    trains them."""
     method = moved(made(make_method, space))
     if method.plan.coupling == "weights_only":
         return
@@ -274,6 +299,9 @@ def the_gradient_at_the_mix_arrives(make_method: MakeMethod, space: Space) -> No
     with seeded("law", "gradient"):
         for now in moments():
             mix = method.mix(now.at(phase))
+            if isinstance(method, Rewarded):
+                method.regret(mix, torch.tensor(1.0), torch.rand(())).backward()
+                continue
             leaves = mix.leaves()
             mix.backward({name: torch.randn_like(getattr(leaves, name)) for name in leaves.gradient()})
     grads = [p.grad for p in method.parameters() if p.grad is not None]
@@ -355,6 +383,25 @@ def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         path = f"{prefix}{name}"
         found |= flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
     return found
+
+
+def its_answer_holds_the_limits(make_method: MakeMethod, space: Space) -> None:
+    """The answer of a search is in the space, the same when it is asked again, leaves the supernet as it was, and holds
+    a limit on multiply-adds that half of all random architectures break."""
+    search = searched(make_method, space)
+    search.run_epoch()
+    before = snapshot(search.supernet)
+    answer = search.answer()
+    belongs(space, answer)
+    assert search.answer() == answer, "the answer is another one when it is asked again"
+    for name, value in search.supernet.state_dict().items():
+        assert torch.equal(before[name], value), f"reading the answer off has changed {name}"
+    free = budget(space, ["macs=1G"])
+    drawn = sorted(free.costs(space.sample(stream("law", "limit", i)))["macs"] for i in range(11))
+    search.budget = budget(space, [Bound("macs", drawn[5])])
+    held = search.answer()
+    belongs(space, held)
+    assert search.budget.respects(held), "the answer breaks a limit that many architectures hold"
 
 
 def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> None:
@@ -441,7 +488,8 @@ def the_weight_clip_is_the_weights_own(make_method: MakeMethod, space: Space) ->
 
 
 def a_warm_up_leaves_the_architecture_alone(make_method: MakeMethod, space: Space) -> None:
-    """In the warm-up epochs of every stage no parameter moves; pruning at a boundary aside."""
+    """In the warm-up epochs of every stage no parameter moves, pruning at a boundary aside; behind them one does, while
+    something is left to choose."""
     search = searched(make_method, space)
     method = search.method
     warm = max(1, search.plan.warmup_epochs)
@@ -460,7 +508,8 @@ def a_warm_up_leaves_the_architecture_alone(make_method: MakeMethod, space: Spac
             search.run_epoch()
             rests = epoch % (warm + 1) < warm or search.plan.coupling == "weights_only"
             still = all(torch.equal(before[name], p.detach()) for name, p in method.named_parameters())
-            assert still == rests, f"epoch {epoch}: " + (
+            chosen = not bool((method.alive.sum(dim=-1) > 1).any())
+            assert still == rests or (chosen and not rests), f"epoch {epoch}: " + (
                 "a parameter moved in a warm-up" if rests else "no parameter moved after the warm-up"
             )
             before.update(snapshot(method))
@@ -549,6 +598,7 @@ STILL_LAWS: tuple[MethodLaw, ...] = (
     chance_is_fresh,
     the_state_is_everything,
     pruning_keeps_the_best,
+    pruning_over_all_decisions_keeps_the_best,
     the_gradient_at_the_mix_arrives,
     the_plan_is_fixed,
     a_penalty_is_a_number,
@@ -560,6 +610,7 @@ SEARCH_LAWS: tuple[MethodLaw, ...] = (
     a_search_trains_it,
     a_search_is_a_function_of_the_seed,
     a_resumed_search_ends_as_an_uninterrupted_one,
+    its_answer_holds_the_limits,
     options_that_rest_are_untouched,
     the_weight_clip_is_the_weights_own,
     a_warm_up_leaves_the_architecture_alone,

@@ -1,0 +1,135 @@
+"""SPOS: Single Path One-Shot Neural Architecture Search with Uniform Sampling. Guo, Zhang, Mu, Heng, Liu, Wei, Sun.
+ECCV 2020, arXiv 1904.00420.
+
+The weights are trained with one uniformly drawn path for every batch, and no architecture parameter is learnt
+(section 3.2). The trained supernet then judges what an evolutionary search proposes, under the limits that the user
+sets (section 3.4), with the statistics of batch normalisation gathered anew for each architecture.
+
+Where paper and released code differ: the paper holds 50,000 training images out for the search; the code searches on
+the validation images of ImageNet, and, since it never begins these anew, ranks each candidate by other classes. We hold
+training images out, the same for all. The code draws a range of multiply-adds first and then a path in it (the paper's
+"uniform constraint sampling"): ``macs_bins``. Its statistics are a moving average over 200 batches, ours the
+plain mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gapless.core.bound import cost_of
+from gapless.core.decision import Arch
+from gapless.core.errors import UserError
+from gapless.core.method import Method, Setting
+from gapless.core.mix import Mix
+from gapless.core.pick import Bench
+from gapless.core.plan import Plan, Train
+from gapless.core.progress import Progress
+from gapless.core.sampling import uniform
+from gapless.core.space import Space
+
+TRIES = 500
+"""Paths that are drawn for one in the range, before any is taken (released code)."""
+TRAIN = Train(
+    epochs=120,
+    batch=1024,
+    lr=0.5,
+    schedule="straight",
+    lr_per="step",
+    weight_decay=4e-5,
+    decay_norms=False,
+    clip=0.0,
+    label_smoothing=0.1,
+    arch_share=0.04,
+    validate_every=0,
+)
+
+
+class SPOS(Method):
+    """Single path one-shot.
+
+    Parameters
+    ----------
+    searcher
+        The search by inherited accuracy (the paper's is ``evolution``: a population of 50, 20 generations).
+    evaluations
+        Architectures that it judges (the paper: 50 in each of 20 generations).
+    images
+        By which each of them is judged (released code: 8,000); 0 stands for all that are held out.
+    calibration
+        Training images that gather the statistics of each of them (the paper: 20,000).
+    macs_bins
+        Bounds, ascending, of ranges of million multiply-adds: a range is drawn first, then a path within it (released
+        code, on ImageNet: 290 300 310 320 330 340 350 360); by default paths are drawn uniformly.
+    """
+
+    label: ClassVar[str] = "spos"
+    source: ClassVar[str] = "SPOS, Guo, Zhang, Mu, Heng, Liu, Wei and Sun, arXiv 1904.00420"
+    settings: ClassVar[Mapping[str, Setting]] = {
+        "shufflenet": Setting("megvii-model/SinglePathOneShot, src/Supernet", TRAIN),
+        "": Setting("megvii-model/SinglePathOneShot, src/Supernet", TRAIN),
+    }
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        searcher: str = "evolution",
+        evaluations: int = 1000,
+        images: int = 8000,
+        calibration: int = 20_000,
+        macs_bins: tuple[float, ...] = (),
+    ) -> None:
+        super().__init__(space)
+        for name, value, least in (("evaluations", evaluations, 1), ("images", images, 0)):
+            if value < least:
+                raise UserError(f"--method.{name} is {value}; it must be at least {least}.")
+        if macs_bins and (len(macs_bins) < 2 or list(macs_bins) != sorted(set(macs_bins))):
+            raise UserError(f"--method.macs_bins is {macs_bins}; it takes at least two ascending numbers.")
+        self.space, self.searcher, self.evaluations, self.images = space, searcher, evaluations, images
+        self.bins = tuple(pairwise(macs_bins))
+        self.price = space.cost_table("macs") if macs_bins else None
+        self._plan = Plan(coupling="weights_only", held_out=True, bn="recalibrated", calibration=calibration)
+
+    @property
+    def plan(self) -> Plan:
+        """Weights only; images for judging are held out, and statistics are gathered anew for each architecture."""
+        return self._plan
+
+    def mix(self, now: Progress) -> Mix:
+        """Draw a path."""
+        arch = self._path(now.stream())
+        return self.space.one_hot(arch, dtype=torch.get_default_dtype(), device=self.alive.device)
+
+    def _path(self, generator: torch.Generator) -> Arch:
+        if self.price is None:
+            return uniform(self.space, self.active, generator)
+        low, high = self.bins[int(torch.randint(len(self.bins), (), generator=generator))]
+        for _ in range(TRIES):
+            arch = uniform(self.space, self.active, generator)
+            if low <= cost_of(arch, self.space, *self.price) / 1e6 <= high:
+                break
+        return arch
+
+    def passes(self, now: Progress) -> int:
+        """Return one; evaluation averages over five draws."""
+        return 5 if now.phase == "judge" else 1
+
+    def scores(self) -> Tensor:
+        """Return the probabilities: nothing is preferred."""
+        return self.probabilities()
+
+    def probabilities(self) -> Tensor:
+        """Return the uniform distribution over living options."""
+        return self.alive / self.alive.sum(dim=-1, keepdim=True)
+
+    def pick(self, bench: Bench) -> Arch:
+        """Return the best architecture that the search finds by inherited accuracy, within the limits."""
+        return bench.explore(self.searcher, self.evaluations, images=self.images or None)
+
+
+METHOD = SPOS
