@@ -1,5 +1,5 @@
-"""The candidate operations of the cell spaces: DARTS (arXiv 1806.09055), NAS-Bench-201 (arXiv 2001.00326), RobustDARTS (arXiv
-1909.09656: noise)."""
+"""The candidate operations of the cell spaces: DARTS (arXiv 1806.09055), NAS-Bench-201 (arXiv 2001.00326) and
+the spaces of RobustDARTS (arXiv 1909.09656)."""
 
 from __future__ import annotations
 
