@@ -1,5 +1,7 @@
 """Operations as data."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from gapless.core.op import (
     Halves,
     HalvesModule,
     MaxPool,
+    Noise,
     Norm,
     NormRule,
     Op,
@@ -28,6 +31,24 @@ def test_every_operation_keeps_or_halves_the_size(label, stride, size):
     x = torch.randn(2, 4, size, size)
     y = OPS[label].build(4, stride=stride)(x)
     assert y.shape == zeros(x, stride).shape == (2, 4, -(-size // stride), -(-size // stride))
+
+
+def test_noise_is_standard_normal_and_reads_nothing_but_the_shape():
+    noise = Op((Noise(),)).build(4, stride=2)
+    x = torch.full((16, 4, 63, 64), math.nan, requires_grad=True)
+    torch.manual_seed(0)
+    y = noise(x)
+    assert y.shape == (16, 4, 32, 32)
+    assert not y.requires_grad
+    count = y.numel()  # four deviations of what is estimated
+    assert abs(y.mean()) < 4 / count**0.5
+    assert abs(y.var() - 1) < 4 * (2 / count) ** 0.5
+    assert abs((y.pow(4)).mean() - 3) < 4 * (96 / count) ** 0.5
+    torch.manual_seed(0)
+    assert torch.equal(noise.eval()(x.contiguous(memory_format=torch.channels_last)), y)
+    assert not torch.equal(noise(x), y)
+    assert noise.noise
+    assert not Op((Relu(), Conv(1), Norm())).noise
 
 
 def test_identity_and_none():

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapless.core.progress import stream
+from gapless.core.decision import Arch
+from gapless.core.progress import seeded, stream
 from gapless.engine.judge import judge, recalibrate, still, untouched
+from gapless.spaces.darts import Darts
 from gapless.testing.examples import Ragged
 from gapless.testing.spaces import snapshot, supernet_of
 
@@ -132,6 +134,18 @@ def test_the_mean_is_over_images_not_batches():
     both = judge(net, net, uneven, bn="running")
     assert both == pytest.approx([(4 * a + b) / 5 for a, b in zip(one, other, strict=True)])
     assert 0 <= both[1] <= 1
+
+
+def test_noise_in_a_network_is_the_same_at_every_judgement():
+    space = Darts(size=8, width=4, cells=3, options="s4")
+    arch = Arch({d.name: "noise" for d in space.decisions if int(d.name[-1]) < 2})
+    with seeded("judge"):
+        network = space.network(arch)
+    batches = [(torch.randn(8, 3, 8, 8), torch.arange(8)) for _ in range(2)]
+    state = torch.get_rng_state()
+    found = {judge(network, network, batches, bn="batch") for _ in range(3)}
+    assert len(found) == 1
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_what_cannot_be_judged_is_refused():

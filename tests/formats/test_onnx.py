@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import seeded, stream
 from gapless.formats import onnx as onnx_format
@@ -32,6 +33,16 @@ def model_of(space, text, **told):
     with seeded("onnx"):
         network = space.network(arch).eval()
     return Model(arch=arch, space=space, network=network, weights="trained", origin="a test", **told)
+
+
+def test_noise_is_refused_in_words(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    space = Darts(size=8, width=4, cells=2, affine=True, options="s4")
+    arch = Arch({d.name: "noise" for d in space.decisions if int(d.name[-1]) < 2})
+    with pytest.raises(UserError, match="holds noise.*--format torch or --format py"):
+        onnx_format.write(model_of(space, str(arch)), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -134,10 +134,12 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
     spec.loader.exec_module(model)
     told = model.read_safetensors(folder / "expected.safetensors")
     network = model.load()
+    torch.manual_seed(7)  # for noise
     with torch.no_grad():
         logits = network(told["images"])
     equal = {"logits": torch.equal(logits, told["logits"]), "training": network.training}
     network.train()
+    torch.manual_seed(8)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     cross_entropy(network(told["images"]), told["labels"]).backward()
     optimiser.step()
@@ -148,6 +150,7 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
     equal["params"] = sum(p.numel() for p in network.parameters())
     equal["constants"] = [model.CLASSES, model.CHANNELS, model.SIZE, list(model.MEAN), list(model.STD)]
     if (folder / "model.pt2").exists():
+        torch.manual_seed(7)
         with torch.no_grad():
             equal["pt2"] = torch.equal(torch.export.load(folder / "model.pt2").module()(told["images"]), told["logits"])
     found[folder.name] = equal
@@ -197,6 +200,7 @@ def models(mine):
     known = skips.read(genotype(("skip_connect", "sep_conv_3x3"), ("skip_connect", "dil_conv_5x5")))
     wide = Darts(size=33, width=4, cells=3, stem="imagenet", classes=5, affine=True)
     every = Darts(size=8, width=4, cells=3, inputs=None, channels=1, classes=3, pool_norm="affine")
+    noisy = Darts(size=7, width=4, cells=3, options="s4", affine=True)
     spaces = {
         "nasbench201": (SMALL.replace(affine=True), CELL),
         "all-none": (SMALL, "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"),
@@ -215,6 +219,8 @@ def models(mine):
         "imagenet-stem": (wide, "PC_DARTS_image"),
         "every-edge": (every, every_edge(every)),
         "one-cell": (DARTS.replace(cells=1), "DARTS_V2"),
+        "noise": (noisy, noisy.read(genotype(("noise", "sep_conv_3x3"), ("noise", "sep_conv_3x3")))),
+        "noise-partial": (noisy.replace(partial=2), noisy.sample(stream(3))),
         "ragged": (Ragged(), Ragged().sample(stream(1))),
         "ragged-partial": (Ragged(size=7, partial=2, affine=True), Ragged().sample(stream(2))),
         "of-a-user": (mine, "a=max,b=1x1,c=max#2"),
@@ -237,6 +243,7 @@ def folder(models, tmp_path_factory):
         write(model, path)
         images = torch.randn(4, model.space.channels, model.space.size, model.space.size, generator=stream("test"))
         labels = torch.arange(4) % model.space.classes
+        torch.manual_seed(7)
         with torch.no_grad():
             logits = model.network(images)
         twin = model.space.network(model.arch)
@@ -245,6 +252,7 @@ def folder(models, tmp_path_factory):
             if isinstance(edge, ChosenEdge):  # at rate 0 drop path multiplies by 1, and so alters how gradients lie
                 edge.drops = ()
         optimiser = torch.optim.SGD(twin.train().parameters(), lr=0.1)
+        torch.manual_seed(8)
         nn.functional.cross_entropy(twin(images), labels).backward()
         optimiser.step()
         writer = Writer(model)
@@ -252,6 +260,7 @@ def folder(models, tmp_path_factory):
         after = {f"after.{writer.names[n]}": t for n, t in twin.state_dict().items()}
         save_file({"images": images, "labels": labels, "logits": logits, **after}, path / "expected.safetensors")
     program.write(models["skip#2"], top / "skip#2")
+    program.write(models["noise"], top / "noise")
     return top
 
 
@@ -281,6 +290,8 @@ NAMES = [
     "imagenet-stem",
     "every-edge",
     "one-cell",
+    "noise",
+    "noise-partial",
     "ragged",
     "ragged-partial",
     "of-a-user",
@@ -297,6 +308,10 @@ def test_without_gapless_the_file_is_the_network(found, models, name):
     assert told["params"] == count_params(model.network)
     mean, std = model.mean or [0.0], model.std or [1.0]
     assert told["constants"] == [model.space.classes, model.space.channels, model.space.size, list(mean), list(std)]
+
+
+def test_a_program_draws_the_noise_of_the_network(found):
+    assert found["noise"]["pt2"]
 
 
 def test_a_program_runs_without_gapless_too(found):

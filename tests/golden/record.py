@@ -1,23 +1,28 @@
-"""Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS and PC-DARTS.
+"""Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS and
+DSNAS.
 
-    python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH [--only CASE ...]
-        [--out FOLDER]
+    python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH --beta-darts PATH --snas PATH
+        [--only CASE ...] [--out FOLDER]
 
-The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS and yuhuixu1993/PC-DARTS; they are
-only read and run, on the CPU and in float64. Those of cases that are not asked for may be left out.  The JSON files this writes are facts about that code: the numbers it computes from inputs that
-``rule.py`` defines.  They hold none of its text.
+The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS, yuhuixu1993/PC-DARTS,
+Sunshine-Ye/Beta-DARTS and SNAS-Series/SNAS-Series; they are only read and run, on the CPU and in float64. Those of cases
+that are not asked for may be left out.  The JSON files this writes are facts about that code: the numbers it computes
+from inputs that ``rule.py`` defines.  They hold none of its text.
 """
 
 import argparse
 from pathlib import Path
 
+import record_beta_darts
 import record_darts
 import record_drnas
 import record_dropnas
+import record_dsnas
 import record_gdas
 import record_pc_darts
 import record_readout
 import record_retrain
+import record_snas
 import torch
 from official import commit_of
 
@@ -26,6 +31,8 @@ COMMITS = {
     "drnas": "f2caa4dbdd96c1be29b56cb7ed47a74a184e6ef0",
     "pc_darts": "b74702f86c70e330ce0db35762cfade9df026bb7",
     "dropnas": "90582eeead29ba70d6d8e6a33303835d211d0533",
+    "beta_darts": "f3077048c8cf1fef977496f8e46869cb07e73e30",
+    "snas": "9a43adbdf90d4969b19e448c0d094091bc5efb4f",
 }
 RECORDERS = (
     ("darts", record_darts),
@@ -33,6 +40,9 @@ RECORDERS = (
     ("dropnas", record_dropnas),
     ("pc_darts", record_pc_darts),
     ("drnas", record_gdas),
+    ("beta_darts", record_beta_darts),
+    ("snas", record_snas),
+    ("snas", record_dsnas),
     ("darts", record_retrain),
 )
 

@@ -68,6 +68,8 @@ SPACES = {
     "nasbench201": NASBench201(size=8, width=8, cells=1),
     "patched": patched(),
     "darts": Darts(size=8, width=4, cells=3, options="1-skip"),
+    "darts-s1": Darts(size=8, width=4, cells=3, options="s1"),
+    "darts-s4": Darts(size=8, width=4, cells=3, options="s4"),
     "darts-partial": Darts(size=8, width=4, cells=3, options="1-skip", partial=2),
 }
 
@@ -97,6 +99,9 @@ def test_law_without_a_network(law, name):
         (a_search_is_a_function_of_the_seed, "pruned-drnas", "darts-partial"),
         (options_that_rest_are_untouched, "dropnas-often", "darts"),
         (a_search_trains_it, "darts", "darts"),
+        (a_search_is_a_function_of_the_seed, "darts-unrolled", "darts-s4"),
+        (a_search_is_a_function_of_the_seed, "dropnas-often", "darts-s1"),
+        (options_that_rest_are_untouched, "dropnas-often", "darts-s4"),
     ],
     ids=title,
 )

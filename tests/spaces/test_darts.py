@@ -10,7 +10,7 @@ from gapless.core.errors import UserError
 from gapless.core.op import HalvesModule
 from gapless.core.progress import stream
 from gapless.engine.supernet import Supernet
-from gapless.spaces.darts import CELLS, GENOTYPES, OPTIONS, Darts
+from gapless.spaces.darts import CELLS, COLLAPSE, GENOTYPES, OPTIONS, Darts
 
 SPACE = Darts(size=8, width=4, cells=3)
 V2 = Arch(
@@ -50,6 +50,13 @@ FLAT = f"Genotype(normal={NORMAL}, normal_concat=[2, 3, 4, 5], reduce={REDUCE}, 
 NESTED = (
     f"Genotype(normal=[{', '.join(f'[{pair}]' for pair in NORMAL_NODES)}], normal_concat=range(2, 6), "
     f"reduce=[{', '.join(f'[{pair}]' for pair in REDUCE_NODES)}], reduce_concat=range(2, 6))"
+)
+
+S1_FOUND = (  # by DARTS in S1 on CIFAR-10, seed 1 (released search log of RobustDARTS)
+    "Genotype(normal=[('skip_connect', 1), ('dil_conv_3x3', 0), ('skip_connect', 2), ('skip_connect', 0), "
+    "('skip_connect', 0), ('skip_connect', 2), ('skip_connect', 2), ('skip_connect', 1)], normal_concat=range(2, 6), "
+    "reduce=[('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('max_pool_3x3', 1), ('skip_connect', 2), "
+    "('max_pool_3x3', 0), ('max_pool_3x3', 0), ('max_pool_3x3', 1)], reduce_concat=range(2, 6))"
 )
 
 # ---------------------------------------------------------------------- the graph
@@ -96,6 +103,83 @@ def test_column_order():
 def test_groups_are_options_with_weights_and_without():
     for d in SPACE.replace(options="3-skip").decisions:
         assert [d.groups[o] for o in d.options] == ["weights"] * 4 + ["free"] * 4
+
+
+# ---------------------------------------------------------------------- the spaces of RobustDARTS
+
+
+def test_option_sets_of_robust_darts():
+    """src/spaces.py of the released code."""
+    alike = {
+        "s2": ("skip_connect", "sep_conv_3x3"),
+        "s3": ("none", "skip_connect", "sep_conv_3x3"),
+        "s4": ("noise", "sep_conv_3x3"),
+    }
+    for name, options in alike.items():
+        assert {d.options for d in SPACE.replace(options=name).decisions} == {options}
+    s1 = {d.name: d.options for d in SPACE.replace(options="s1").decisions}
+    assert {len(options) for options in s1.values()} == {2}
+    by_hand = {
+        "normal:2<-0": ("skip_connect", "dil_conv_3x3"),
+        "normal:3<-1": ("skip_connect", "sep_conv_3x3"),
+        "normal:4<-0": ("max_pool_3x3", "skip_connect"),
+        "normal:5<-1": ("max_pool_3x3", "skip_connect"),
+        "normal:5<-4": ("dil_conv_3x3", "dil_conv_5x5"),
+        "reduce:2<-0": ("max_pool_3x3", "avg_pool_3x3"),
+        "reduce:2<-1": ("max_pool_3x3", "dil_conv_3x3"),
+        "reduce:3<-2": ("skip_connect", "dil_conv_5x5"),
+        "reduce:4<-1": ("max_pool_3x3", "sep_conv_3x3"),
+        "reduce:5<-4": ("skip_connect", "dil_conv_5x5"),
+    }
+    assert {name: s1[name] for name in by_hand} == by_hand
+    assert set(OPTIONS["s1"]) == {o for options in s1.values() for o in options}
+
+
+@pytest.mark.parametrize("options", COLLAPSE)
+def test_each_space_of_robust_darts_has_as_many_architectures(options):
+    """Every edge has two answers and every node keeps two edges: 2^16 * (1 * 3 * 6 * 10)^2."""
+    assert SPACE.replace(options=options).count == 2**16 * 180**2
+
+
+@pytest.mark.parametrize("options", COLLAPSE)
+def test_robust_darts_retrains_eight_cells_of_width_16(options):
+    alone = SPACE.replace(options=options).alone()
+    assert (alone.cells, alone.width, alone.affine, alone.auxiliary, alone.drop_path) == (8, 16, True, True, True)
+
+
+def test_none_of_s3_is_never_read_off_and_noise_of_s4_is():
+    scores = torch.zeros(SPACE.shape[0], 3)
+    scores[:, 0] = 1  # none everywhere
+    scores[0, 2] = 0.1
+    arch = SPACE.replace(options="s3").decode(scores)
+    assert arch["normal:2<-0"] == "sep_conv_3x3"
+    assert set(arch.values()) == {"sep_conv_3x3", "skip_connect"}
+    arch = SPACE.replace(options="s4").decode(scores[:, :2])
+    assert set(arch.values()) == {"noise"}
+
+
+def test_groups_of_edges_without_weights_or_without_anything_else():
+    groups = {d.name: set(d.groups.values()) for d in SPACE.replace(options="s1").decisions}
+    assert groups["reduce:2<-0"] == {"free"}
+    assert groups["normal:5<-4"] == {"weights"}
+    assert SPACE.replace(options="s4").decisions[0].groups == {"noise": "free", "sep_conv_3x3": "weights"}
+
+
+def test_an_edge_of_s1_has_its_own_options():
+    space = SPACE.replace(options="s1")
+    arch = space.read(S1_FOUND)
+    assert space.read(space.write(arch)) == arch
+    with pytest.raises(
+        UserError, match="'sep_conv_3x3' is no option of the edge normal:2<-1.*skip_connect, dil_conv_5"
+    ):
+        space.read(S1_FOUND.replace("normal=[('skip_connect', 1)", "normal=[('sep_conv_3x3', 1)"))
+    with pytest.raises(UserError, match="'sep_conv_5x5' is not among the options 's1'"):
+        space.read(S1_FOUND.replace("normal=[('skip_connect', 1)", "normal=[('sep_conv_5x5', 1)"))
+
+
+def test_a_genotype_with_noise_is_pointed_to_its_space():
+    with pytest.raises(UserError, match="'noise' is not among the options 'darts'.*Try --space\\.options s4"):
+        SPACE.read(FLAT.replace("dil_conv_3x3", "noise"))
 
 
 def test_preprocessing_halves_behind_a_reduction():

@@ -3,6 +3,8 @@
 import pytest
 
 import gapless
+from gapless.core.cost import count_params
+from gapless.spaces.darts import Darts
 
 TINY = {"space": {"width": 4}, "train": {"epochs": 1}, "data": {"train_images": 60, "test_images": 20}}
 
@@ -29,6 +31,20 @@ def test_evaluate_takes_fields(tmp_path):
     assert small["params"] < full["params"] == 3_349_342
     with pytest.raises(gapless.UserError, match="Did you mean 'cells'"):
         gapless.evaluate("DARTS_V2", fields={"cell": 8})
+
+
+@pytest.mark.parametrize("option", ["noise", "none"])
+def test_evaluate_keeps_the_space_in_which_a_text_was_read(option):
+    """Noise is an option of s4, which is retrained smaller; none an answer where every edge is kept."""
+    kept = [(option if source else "sep_conv_3x3", source) for _ in range(2, 6) for source in range(2)]
+    every = [(option, source) for node in range(2, 6) for source in range(node)]
+    pairs = kept if option == "noise" else every
+    text = f"Genotype(normal={pairs}, normal_concat=range(2, 6), reduce={pairs}, reduce_concat=range(2, 6))"
+    found = gapless.evaluate(text)
+    assert option in found["arch"]
+    space = Darts(options="s4") if option == "noise" else Darts(inputs=None)
+    network = space.alone().network(space.read(text))
+    assert found["params"] == count_params(network)
 
 
 def test_show_says_where(tmp_path):

@@ -66,8 +66,14 @@ class Zero:
     """Nothing: an output of zeros."""
 
 
-Layer = Relu | Conv | Depthwise | Norm | MaxPool | AvgPool | Halves | Zero
-STRIDED = (Conv, Depthwise, MaxPool, AvgPool, Halves)
+@dataclass(frozen=True)
+class Noise:
+    """Standard normal numbers in place of the input, drawn anew in every pass, in evaluation too (RobustDARTS, arXiv
+    1909.09656)."""
+
+
+Layer = Relu | Conv | Depthwise | Norm | MaxPool | AvgPool | Halves | Zero | Noise
+STRIDED = (Conv, Depthwise, MaxPool, AvgPool, Halves, Noise)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,11 @@ class Op:
         """Whether this is "none"."""
         return Zero() in self.layers
 
+    @property
+    def noise(self) -> bool:
+        """Whether this is noise: what comes out depends on nothing of the input but its shape."""
+        return self.layers == (Noise(),)
+
     def build(
         self, channels: int, *, stride: int = 1, norm: NormRule = NormRule(), inputs: int | None = None
     ) -> OpModule:
@@ -153,6 +164,11 @@ class OpModule(nn.Sequential):
         """Whether the output is always zero."""
         return self.op.zero
 
+    @property
+    def noise(self) -> bool:
+        """Whether the output depends on nothing of the input but its shape."""
+        return self.op.noise
+
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to [N, C', ceil(H / stride), ceil(W / stride)]."""
         if self.zero:
@@ -185,6 +201,24 @@ class HalvesModule(nn.Module):
         return torch.cat([self.first(x), self.second(shifted[:, :, 1:, 1:])], dim=1)
 
 
+class NoiseModule(nn.Module):
+    """Standard normal numbers of the shape that an operation at ``stride`` gives.
+
+    They come from PyTorch's global generator and do not depend on the layout of the input in memory, so that one seed
+    gives the same numbers wherever the module is called in the same order.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, C, ceil(H / stride), ceil(W / stride)]."""
+        n, c, height, width = x.shape
+        shape = (n, c, -(-height // self.stride), -(-width // self.stride))
+        return torch.randn(shape, dtype=x.dtype, device=x.device)
+
+
 def zeros(x: Tensor, stride: int) -> Tensor:
     """Return zeros of the shape that an operation at ``stride`` gives for ``x``."""
     n, c, height, width = x.shape
@@ -212,3 +246,5 @@ def _module(layer: Layer, inputs: int, channels: int, stride: int, norm: NormRul
             return HalvesModule(inputs, channels)
         case Zero():
             return nn.Identity()
+        case Noise():
+            return NoiseModule(stride)

@@ -4,13 +4,15 @@ All that leaves a state is computed at once (a *fan*): what edges share once, no
 in their scale, so that the outputs of single options are never stored. On a CPU compiled loops do it
 (:mod:`gapless.engine.compiled`), elsewhere and for odd numbers of channels the kernels of
 :mod:`gapless.engine.kernels`. What an operation is to them follows from its layers; one that is not understood, or that
-carries a hook, is called as it is. The exact algebra is in ``docs/design.md``.
+carries a hook, is called as it is. Noise is drawn before all else, in the order of the reference execution. The exact
+algebra is in ``docs/design.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -150,6 +152,7 @@ class Fan:
         self.x, self.statistics = x, statistics
         self.known: list[tuple[int, Known, tuple[int, int]]] = []
         self.called: list[tuple[int, OpModule, tuple[int, int]]] = []
+        self.given: list[tuple[int, Tensor, tuple[int, int]]] = []
 
     def add(self, target: int, op: OpModule, form: Known | None, at: tuple[int, int]) -> None:
         """Add an option of an edge to ``target``; ``at`` is its row and column in the mix."""
@@ -158,9 +161,13 @@ class Fan:
         elif form.form is not None:
             self.known.append((target, form, at))
 
+    def put(self, target: int, y: Tensor, at: tuple[int, int]) -> None:
+        """Add an option whose output [N, C, H, W] is there already."""
+        self.given.append((target, y, at))
+
     def run(self, mix: Mix, arrived: dict[int, Tensor]) -> None:
         """Add to what arrived at each target, [N, H, W, C], what now arrives."""
-        options = self.known + self.called
+        options = self.known + self.called + self.given
         if not options:
             return
         places = zip(*(at for *_, at in options), strict=True)
@@ -189,8 +196,9 @@ class Fan:
                         f"Expected more than 1 value per channel when training, got input size {sides[target].shape}"
                     )
                 self.statistics.note(norm, mean, variance, count)
-        for c, (target, op, _) in zip(coefficient[len(routes) :], self.called, strict=True):
-            y = c * nhwc(op(nchw(self.x)))
+        outputs = chain(((t, op(nchw(self.x))) for t, op, _ in self.called), ((t, y) for t, y, _ in self.given))
+        for c, (target, output) in zip(coefficient[len(routes) :], outputs, strict=True):
+            y = c * nhwc(output)
             arrived[target] = arrived[target] + y if target in arrived else y
 
 

@@ -14,6 +14,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from gapless.core.network import DropPath
 
+from gapless.core.progress import derive_seed
+from gapless.engine.state import own_random_numbers
+
 BatchNorm = Literal["batch", "running", "recalibrated"]
 Batch = tuple[Tensor, Tensor]
 
@@ -82,7 +85,9 @@ def judge(
         For ``recalibrated`` without calibration batches, or for no batch at all.
     """
     loss, right, count = None, None, 0
-    with untouched(module):
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    with own_random_numbers(device), untouched(module):
+        torch.manual_seed(derive_seed("judge"))  # noise in a network: a judgement is a function of network and images
         if bn == "recalibrated":
             recalibrate(module, forward, calibration)
         module.train(bn == "batch")

@@ -162,6 +162,7 @@ class MixedCell(CellModule):
     def __init__(self, router: Router, cell: Cell, edges: Mapping[str, MixedEdge], partial: int) -> None:
         super().__init__(cell, edges)
         self.router, self.partial = router, partial
+        self.noisy = any(isinstance(m, OpModule) and m.noise for m in self.modules())
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map the input states, each [N, C, H, W], to the output."""
@@ -187,7 +188,7 @@ class MixedCell(CellModule):
     def _fused(self, *inputs: Tensor) -> Tensor:
         mix, partial, statistics = self.router.mix, self.partial, Statistics()
         assert mix is not None
-        states = [nhwc(x) for x in inputs]
+        states, noise = [nhwc(x) for x in inputs], self._noise(inputs)
         arrived: dict[int, Tensor] = {}
         for number in range(len(inputs) + len(self.cell.nodes)):
             if number >= len(inputs):
@@ -200,12 +201,41 @@ class MixedCell(CellModule):
                     assert isinstance(mixed, MixedEdge)
                     ops = [op for op in mixed.values() if isinstance(op, OpModule)]
                     for column in self.router.active(mixed.row):
-                        op = ops[column]
-                        leaving.add(edge.target, op, self.router.form(op), (mixed.row, column))
+                        op, at = ops[column], (mixed.row, column)
+                        if op.noise:
+                            leaving.put(edge.target, noise[edge.key, column], at)
+                        else:
+                            leaving.add(edge.target, op, self.router.form(op), at)
             leaving.run(mix, arrived)
         statistics.settle()
         kept = [states[i] for i in self.cell.output]
         return nchw(kept[0] if len(kept) == 1 else torch.cat(kept, dim=-1))
+
+    def _noise(self, inputs: Sequence[Tensor]) -> dict[tuple[str, int], Tensor]:
+        """Return the output of every noise that runs, by edge and column.
+
+        It is drawn in the order of the reference execution, so that under one seed both have the same numbers. Noise
+        needs of its input only the shape, which is known before the states are.
+        """
+        drawn: dict[tuple[str, int], Tensor] = {}
+        if not self.noisy:
+            return drawn
+        n, c = inputs[0].shape[:2]
+        sides = [tuple(x.shape[-2:]) for x in inputs]
+        for node in self.cell.nodes:
+            into = self.cell.into(node)
+            for edge in into:
+                mixed = self.edges[edge.key]
+                assert isinstance(mixed, MixedEdge)
+                ops = list(mixed.values())
+                for column in self.router.active(mixed.row):
+                    op = ops[column]
+                    if isinstance(op, OpModule) and op.noise:
+                        shape = (n, c // self.partial, *sides[edge.source])
+                        drawn[edge.key, column] = op(inputs[0].new_empty(()).expand(shape))
+            first = into[0]
+            sides.append(tuple(-(-side // first.stride) for side in sides[first.source]))
+        return drawn
 
     def _node(self, target: int, arrived: Tensor | None, states: Sequence[Tensor], mix: Mix) -> Tensor:
         """Return a node [N, H, W, C] from what arrived there through operations."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gapless import __version__
 from gapless.core.cost import count_macs, count_params
 from gapless.core.decision import Arch
-from gapless.core.progress import stream
+from gapless.core.op import NoiseModule
+from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
 
 Weights = Literal["trained", "inherited", "fresh"]
@@ -84,6 +85,17 @@ class Model:
             "weights": self.weights,
             "accuracy": self.accuracy,
         }
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the network holds noise, so that each pass gives other logits."""
+        return any(isinstance(m, NoiseModule) for m in self.network.modules())
+
+    def logits(self, module: nn.Module, count: int) -> Tensor:
+        """Return the logits of a module for ``images(count)``; noise is the same at every call."""
+        with torch.no_grad(), seeded("export", "noise"):
+            found: Tensor = module(self.images(count))
+        return found
 
     def images(self, count: int) -> Tensor:
         """Return random images [count, C, H, W], the same at every call."""

@@ -37,6 +37,11 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
         Where a package is missing, the network cannot be exported, or the file gives other logits.
     """
     onnx, _, runtime = packages()
+    if model.noisy:
+        raise UserError(
+            "This architecture holds noise, which is drawn anew in every pass; a runtime draws other numbers than "
+            "PyTorch, so that the ONNX file could not be checked. Try --format torch or --format py."
+        )
     path = folder / FILE
     try:
         with silence():

@@ -26,14 +26,14 @@ from gapless.core.cell import Cell, CellModule, rejoin
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.network import Chosen, ChosenSite
-from gapless.core.op import HalvesModule, NormRule, Op, OpModule, zeros
+from gapless.core.op import HalvesModule, NoiseModule, NormRule, Op, OpModule, zeros
 from gapless.formats.layout import WIDTH, Call, Named, Node, Unwritable, lay_out, listing, literal
 from gapless.formats.model import Model
 from gapless.formats.reader import read_safetensors, read_weights
 from gapless.formats.source import Sources, is_own, keep_methods, reachable, text_of
 from gapless.spaces.patched import Patched
 
-BASIC = (zeros, rejoin, HalvesModule)
+BASIC = (zeros, rejoin, HalvesModule, NoiseModule)
 """What operations and cells are written with: it comes first in a file."""
 FILE, WEIGHTS = "model.py", "weights.safetensors"
 OWN = ("CLASSES", "NAMES", "CHANNELS", "SIZE", "MEAN", "STD", "WEIGHTS", "network", "load")
@@ -91,10 +91,8 @@ def _write(model: Model, folder: Path, writer: Writer) -> None:
         copy = module_of(folder / FILE).load()
     except (RuntimeError, TypeError, AttributeError, NameError, ValueError) as error:
         raise Unwritable(f"the file does not build the same modules ({str(error).splitlines()[0]})") from None
-    images = model.images(2)
-    with torch.no_grad():
-        if not torch.equal(copy(images), model.network(images)):
-            raise Unwritable("the file does not give the same logits")
+    if not torch.equal(*(model.logits(module, 2) for module in (copy, model.network))):
+        raise Unwritable("the file does not give the same logits")
 
 
 def module_of(path: Path) -> ModuleType:

@@ -1,8 +1,9 @@
-"""The candidate operations of the cell spaces: DARTS (arXiv 1806.09055) and NAS-Bench-201 (arXiv 2001.00326)."""
+"""The candidate operations of the cell spaces: DARTS (arXiv 1806.09055), NAS-Bench-201 (arXiv 2001.00326) and
+the spaces of RobustDARTS (arXiv 1909.09656)."""
 
 from __future__ import annotations
 
-from gapless.core.op import AvgPool, Conv, Depthwise, Halves, Layer, MaxPool, Norm, Op, Relu, Zero
+from gapless.core.op import AvgPool, Conv, Depthwise, Halves, Layer, MaxPool, Noise, Norm, Op, Relu, Zero
 
 
 def separable(kernel: int) -> Op:
@@ -27,6 +28,7 @@ REDUCE = Op((Relu(), Halves(), Norm()))
 
 OPS: dict[str, Op] = {
     "none": NONE,
+    "noise": Op((Noise(),)),
     "skip_connect": SKIP,
     "max_pool_3x3": Op((MaxPool(3),)),
     "avg_pool_3x3": Op((AvgPool(3),)),

@@ -22,14 +22,38 @@ from gapless.ops.cells import OPS, REDUCE, find
 
 SEVEN = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 CONVS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+MAX, AVG, SKIP, SEP3, _, DIL3, DIL5 = SEVEN
+S1: dict[str, tuple[tuple[str, str], ...]] = {
+    "normal": (
+        *((SKIP, DIL3), (SKIP, DIL5)),
+        *((SKIP, DIL5), (SKIP, SEP3), (SKIP, DIL3)),
+        *((MAX, SKIP), (SKIP, SEP3), (SKIP, SEP3), (SKIP, DIL3)),
+        *((SKIP, SEP3), (MAX, SKIP), (SKIP, DIL3), (DIL3, DIL5), (DIL3, DIL5)),
+    ),
+    "reduce": (
+        *((MAX, AVG), (MAX, DIL3)),
+        *((MAX, AVG), (MAX, AVG), (SKIP, DIL5)),
+        *((MAX, AVG), (MAX, SEP3), (SKIP, DIL3), (SKIP, DIL5)),
+        *((MAX, AVG), (MAX, AVG), (SKIP, DIL5), (SKIP, DIL5), (SKIP, DIL5)),
+    ),
+}
+"""The two options of each edge in S1, a line per node, ordered by source (RobustDARTS, arXiv 1909.09656, src/spaces.py
+of the released code)."""
 OPTIONS: dict[str, tuple[str, ...]] = {
     "darts": ("none", *SEVEN),
     "drnas": SEVEN,
     "original": (*CONVS, "max_pool_3x3", "avg_pool_3x3", "skip_connect", "none"),
     "3-skip": (*CONVS, "skip_connect", "skip_connect#2", "skip_connect#3", "none"),
     "1-skip": (*CONVS, "skip_connect", "none"),
+    "s1": (MAX, AVG, SKIP, SEP3, DIL3, DIL5),
+    "s2": (SKIP, SEP3),
+    "s3": ("none", SKIP, SEP3),
+    "s4": ("noise", SEP3),
 }
-"""Option sets in column order: DARTS; DrNAS (no "none"); DropNAS's three (arXiv 2201.11679, released code)."""
+"""Option sets in column order: DARTS; DrNAS (no "none"); DropNAS's three (arXiv 2201.11679, released code); the four
+spaces of RobustDARTS in which DARTS collapses (arXiv 1909.09656, released code). Those of s1 stand on some edge: each
+edge has the two that :data:`S1` gives it."""
+COLLAPSE = ("s1", "s2", "s3", "s4")
 KINDS = ("normal", "reduce")
 NODES = range(2, 6)
 
@@ -45,6 +69,7 @@ def cell(kind: str) -> Cell:
 
 
 CELLS = {kind: cell(kind) for kind in KINDS}
+PAIRS = {e.ask: pair for kind in KINDS for e, pair in zip(CELLS[kind].edges, S1[kind], strict=True)}
 POINT = Op((Relu(), Conv(1), Norm()))
 
 
@@ -56,7 +81,8 @@ class Darts(Space):
     Parameters
     ----------
     options
-        The candidate operations: darts (8), drnas (7, no none), original, 3-skip, 1-skip (DropNAS).
+        The candidate operations: darts (8), drnas (7, no none), original, 3-skip, 1-skip (DropNAS), s1 to s4
+        (RobustDARTS: two on each edge; skip and sep; those and none; noise and sep).
     cells
         Cells in a row; those at one and two thirds are reduction cells.
     width
@@ -81,8 +107,8 @@ class Darts(Space):
 
     source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
     label: ClassVar[str] = "darts"
-    readings: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"inputs": None})
-    options: Literal["darts", "drnas", "original", "3-skip", "1-skip"] = "darts"
+    readings: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"inputs": None}, {"options": "s4"})
+    options: Literal["darts", "drnas", "original", "3-skip", "1-skip", "s1", "s2", "s3", "s4"] = "darts"
     cells: int = 8
     width: int = 16
     stem: Literal["cifar", "imagenet"] = "cifar"
@@ -113,14 +139,18 @@ class Darts(Space):
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """The 14 edges of the normal cell, then those of the reduction cell; rows inside a node ordered by source."""
-        options = OPTIONS[self.options]
-        groups = {o: "weights" if "conv" in o else "free" for o in options}
-        never = ("none",) if self.inputs is not None and "none" in options else ()
-        return tuple(
-            Decision(e.ask, options, into=f"{kind}:{e.target}", groups=groups, never=never)
-            for kind in KINDS
-            for e in CELLS[kind].edges
-        )
+        found = []
+        for kind in KINDS:
+            for e in CELLS[kind].edges:
+                options = self.options_of(e.ask)
+                groups = {o: "weights" if "conv" in o else "free" for o in options}
+                never = ("none",) if self.inputs is not None and "none" in options else ()
+                found.append(Decision(e.ask, options, into=f"{kind}:{e.target}", groups=groups, never=never))
+        return tuple(found)
+
+    def options_of(self, edge: str) -> tuple[str, ...]:
+        """Return the options of an edge such as ``normal:2<-0``, in column order."""
+        return PAIRS[edge] if self.options == "s1" else OPTIONS[self.options]
 
     @property
     def limits(self) -> tuple[Keep, ...]:
@@ -177,8 +207,14 @@ class Darts(Space):
         return "cifar" if self.stem == "cifar" else "imagenet"
 
     def alone(self) -> Self:
-        """Return the network that DARTS retrains: 20 cells of width 36, or with the ImageNet stem 14 of width 48."""
+        """Return the network that DARTS retrains: 20 cells of width 36, or with the ImageNet stem 14 of width 48.
+
+        For s1 to s4 it is the one that RobustDARTS retrains: 8 cells of width 16 (the defaults of its released
+        src/evaluation/args.py, which the released scripts leave).
+        """
         cells, width = (20, 36) if self.stem == "cifar" else (14, 48)
+        if self.options in COLLAPSE and self.stem == "cifar":
+            cells, width = 8, 16
         return replace(
             self,
             cells=cells,
@@ -244,6 +280,11 @@ class Darts(Space):
                         f"The genotype feeds node {node} from state {source}; it can only be fed from 0 to {node - 1}."
                     )
                 name = f"{kind}:{node}<-{source}"
+                if option not in self.options_of(name):
+                    raise UserError(
+                        f"{option!r} is no option of the edge {name}; the options {self.options!r} have there: "
+                        f"{', '.join(self.options_of(name))}."
+                    )
                 if name in choice:
                     raise UserError(f"The genotype has two edges {name}.")
                 choice[name] = option

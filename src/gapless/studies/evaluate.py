@@ -58,6 +58,11 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
     )
 
 
+def read_as(space: Space) -> dict[str, Any]:
+    """Return the fields under which an architecture given without its space was read, of :attr:`Space.readings`."""
+    return next((dict(fields) for fields in space.readings if make(type(space), fields) == space), {})
+
+
 def evaluate(
     given: str | Path,
     *,
@@ -81,7 +86,7 @@ def evaluate(
     """
     arch, own, run = locate(given, space)
     given_fields = typed(type(own), fields or {}, prefix="--space.")
-    base = type(own).usual(**given_fields) if run is None else own.replace(**given_fields)
+    base = type(own).usual(**read_as(own) | given_fields) if run is None else own.replace(**given_fields)
     full = base.alone().replace(**given_fields)
     found: dict[str, Any] = {
         "run": None if run is None else str(run.path),

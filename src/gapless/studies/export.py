@@ -24,7 +24,7 @@ from gapless.engine.supernet import Supernet
 from gapless.formats import onnx, program, python
 from gapless.formats.model import Model
 from gapless.runs.run import Run
-from gapless.studies.evaluate import locate
+from gapless.studies.evaluate import locate, read_as
 
 FORMATS: dict[str, Callable[[Model, Path], dict[str, Any]]] = {
     "py": python.write,
@@ -113,7 +113,7 @@ def model_of(
     if run is None:
         if inherit:
             raise UserError("--inherit takes the weights of a search: give its run folder.")
-        size = type(own).usual(**asked).alone().replace(**asked).deployed()
+        size = type(own).usual(**read_as(own) | asked).alone().replace(**asked).deployed()
         return _fresh(arch, size, "an architecture given as text")
     if run.kind == "retrain":
         model = _trained(run, arch, own, asked, inherit)

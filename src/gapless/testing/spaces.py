@@ -43,6 +43,13 @@ def images(space: Space, n: int = 4) -> Tensor:
     )
 
 
+def run(module: nn.Module, *inputs: Tensor | Mix) -> Tensor:
+    """Return what a module gives; numbers that it draws from PyTorch's global generator are the same at every call."""
+    with seeded("law", "noise"):
+        output: Tensor = module(*inputs)
+    return output
+
+
 def drawn(space: Space, n: int) -> list[Arch]:
     """Return ``n`` drawn architectures, the same at every call."""
     return [space.sample(stream("law", "arch", i)) for i in range(n)]
@@ -93,7 +100,7 @@ def _same_as_network(space: Space, supernet: Supernet, archs: list[Arch]) -> Non
     x = images(space)
     for arch in archs:
         child = supernet.inherit(arch)
-        one, other = supernet(x, space.one_hot(arch, dtype=x.dtype)), child(x)
+        one, other = run(supernet, x, space.one_hot(arch, dtype=x.dtype)), run(child, x)
         assert one.shape == (len(x), space.classes), (
             f"logits are of shape {tuple(one.shape)}, not (N, classes) = ({len(x)}, {space.classes})"
         )
@@ -150,11 +157,11 @@ def one_hot_has_the_gradients_of_the_network(space: Space) -> None:
     for arch in drawn(space, 2):
         child = supernet.inherit(arch)
         supernet.zero_grad(set_to_none=True)
-        supernet(x, space.one_hot(arch, dtype=x.dtype)).square().sum().backward()
+        run(supernet, x, space.one_hot(arch, dtype=x.dtype)).square().sum().backward()
         for site in child.modules():
             for option in site.values() if isinstance(site, ChosenEdge | ChosenSite) else ():
                 option.register_forward_hook(_times_one)
-        child(x).square().sum().backward()
+        run(child, x).square().sum().backward()
         alone = dict(child.named_parameters())
         for name, p in supernet.network.named_parameters():
             if name not in alone:
@@ -260,7 +267,7 @@ def observe(space: Space, execution: Execution, mixes: Sequence[Mix]) -> Pass:
     for step, mix in enumerate(mixes):
         supernet.zero_grad(set_to_none=True)
         leaves = mix.leaves()
-        y = supernet(x.roll(step, dims=-1) + step, leaves)
+        y = run(supernet, x.roll(step, dims=-1) + step, leaves)
         (y * towards).sum().backward()
         logits[f"step {step}"] = y.detach()
         for name, p in supernet.named_parameters():
@@ -327,7 +334,7 @@ def notations_can_be_read_back(space: Space) -> None:
             with seeded("law", "read"):
                 networks.append(space.network(given).double().eval())
         x = images(space, 2)
-        assert torch.equal(networks[0](x), networks[1](x)), f"read(write(a)) is another network than {arch}"
+        assert torch.equal(run(networks[0], x), run(networks[1], x)), f"read(write(a)) is another network than {arch}"
 
 
 def samples_are_in_the_space(space: Space) -> None:
