@@ -22,7 +22,7 @@ import numpy as np
 import gapless
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.studies.search import size_of
+from gapless.studies.found import size_of
 from gapless.tables import nasbench201
 
 METHODS = ("darts", "drnas", "dropnas", "pc_darts", "beta_darts", "gdas")

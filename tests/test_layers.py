@@ -15,8 +15,8 @@ LAYERS = {
     "core": 0,
     **dict.fromkeys(("ops", "methods", "searchers"), 1),
     **dict.fromkeys(("spaces", "engine", "tables", "data"), 2),
-    **dict.fromkeys(("runs", "scores"), 3),
-    **dict.fromkeys(("report", "formats"), 4),
+    "runs": 3,
+    **dict.fromkeys(("scores", "report", "formats"), 4),
     "studies": 5,
     "commands": 6,
     "testing": 5,  # it may import what lies in layers 0 to 4, and nothing may import it

@@ -17,7 +17,7 @@ from gapless.core.method import Method, Setting
 from gapless.core.mix import Mix
 from gapless.core.picture import Picture
 from gapless.core.plan import Plan, Stage
-from gapless.core.progress import Progress
+from gapless.core.progress import Progress, stream
 from gapless.core.searcher import Searcher, Told
 from gapless.core.space import Space
 from gapless.engine import search as engine
@@ -423,6 +423,12 @@ def global_draws(self: Searcher, n: int = 1) -> list[Arch]:
     return [self.space.sample(torch.default_generator) for _ in range(n)]
 
 
+def beyond(self: Searcher, n: int = 1) -> list[Arch]:
+    drawn = [self.space.sample(stream(self.seed, "random", self.asked + i)) for i in range(n)]
+    self.asked += n
+    return drawn
+
+
 def forgetful(self: Searcher, state: Mapping[str, Any]) -> None:
     return
 
@@ -442,6 +448,7 @@ BROKEN_SEARCHERS = {
     "the_state_is_everything": searcher_with(load_state_dict=forgetful),
     "the_best_is_what_scored_best": searcher_with(tell=the_worst),
     "it_takes_what_it_did_not_ask": searcher_with(tell=only_its_own),
+    "what_it_asks_is_within": searcher_with(ask=beyond),
     "it_names_its_source": searcher_with(source=""),
 }
 

@@ -61,7 +61,11 @@ def owners(error: CycloptsError) -> str:
     """Return who has a setting that the chosen method or space does not have, as a sentence; empty where nobody has."""
     token = getattr(error, "token", None)
     word = (getattr(token, "keyword", None) or getattr(token, "value", None) or "").partition("=")[0]
-    for prefix, kinds in (("--method.", ("methods", "searchers")), ("--space.", ("spaces",))):
+    for prefix, kinds in (
+        ("--method.", ("methods", "searchers")),
+        ("--space.", ("spaces",)),
+        ("--score.", ("scores",)),
+    ):
         if isinstance(error, UnknownOptionError) and word.startswith(prefix):
             name = word.removeprefix(prefix)
             having = [n for kind in kinds for n in catalogue.names(kind) if name in fields_of(catalogue.find(n, kind))]

@@ -10,7 +10,7 @@ from rich.console import Console
 from gapless.commands.options import print_json
 from gapless.studies.listing import listing
 
-Kind = Literal["methods", "spaces", "datasets", "recipes"]
+Kind = Literal["methods", "scores", "spaces", "datasets", "recipes"]
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    """List methods, spaces, data sets and recipes: a line each, with the source."""
+    """List methods, scores, spaces, data sets and recipes: a line each, with the source."""
     found: dict[str, dict[str, str]] = listing() if kind is None else {kind: listing()[kind]}
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for title, entries in found.items():

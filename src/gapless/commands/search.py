@@ -10,21 +10,27 @@ from rich.console import Console
 
 from gapless.commands.options import Option, bind, peek, print_json, settings, table
 from gapless.commands.watch import WatchSearch, free
+from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, STRENGTH, Bound, told
 from gapless.core.errors import UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
+from gapless.core.searcher import Searcher
+from gapless.core.settings import fields_of
 from gapless.data import load
 from gapless.runs.recipe import LIMIT, MEASURED, RUN, TABLES, Recipe
-from gapless.studies.search import Found, search
+from gapless.studies.found import Found
+from gapless.studies.search import search
 
 DOC = """Search for an architecture and print it, its size, where the run lies and what to type next.
 
 Without a recipe, a space or a method this is the demonstration: DrNAS on NAS-Bench-201 with the bundled digits.
-The options listed below are those of the space and the method chosen by `--space` and `--method`.
+The options listed below are those of the space, the method and the score chosen by `--space`, `--method` and `--score`.
+A black-box search (`random`, `regularized_evolution`, `local_search`, `evolution`) goes by a score.
 
 Examples: `gapless search`, `gapless search --space darts --method dropnas --data digits --epochs 10 --space.width 8`,
-`gapless search my_recipe.toml --seed 3`."""
+`gapless search my_recipe.toml --seed 3`,
+`gapless search --method regularized_evolution --score table --score.file accuracy.parquet --evaluations 100`."""
 DEFAULT = {"space": {"name": "nasbench201"}, "method": {"name": "drnas"}, "data": {"name": "digits"}}
 
 
@@ -33,6 +39,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     wanted = arguments[:1] == ["search"]
     recipe = _base(arguments) if wanted else Recipe(**DEFAULT)  # type: ignore[arg-type]
     space, method, setting = recipe.definitions()
+    score = catalogue.find(recipe.score["name"], "scores") if "name" in recipe.score else None
+    usual = method.usual if issubclass(method, Searcher) else None
     options = [
         Option(
             "space", str, "Where to search: a space of `gapless list spaces`, or a file.", default=recipe.space["name"]
@@ -42,7 +50,19 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             "data",
             str,
             "`digits`, a folder of images or Parquet files, or a name on the Hugging Face hub.",
-            default=recipe.data["name"],
+            default=recipe.data.get("name"),
+        ),
+        Option(
+            "score",
+            str,
+            "What a black-box search goes by: a score of `gapless list scores`, or a file.",
+            default=recipe.score.get("name"),
+        ),
+        Option(
+            "evaluations",
+            int,
+            "How many architectures a black-box search has scored.",
+            default=recipe.score.get("evaluations", usual),
         ),
         Option(
             "epochs",
@@ -59,10 +79,11 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         ),
         Option("limit_strength", float, LIMIT["strength"][2], default=recipe.limit.get("strength", STRENGTH)),
         Option("latency_file", Path, LIMIT["latency_file"][2]),
-        Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN"),
+        Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN, or -SCORE-"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         *settings("space", space, f"Space {recipe.space['name']}", {**setting.space, **recipe.space}, skip=MEASURED),
         *settings("method", method, f"Method {recipe.method['name']}", recipe.method, skip=("seed",)),
+        *([] if score is None else settings("score", score, f"Score {recipe.score['name']}", recipe.score)),
         *settings("train", Train, "Training", {**_shown(setting.train), **recipe.train}),
         *settings("data", load, "Data", recipe.data),
     ]
@@ -81,14 +102,24 @@ def _base(arguments: Sequence[str]) -> Recipe:
     """Return the recipe that the options are laid over: the one named, the demo, or the paper's settings of what is
     named."""
     given = _recipe(arguments)
-    named = {t: {"name": n} for t in ("space", "method", "data") if (n := peek(arguments, t)) is not None}
+    named = {t: {"name": n} for t in ("space", "method", "data", "score") if (n := peek(arguments, t)) is not None}
     if given is not None:
         base = Recipe.read(given)
-    elif "space" in named or "method" in named:
-        base = Recipe(**DEFAULT)  # type: ignore[arg-type]
     else:
-        base = Recipe.read("demo")
-    return base.over(**{t: v for t, v in DEFAULT.items() if not getattr(base, t)}).over(**named)
+        base = Recipe() if named.keys() - {"data"} else Recipe.read("demo")
+    base = base.over(**named)
+    if base.score:
+        base = _scored(base, arguments)
+    rest = {t: v for t, v in DEFAULT.items() if not getattr(base, t) and not (t == "data" and base.score)}
+    return base.over(**rest)
+
+
+def _scored(recipe: Recipe, arguments: Sequence[str]) -> Recipe:
+    """Return a recipe with the space that its score settles, where nobody names one."""
+    legal = fields_of(catalogue.find(recipe.score["name"], "scores")) if "name" in recipe.score else {}
+    typed = {name: value for name in legal if (value := peek(arguments, f"score.{name}")) is not None}
+    settled = recipe.over(score=typed).completed()
+    return recipe.over(space=settled.space) if settled.space and not recipe.space else recipe
 
 
 def _recipe(arguments: Sequence[str]) -> str | None:
@@ -105,12 +136,14 @@ def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
     if "epochs" in typed:
         changes["train"] = {"epochs": typed["epochs"], **changes["train"]}
     changes["run"] = {name: typed[name] for name in RUN if name in typed}
+    if "evaluations" in typed:
+        changes["score"] = {**changes["score"], "evaluations": typed["evaluations"]}
     changes["limit"] = _limit(typed)
     recipe = recipe.over(**changes)
     seed = recipe.run.get("seed", 0)
-    out = typed.get("out") or free(
-        f"runs/{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(recipe.data['name']).name}-seed{seed}"
-    )
+    by = recipe.score.get("name") or recipe.data["name"]
+    stem = f"{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(by).stem}-seed{seed}"
+    out = typed.get("out") or free(f"runs/{stem}")
     with WatchSearch() as watch:
         found = search(recipe, out=out, watcher=watch)
     tell(found)
@@ -141,6 +174,15 @@ def tell(found: Found) -> None:
     )
     for held in found.limits:
         console.print(f"  Limit {Bound(held.unit, held.most)}: {told(held.cost, held.unit)}")  # type: ignore[arg-type]
+    if found.score is not None:
+        score = found.score
+        console.print(
+            f"  {score['title']}: {score['value']:.2f} {score['unit']}".rstrip()
+            + f", the best of {score['evaluations']:,} evaluations ({score['architectures']:,} architectures)"
+        )
+        if score["notice"]:
+            console.print(f"  {score['notice']}")
     if found.run is not None:
         console.print(f"Run folder: {found.run.path} (the drawn cell: {found.run.path / 'cell.svg'})")
-        console.print(f"Next: gapless retrain {found.run.path}")
+        images = "" if found.score is None or found.run.recipe().data.get("name") else " --data IMAGES"
+        console.print(f"Next: gapless retrain {found.run.path}{images}")

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gapless.core.method import Method
 from gapless.data import ImageData
 from gapless.engine import retrain, search
+from gapless.engine.explore import Evaluated
+from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.retraining import Retraining
 from gapless.runs.run import Run
@@ -45,13 +47,17 @@ class Watch:
         """Say what data it runs on, and where it goes on."""
         sizes = f"{len(data.train):,} training images of {data.size[0]}x{data.size[1]} in {len(data.classes)} classes"
         self.console.print(f"Data: {data.name}, {sizes}. {epochs} epochs of batches of {batch}.")
+        self.wait("epochs", epochs, run, notice)
+
+    def wait(self, what: str, count: int, run: Run | None, notice: str) -> None:
+        """Begin to count epochs or evaluations, and say where it goes on."""
         done = 0 if run is None else sum(1 for _ in run.trace())
         if done:
-            self.console.print(f"Going on after epoch {done}.")
+            self.console.print(f"Going on after {what.removesuffix('s')} {done}.")
         if notice:
             self.console.print(notice)
-        self.epochs = epochs
-        self.task = self.bar.add_task("epochs", total=epochs, completed=done)
+        self.epochs = count
+        self.task = self.bar.add_task(what, total=count, completed=done)
 
     def say(self, record: search.Record | retrain.Record, more: str) -> None:
         """Say what an epoch did."""
@@ -66,16 +72,26 @@ class Watch:
 class WatchSearch(Watch):
     """What a command prints while it searches."""
 
-    def started(self, resolved: Resolved, run: Run | None, notice: str) -> None:
+    def started(self, resolved: Resolved | Exploring, run: Run | None, notice: str) -> None:
         """Say what is searched."""
         space = resolved.space
         names = {table: getattr(resolved.recipe, table)["name"] for table in ("space", "method")}
         self.console.print(f"Searching {names['space']} ({space.count:,} architectures) with {names['method']}.")
-        if issubclass(resolved.method_class, Method):
+        if isinstance(resolved, Exploring):
+            self.console.print(f"{resolved.evaluations:,} evaluations by the score {resolved.recipe.score['name']}.")
+            self.wait("evaluations", resolved.evaluations, run, notice)
+        elif issubclass(resolved.method_class, Method):
             self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
 
-    def told(self, record: search.Record) -> None:
-        """Say what an epoch did."""
+    def told(self, record: search.Record | Evaluated) -> None:
+        """Say what an epoch did; of an evaluation, what is the best so far, where that is new or the last."""
+        if isinstance(record, Evaluated):
+            best = f"best score so far {record.best:.2f}"
+            if self.live:
+                self.bar.update(self.task, advance=1, description=best)
+            elif record.asked == record.arch or record.epoch + 1 == self.epochs:
+                print(f"evaluation {record.epoch + 1}/{self.epochs}: {best}", flush=True)
+            return
         valid = "" if record.valid_accuracy is None else f", held-out accuracy {record.valid_accuracy:5.1f} %"
         self.say(record, valid)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gapless.core.errors import UserError, unknown
 
-KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE"}
+KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE"}
 """Folder of the package -> the name that its modules give to what they define."""
 
 

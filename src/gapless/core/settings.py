@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from gapless.core.errors import UserError, nearest
@@ -128,6 +129,10 @@ def convert(value: Any, kind: Any, what: str) -> Any:
             raise UserError(
                 f"{what} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}."
             ) from None
+    if kind is Path:
+        if not isinstance(value, str | Path) or not str(value):
+            raise UserError(f"{what} is {value!r}; it must be a path.")
+        return Path(value).expanduser()
     if kind is str:
         if not isinstance(value, str):
             raise UserError(f"{what} is {value!r}; it must be text.")

@@ -69,6 +69,7 @@ RETRAINED = (
     ("accuracy (%)", (("training", "train_accuracy"), ("test", "test_accuracy"))),
     ("learning rate", (("", "lr"),)),
 )
+EXPLORED = (("score", (("evaluated", "score"), ("best", "best"))),)
 """Panels from top to bottom: title of the axis, then (label, field of the record) of each curve."""
 
 
@@ -117,12 +118,14 @@ def scores(records: Sequence[Record], space: Space, arch: Arch) -> dict[str, Fig
 
 
 def training(records: Sequence[Record]) -> Figure:
-    """Draw losses, accuracies and learning rate of a search or of a network trained alone, in the width of a column.
+    """Draw losses, accuracies and learning rate of a search or of a network trained alone, in the width of a column; of
+    a search by a score that score.
 
     A value that was not measured leaves a gap; a curve without any value is left out, and so is a panel without a
     curve.
     """
-    plan = RETRAINED if "test_accuracy" in records[0] else SEARCHED
+    explored = "asked" in records[0]
+    plan = EXPLORED if explored else RETRAINED if "test_accuracy" in records[0] else SEARCHED
     panels = [
         (title, [(label, field) for label, field in curves if any(r.get(field) is not None for r in records)])
         for title, curves in plan
@@ -145,7 +148,7 @@ def training(records: Sequence[Record]) -> Figure:
         if len(curves) > 1:
             label_ends(axes, [End(label, y, look) for label, look, v in drawn if (y := last(v)) is not None])
         side_title(figure, top + number * (high + gap) + high / 2, title)
-    foot(figure, left, COLUMN - room)
+    foot(figure, left, COLUMN - room, "evaluation" if explored else "epoch")
     return figure
 
 

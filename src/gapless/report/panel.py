@@ -122,9 +122,9 @@ def side_title(figure: Figure, top: float, text: str) -> None:
     write(figure, 0.13, top, text, rotation=90, ha="center", va="center")
 
 
-def foot(figure: Figure, left: float, right: float) -> None:
+def foot(figure: Figure, left: float, right: float, text: str = "epoch") -> None:
     """Write the title of the axis of epochs below, between left and right."""
-    write(figure, (left + right) / 2, figure.get_size_inches()[1] - 0.06, "epoch", ha="center")
+    write(figure, (left + right) / 2, figure.get_size_inches()[1] - 0.06, text, ha="center")
 
 
 def write(figure: Figure, left: float, top: float, text: str, *, size: float = TEXT, **looks: Any) -> None:

@@ -89,7 +89,9 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
     rows = None if table is None else nasbench201.load(table)
     records = list(run.trace())
     arch, space, certain = read(run)
-    notes = [] if certain else [f"{run.path} has not ended: the cell is the choice after epoch {len(records)}."]
+    explored = bool(records) and "asked" in records[0]
+    turn = "evaluation" if explored else "epoch"
+    notes = [] if certain else [f"{run.path} has not ended: the cell is the choice after {turn} {len(records)}."]
     figures = {"cell": draw(space.pictures(arch))}
     numbers = None
     if not records:
@@ -97,10 +99,15 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
     else:
         if "scores" in records[0]:
             figures |= curves.scores(records, space, arch)
-        figures["training"] = curves.training(records)
+        figures["evaluations" if explored else "training"] = curves.training(records)
     if rows is not None:
         if run.kind != "search":
             raise UserError(f"--table shows what a search draws; {run.path} trained one architecture.")
+        if explored:
+            raise UserError(
+                f"--table shows what a search draws from its distribution; {run.path} is a black-box search and has "
+                "none. Its scores are drawn without the table."
+            )
         found = draws.ranges(records, space, rows, column)
         if found:
             figures["range"] = draws.draw_ranges(found, rows, column, records)

@@ -24,6 +24,8 @@ TAGS = {
     "train_accuracy": "accuracy/training",
     "valid_accuracy": "accuracy/held-out",
     "test_accuracy": "accuracy/test",
+    "score": "score/evaluated",
+    "best": "score/best so far",
     "lr": "learning rate",
     "images_per_second": "images per second",
 }

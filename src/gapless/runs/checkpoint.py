@@ -33,7 +33,7 @@ def save(run: Run, state: Mapping[str, Any], *, images: str) -> None:
     state
         Tensors and plain types.
     images
-        Fingerprint of the data.
+        Fingerprint of the data, or of what gives the scores.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def load(run: Run, *, images: str) -> dict[str, Any] | None:
         )
     if whole["images"] != images:
         raise UserError(
-            f"The images are not those that the run {run.path} began with. Restore them, or begin a new run."
+            f"The images are not those that the run {run.path} began with, or what gives its scores has changed. "
+            "Restore it, or begin a new run."
         )
     state: dict[str, Any] = whole["state"]
     return state

@@ -1,7 +1,8 @@
-"""Recipes: everything that determines a run, as TOML tables ``[space] [method] [train] [data] [run]``."""
+"""Recipes: everything that determines a run, as TOML tables ``[space] [method] [score] [train] [data] [run]``."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tomllib
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, STRENGTH, Bound
 from gapless.core.errors import UserError, nearest, unknown
+from gapless.core.judge import Judge
 from gapless.core.method import Method, Setting
 from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
@@ -22,7 +24,7 @@ from gapless.core.settings import convert, fields_of, make, typed
 from gapless.core.space import Space
 from gapless.data import ImageData, load
 
-TABLES = ("space", "method", "methods", "train", "limit", "retrain", "data", "run")
+TABLES = ("space", "method", "methods", "score", "train", "limit", "retrain", "data", "run")
 TEXTS = ("title", "source", "arch")
 MEASURED = ("classes", "channels", "size")
 """Fields of a space that are read from the data."""
@@ -66,6 +68,8 @@ class Recipe:
     methods
         Name of a method -> its settings in this recipe, where another than that of ``method`` is chosen: so one recipe
         holds the protocol of a comparison.
+    score
+        What a black-box search goes by: a table with a key ``name``, ``evaluations``, and settings of what is named.
     train
         Training settings.
     limit
@@ -86,6 +90,7 @@ class Recipe:
     space: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    score: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     limit: Mapping[str, Any] = field(default_factory=dict)
     retrain: Mapping[str, Any] = field(default_factory=dict)
@@ -127,7 +132,8 @@ class Recipe:
         """Return the recipe with keys of tables replaced.
 
         Another name in a table drops the settings of the one before. Another method takes its settings from
-        ``methods``; other data keep what holds for any images (sizes, subsets, augmentation).
+        ``methods``; other data keep what holds for any images (sizes, subsets, augmentation), another score the number
+        of evaluations.
         """
         changed: dict[str, Any] = {}
         for table, given in tables.items():
@@ -135,6 +141,8 @@ class Recipe:
             if "name" in given and given["name"] != old.get("name", given["name"]):
                 if table == "data":
                     old = {k: v for k, v in old.items() if k not in COLUMNS}
+                elif table == "score":
+                    old = {k: v for k, v in old.items() if k == "evaluations"}
                 else:
                     old = dict(self.methods.get(given["name"], {})) if table == "method" else {}
             changed[table] = {**old, **given}
@@ -145,7 +153,15 @@ class Recipe:
         if self.arch:
             self.retraining()
         else:
-            self.definitions()
+            self.completed().definitions()
+
+    def completed(self) -> Recipe:
+        """Return the recipe with the space that its score settles, where it names none."""
+        if "name" not in self.score or self.space:
+            return self
+        judge = self._find("score", "scores")
+        settled = judge.settles(**self.typed("score", judge, skip=("name", "evaluations")))
+        return self if settled is None else replace(self, space=settled.space)
 
     def definitions(self) -> tuple[type[Space], type[Method] | type[Searcher], Setting]:
         """Return the space's and the method's class, and what the paper uses; all names and types are checked."""
@@ -170,9 +186,50 @@ class Recipe:
         self.typed("space", space)
         self.typed("method", method)
         self.typed("train", Train, skip=())
+        if "name" in self.score:
+            self.typed("score", self._find("score", "scores"), skip=("name", "evaluations"))
         self.protocol("cifar")
         self._check_common()
         return space, method, setting
+
+    @property
+    def scored(self) -> bool:
+        """Whether this is a black-box search by a score."""
+        method = self._find("method", "methods", "searchers")
+        return bool(self.score) or (issubclass(method, Searcher) and method.needs_score)
+
+    def judging(self) -> tuple[type[Judge], dict[str, Any], int]:
+        """Return the class of the score, its settings, and the number of evaluations.
+
+        Raises
+        ------
+        UserError
+            Where the method asks for no score, or none is given, or it lacks a setting.
+        """
+        name, method = self.method["name"], self._find("method", "methods", "searchers")
+        if not issubclass(method, Searcher):
+            raise UserError(
+                f"{self._at('', 'score')}{name} trains a supernet and asks for no score: leave --score out. "
+                f"Searches that go by a score: {', '.join(catalogue.names('searchers'))}."
+            )
+        if "name" not in self.score:
+            raise UserError(
+                f"{name} goes by scores, and none is given. Type --score table --score.file FILE for a benchmark "
+                "table, or --score inherited --score.run RUN for the supernet of a finished search."
+            )
+        judge = self._find("score", "scores")
+        given = self.typed("score", judge, skip=("name", "evaluations"))
+        for setting in fields_of(judge).values():
+            if setting.default is inspect.Parameter.empty and setting.name not in given:
+                raise UserError(
+                    f"{self._at('', 'score')}The score {self.score['name']} needs --score.{setting.name}. "
+                    + setting.help.replace("``", "`")
+                )
+        where = f"{self._at('score', 'evaluations')}`evaluations`"
+        count = convert(self.score.get("evaluations", method.usual), int, where)
+        if count < 1:
+            raise UserError(f"{where} is {count}; it must be at least 1.")
+        return judge, given, count
 
     def retraining(self) -> type[Space]:
         """Return the space's class of a recipe that trains an architecture; all names and types are checked."""
@@ -297,6 +354,11 @@ class Resolved:
             data={**self.recipe.data, "name": absolute(self.recipe.data.get("name", "digits"))},
             run=self.run,
         )
+
+
+def described(data: ImageData) -> dict[str, Any]:
+    """Return what a network needs to know of its images: ``names`` of the classes, ``mean`` and ``std`` per channel."""
+    return {"names": data.classes, "mean": data.mean, "std": data.std}
 
 
 def absolute(name: str) -> str:

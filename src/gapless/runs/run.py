@@ -23,11 +23,11 @@ from gapless.core.machine import instructions, processor
 from gapless.core.settings import make
 from gapless.core.space import Space
 from gapless.data import ImageData
-from gapless.runs.recipe import MEASURED, Recipe
+from gapless.runs.recipe import MEASURED, Recipe, described
 
 FILES = {
     "recipe.toml": "the resolved recipe",
-    "trace.jsonl": "a line an epoch",
+    "trace.jsonl": "a line an epoch, or an evaluation",
     "arch.json": "the architecture and its space",
     "weights.safetensors": "supernet and method, or the trained network",
     "checkpoint.pt": "everything that the run needs to go on",
@@ -144,8 +144,16 @@ class Run:
             f"go on with: gapless resume {self.path}"
         )
 
-    def write_arch(self, arch: Arch, space: Space, name: str, data: ImageData) -> None:
-        """Write the architecture with what is needed to build it again, and to prepare images for it."""
+    def write_arch(
+        self,
+        arch: Arch,
+        space: Space,
+        name: str,
+        data: ImageData | Mapping[str, Any] | None,
+        score: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the architecture with what is needed to build it again, and to prepare images for it; None where no
+        images are known. ``score`` is what a black-box search found it by."""
         self.write_json(
             "arch.json",
             {
@@ -155,7 +163,8 @@ class Run:
                 "classes": space.classes,
                 "channels": space.channels,
                 "size": space.size,
-                "images": {"names": data.classes, "mean": data.mean, "std": data.std},
+                "images": described(data) if isinstance(data, ImageData) else data,
+                **({} if score is None else {"score": score}),
             },
         )
 
@@ -204,9 +213,15 @@ class Run:
         return found
 
     def images(self) -> dict[str, Any]:
-        """Return ``names`` of the classes, and ``mean`` and ``std`` per channel, of the images that the run used."""
+        """Return ``names`` of the classes, and ``mean`` and ``std`` per channel, of the images that the run used; empty
+        where it used none."""
         told = json.loads((self.path / "arch.json").read_text(encoding="utf-8"))
-        return {key: tuple(value) for key, value in told["images"].items()}
+        return {key: tuple(value) for key, value in (told["images"] or {}).items()}
+
+    def score(self) -> dict[str, Any] | None:
+        """Return what a black-box search found its architecture by, None for other searches."""
+        told: dict[str, Any] = json.loads((self.path / "arch.json").read_text(encoding="utf-8"))
+        return told.get("score")
 
     def found(self) -> tuple[Arch, Space]:
         """Return the architecture and the space, at the size of the search, that it was found in."""

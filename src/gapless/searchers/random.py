@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from gapless.core.decision import Arch
 from gapless.core.progress import stream
-from gapless.core.searcher import Searcher, Told
+from gapless.core.searcher import TRIES, Searcher, Told, first, nothing_within
 
 
 class Random(Searcher):
@@ -24,24 +24,34 @@ class Random(Searcher):
     leader: tuple[Arch, float] | None = None
 
     def ask(self, n: int = 1) -> list[Arch]:
-        """Draw ``n`` architectures, each from a stream of its own."""
-        drawn = [self.space.sample(stream(self.seed, "random", self.asked + i)) for i in range(n)]
-        self.asked += n
+        """Draw ``n`` architectures, each from a stream of its own; those that are not within are passed over."""
+        drawn = []
+        for _ in range(n):
+            arch, self.asked = self._from(self.asked)
+            drawn.append(arch)
         return drawn
+
+    def _from(self, number: int) -> tuple[Arch, int]:
+        """Return the first draw within, from that number on, and the number of the next."""
+        for i in range(number, number + TRIES):
+            arch = self.space.sample(stream(self.seed, "random", i))
+            if self.within(arch):
+                return arch, i + 1
+        raise nothing_within()
 
     def tell(self, results: Iterable[Told]) -> None:
         """Remember the best by the first score."""
         for arch, scores in results:
-            value = next(iter(scores.values()))
+            value = first(scores)
             if self.leader is None or value > self.leader[1]:
                 self.leader = (arch, value)
 
     def best(self) -> Arch:
         """Return the best told, else the first draw."""
-        return self.leader[0] if self.leader else self.space.sample(stream(self.seed, "random", 0))
+        return self.leader[0] if self.leader else self._from(0)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of draws and the leader."""
+        """Return the number of the next draw, and the leader."""
         return {"asked": self.asked, "leader": None if self.leader is None else [str(self.leader[0]), self.leader[1]]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from gapless.core.errors import UserError, nearest
 from gapless.core.settings import make, typed
 from gapless.core.space import Space
 from gapless.runs.run import Run
-from gapless.studies.search import size_of
+from gapless.studies.found import size_of
 from gapless.tables import nasbench201
 
 

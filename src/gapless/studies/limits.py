@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from gapless.core.searcher import Searcher
 from gapless.engine.fit import possible
 from gapless.engine.latency import LatencyTable, measure, measured, respecting
 from gapless.engine.search import Search
+from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.run import Run
 from gapless.studies.session import device_of
@@ -69,7 +70,7 @@ class Asked:
         )
 
 
-def ask(resolved: Resolved, run: Run | None) -> Asked | None:
+def ask(resolved: Resolved | Exploring, run: Run | None) -> Asked | None:
     """Return the bounds of a recipe with their tables, or None where it has none.
 
     Latencies are read from the run where it keeps them, from ``limit.latency_file``, or else measured on the run's
@@ -133,13 +134,37 @@ def first_within(searcher: Searcher, asked: Asked | None) -> tuple[Arch, tuple[H
     """
     if asked is None:
         return searcher.ask(1)[0], ()
-    for _ in range(DRAWS):
-        (arch,) = searcher.ask(1)
-        if asked.budget.respects(arch):
-            costs = asked.held(arch, None if asked.latency is None or asked.elsewhere else asked.timed(arch))
-            if all(held.cost <= held.most for held in costs):
-                return arch, costs
+    found = _first_held((searcher.ask(1)[0] for _ in range(DRAWS)), asked)
+    if found is not None:
+        return found
     raise UserError(
         f"None of {DRAWS:,} random architectures holds {' and '.join(map(str, asked.budget.bounds))}. "
         "Some do: raise the limit, or let a method search for them."
     )
+
+
+def best_within(ranked: Iterable[Arch], asked: Asked) -> tuple[Arch, tuple[Held, ...]]:
+    """Return the first of ranked architectures that holds the bounds, and what it costs; a bound on latency is held by
+    its network as measured, or as predicted where the table is of another machine.
+
+    Raises
+    ------
+    UserError
+        Where none does.
+    """
+    found = _first_held(ranked, asked)
+    if found is None:
+        raise UserError(
+            f"Of the architectures that were evaluated none holds {' and '.join(map(str, asked.budget.bounds))}, as "
+            "measured. Raise the limit, or give more --evaluations."
+        )
+    return found
+
+
+def _first_held(archs: Iterable[Arch], asked: Asked) -> tuple[Arch, tuple[Held, ...]] | None:
+    for arch in archs:
+        if asked.budget.respects(arch):
+            costs = asked.held(arch, None if asked.latency is None or asked.elsewhere else asked.timed(arch))
+            if all(held.cost <= held.most for held in costs):
+                return arch, costs
+    return None

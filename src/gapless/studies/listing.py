@@ -20,6 +20,7 @@ def listing() -> dict[str, dict[str, str]]:
             for k in ("methods", "searchers")
             for n in catalogue.names(k)
         },
+        "scores": {n: catalogue.find(n, "scores").source for n in catalogue.names("scores")},
         "spaces": {n: catalogue.find(n, "spaces").source for n in catalogue.names("spaces")},
         "datasets": DATASETS,
         "recipes": {path.stem: Recipe.read(path).title for path in folder()},

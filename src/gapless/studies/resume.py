@@ -6,14 +6,14 @@ from pathlib import Path
 
 from gapless.runs.run import Run
 from gapless.studies import retrain, search
+from gapless.studies.found import Found, Watcher
 from gapless.studies.retrain import Trained
-from gapless.studies.search import Found
 
 
 def resume(
     run: str | Path | Run,
     *,
-    searching: search.Watcher | None = None,
+    searching: Watcher | None = None,
     training: retrain.Watcher | None = None,
 ) -> Found | Trained:
     """Go on with a search or a training from its last checkpoint, to the same end as if it had never stopped.

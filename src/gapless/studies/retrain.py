@@ -19,7 +19,7 @@ from gapless.runs.recipe import Recipe
 from gapless.runs.retraining import Retraining, resolve
 from gapless.runs.run import Run
 from gapless.studies.evaluate import locate
-from gapless.studies.search import size_of
+from gapless.studies.found import size_of
 from gapless.studies.session import begin, device_of, go, restore, use_threads
 
 

@@ -3,84 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from gapless.core.bound import STRENGTH
-from gapless.core.cost import count_macs, count_params
-from gapless.core.decision import Arch
 from gapless.core.method import Method
 from gapless.core.progress import seeded
 from gapless.core.searcher import Searcher
 from gapless.core.settings import make
-from gapless.core.space import Space
-from gapless.engine.search import Record, Search, peak_memory_mb
+from gapless.engine.search import Search, peak_memory_mb
 from gapless.report.show import show
 from gapless.runs.checkpoint import held
 from gapless.runs.recipe import Recipe, Resolved
 from gapless.runs.run import Run
-from gapless.studies import limits
-from gapless.studies.limits import Asked, Held
+from gapless.studies import explore, limits
+from gapless.studies.found import Found, Watcher
+from gapless.studies.limits import Asked
 from gapless.studies.session import begin, device_of, go, restore, use_threads
-
-
-class Watcher(Protocol):
-    """What is told of a search under way."""
-
-    def started(self, resolved: Resolved, run: Run | None, notice: str) -> None:
-        """Everything is set up; a notice says what is unusual, if anything."""
-        ...
-
-    def told(self, record: Record) -> None:
-        """An epoch is over."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a search found.
-
-    Attributes
-    ----------
-    arch, space
-        The architecture, and the space at the size of the search.
-    run
-        The run folder, or None where none was asked for.
-    seconds, peak_memory_mb
-        Of the search.
-    limits
-        What was asked of the architecture, and what it costs.
-    """
-
-    arch: Arch
-    space: Space
-    run: Run | None
-    seconds: float
-    peak_memory_mb: float
-    limits: tuple[Held, ...] = ()
-
-    def summary(self) -> dict[str, Any]:
-        """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be trained
-        alone."""
-        return {
-            "run": None if self.run is None else str(self.run.path),
-            "arch": str(self.arch),
-            "notation": self.space.write(self.arch),
-            **size_of(self.space.alone(), self.arch),
-            **({"limits": [asdict(held) for held in self.limits]} if self.limits else {}),
-            "seconds": round(self.seconds, 2),
-            "peak_memory_mb": round(self.peak_memory_mb, 1),
-        }
 
 
 def search(
     recipe: Recipe | str | Path = "demo",
     *,
     out: str | Path | None = None,
-    watcher: Watcher | Callable[[Record], None] | None = None,
+    watcher: Watcher | Callable[[Any], None] | None = None,
 ) -> Found:
     """Search as a recipe says.
 
@@ -91,8 +39,8 @@ def search(
     out
         Folder of the run; None writes nothing.
     watcher
-        Called with the record of each epoch; or an object with ``started`` and ``told``, which hears of the beginning,
-        too.
+        Called with the record of each epoch, or of each evaluation; or an object with ``started`` and ``told``, which
+        hears of the beginning, too.
 
     Raises
     ------
@@ -101,11 +49,13 @@ def search(
     Stopped
         When interrupted, with everything saved.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    recipe = (recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)).completed()
     recipe.check()
     device_of(recipe.run.get("device", "auto"))
     if out is not None:
         Run.check_free(out)
+    if recipe.scored:
+        return explore.explore(recipe, out=out, watcher=watcher)
     resolved = recipe.resolve()
     use_threads(resolved.run["threads"])
     asked = limits.ask(resolved, None)
@@ -116,7 +66,7 @@ def search(
     return _search(resolved, loop, run, asked, "" if asked is None else asked.elsewhere, watcher)
 
 
-def resume(run: Run, watcher: Watcher | Callable[[Record], None] | None = None) -> Found:
+def resume(run: Run, watcher: Watcher | Callable[[Any], None] | None = None) -> Found:
     """Go on with a search from its last checkpoint, or from its beginning where there is none yet.
 
     Raises
@@ -126,6 +76,8 @@ def resume(run: Run, watcher: Watcher | Callable[[Record], None] | None = None) 
     """
     recipe = run.recipe()
     device_of(recipe.run.get("device", "auto"))
+    if recipe.scored:
+        return explore.resume(run, watcher)
     resolved = recipe.resolve()
     use_threads(resolved.run["threads"])
     asked = limits.ask(resolved, run)
@@ -143,7 +95,7 @@ def finished(run: Run) -> Found:
     arch, space = run.found()
     records = list(run.trace())
     peak = max((r["peak_memory_mb"] for r in records), default=0.0)
-    return Found(arch, space, run, sum(r["seconds"] for r in records), peak)
+    return Found(arch, space, run, sum(r["seconds"] for r in records), peak, score=run.score())
 
 
 def _search(
@@ -152,7 +104,7 @@ def _search(
     run: Run | None,
     asked: Asked | None,
     notice: str,
-    watcher: Watcher | Callable[[Record], None] | None,
+    watcher: Watcher | Callable[[Any], None] | None,
 ) -> Found:
     if watcher is not None and not callable(watcher):
         watcher.started(resolved, run, notice)
@@ -200,10 +152,3 @@ def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
         budget=None if asked is None else asked.budget,
         strength=resolved.recipe.limit.get("strength", STRENGTH),
     )
-
-
-def size_of(space: Space, arch: Arch) -> dict[str, int]:
-    """Return parameters and MACs of an architecture at the size that ``space`` says."""
-    with torch.device("meta"):
-        network = space.network(arch)
-    return {"params": count_params(network), "macs": count_macs(network, (space.channels, space.size, space.size))}

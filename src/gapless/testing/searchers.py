@@ -100,6 +100,25 @@ def it_takes_what_it_did_not_ask(make_searcher: MakeSearcher, space: Space) -> N
         belongs(space, asked)
 
 
+def what_it_asks_is_within(make_searcher: MakeSearcher, space: Space) -> None:
+    """Where ``within`` rules architectures out, none of them is asked for, before anything is told and after."""
+    searcher = make_searcher(space, seed=3)
+
+    def kind(arch: Arch) -> int:
+        return sum(map(ord, space.pack(arch))) % 2
+
+    wanted = kind(space.sample(torch.Generator().manual_seed(6)))
+    searcher.within = lambda arch: kind(arch) == wanted
+    if not searcher.needs_score:
+        assert searcher.within(searcher.best()), "its answer before any score is one that is ruled out"
+    for _ in range(20):
+        asked = searcher.ask(3)
+        for arch in asked:
+            belongs(space, arch)
+            assert searcher.within(arch), f"it asks for {arch}, which is ruled out"
+        searcher.tell([(arch, {"score": value(space, arch)}) for arch in asked])
+
+
 def it_names_its_source(make_searcher: MakeSearcher, space: Space) -> None:
     """The class names its paper."""
     kind = type(make_searcher(space))
@@ -112,5 +131,6 @@ SEARCHER_LAWS: tuple[SearcherLaw, ...] = (
     the_state_is_everything,
     the_best_is_what_scored_best,
     it_takes_what_it_did_not_ask,
+    what_it_asks_is_within,
     it_names_its_source,
 )

@@ -1,0 +1,1 @@
+"""One file is one judge of architectures: what gives them a score."""

@@ -1,0 +1,80 @@
+"""What a search found, whichever kind of search it was; and who is told while it is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+
+from gapless.core.cost import count_macs, count_params
+from gapless.core.decision import Arch
+from gapless.core.space import Space
+from gapless.engine.explore import Evaluated
+from gapless.engine.search import Record
+from gapless.runs.exploring import Exploring
+from gapless.runs.recipe import Resolved
+from gapless.runs.run import Run
+from gapless.studies.limits import Held
+
+
+class Watcher(Protocol):
+    """What is told of a search under way."""
+
+    def started(self, resolved: Resolved | Exploring, run: Run | None, notice: str) -> None:
+        """Everything is set up; a notice says what is unusual, if anything."""
+        ...
+
+    def told(self, record: Record | Evaluated) -> None:
+        """An epoch is over, or an evaluation."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes
+    ----------
+    arch, space
+        The architecture, and the space at the size of the search.
+    run
+        The run folder, or None where none was asked for.
+    seconds, peak_memory_mb
+        Of the search.
+    limits
+        What was asked of the architecture, and what it costs.
+    score
+        Of a search by a score: its ``name``, ``title`` and ``unit``, the ``value`` of the architecture, the number of
+        ``evaluations`` and of different ``architectures`` among them, and a ``notice`` that is to be known with them.
+    """
+
+    arch: Arch
+    space: Space
+    run: Run | None
+    seconds: float
+    peak_memory_mb: float
+    limits: tuple[Held, ...] = ()
+    score: Mapping[str, Any] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be trained
+        alone."""
+        return {
+            "run": None if self.run is None else str(self.run.path),
+            "arch": str(self.arch),
+            "notation": self.space.write(self.arch),
+            **size_of(self.space.alone(), self.arch),
+            **({"limits": [asdict(held) for held in self.limits]} if self.limits else {}),
+            **({} if self.score is None else {"score": dict(self.score)}),
+            "seconds": round(self.seconds, 2),
+            "peak_memory_mb": round(self.peak_memory_mb, 1),
+        }
+
+
+def size_of(space: Space, arch: Arch) -> dict[str, int]:
+    """Return parameters and MACs of an architecture at the size that ``space`` says."""
+    with torch.device("meta"):
+        network = space.network(arch)
+    return {"params": count_params(network), "macs": count_macs(network, (space.channels, space.size, space.size))}
