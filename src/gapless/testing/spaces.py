@@ -64,6 +64,13 @@ def belongs(space: Space, arch: Arch) -> None:
         raise AssertionError(f"{arch} is not in the space: {error}") from error
 
 
+def run(network: nn.Module, *inputs: Tensor | Mix) -> Tensor:
+    """Call a network; what it draws, as dropout does, is the same at every call."""
+    with seeded("law", "pass"):
+        output: Tensor = network(*inputs)
+    return output
+
+
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
     """Return copies of all parameters and buffers."""
     return {name: value.clone() for name, value in module.state_dict().items()}
@@ -93,7 +100,7 @@ def _same_as_network(space: Space, supernet: Supernet, archs: list[Arch]) -> Non
     x = images(space)
     for arch in archs:
         child = supernet.inherit(arch)
-        one, other = supernet(x, space.one_hot(arch, dtype=x.dtype)), child(x)
+        one, other = run(supernet, x, space.one_hot(arch, dtype=x.dtype)), run(child, x)
         assert one.shape == (len(x), space.classes), (
             f"logits are of shape {tuple(one.shape)}, not (N, classes) = ({len(x)}, {space.classes})"
         )
@@ -113,7 +120,7 @@ def _train(space: Space, supernet: Supernet) -> None:
     supernet.train()
     for mix in (Mix(soft), *(space.one_hot(arch, dtype=x.dtype) for arch in drawn(space, 2)), Mix(-soft)):
         optimiser.zero_grad()
-        supernet(x + 0.3, mix).square().mean().backward()
+        run(supernet, x + 0.3, mix).square().mean().backward()
         optimiser.step()
 
 
@@ -150,11 +157,11 @@ def one_hot_has_the_gradients_of_the_network(space: Space) -> None:
     for arch in drawn(space, 2):
         child = supernet.inherit(arch)
         supernet.zero_grad(set_to_none=True)
-        supernet(x, space.one_hot(arch, dtype=x.dtype)).square().sum().backward()
+        run(supernet, x, space.one_hot(arch, dtype=x.dtype)).square().sum().backward()
         for site in child.modules():
             for option in site.values() if isinstance(site, ChosenEdge | ChosenSite) else ():
                 option.register_forward_hook(_times_one)
-        child(x).square().sum().backward()
+        run(child, x).square().sum().backward()
         alone = dict(child.named_parameters())
         for name, p in supernet.network.named_parameters():
             if name not in alone:
@@ -260,7 +267,7 @@ def observe(space: Space, execution: Execution, mixes: Sequence[Mix]) -> Pass:
     for step, mix in enumerate(mixes):
         supernet.zero_grad(set_to_none=True)
         leaves = mix.leaves()
-        y = supernet(x.roll(step, dims=-1) + step, leaves)
+        y = run(supernet, x.roll(step, dims=-1) + step, leaves)
         (y * towards).sum().backward()
         logits[f"step {step}"] = y.detach()
         for name, p in supernet.named_parameters():
