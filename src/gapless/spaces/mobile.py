@@ -170,7 +170,7 @@ class Mobile(Space):
                 raise UserError(f"--space.{name} is {_words(given)}; give different numbers of at least 1.")
         if not all(kernel % 2 for kernel in self.kernels):
             raise UserError(f"--space.kernels is {_words(self.kernels)}; kernels must be odd.")
-        stages = len(self.table.stages)
+        stages = len(TABLES[self.variant].stages)
         for name, given, wanted, legal in (
             ("layers", self.layers, stages, "at least 1"),
             ("strides", self.strides, stages + 1, "1 or 2"),
@@ -192,7 +192,7 @@ class Mobile(Space):
         table = TABLES[self.variant]
         layers = self.layers or tuple(stage.blocks for stage in table.stages)
         strides = self.strides[1:] or tuple(stage.stride for stage in table.stages)
-        stages = zip(table.stages, layers, strides, strict=False)
+        stages = zip(table.stages, layers, strides, strict=True)
         return replace(
             table,
             stages=tuple(Stage(stage.channels, blocks, stride) for stage, blocks, stride in stages),

@@ -108,12 +108,12 @@ def model_of(
     given: str | Path, *, space: str | None = None, fields: Mapping[str, Any] | None = None, inherit: bool = False
 ) -> Model:
     """Return the network that a run or a text stands for (see :func:`export`)."""
-    arch, own, run = locate(given, space)
+    arch, own, run = locate(given, space, fields)
     asked = typed(type(own), fields or {}, prefix="--space.")
     if run is None:
         if inherit:
             raise UserError("--inherit takes the weights of a search: give its run folder.")
-        size = type(own).usual(**asked).alone().replace(**asked).deployed()
+        size = own.alone().replace(**asked).deployed()
         return _fresh(arch, size, "an architecture given as text")
     if run.kind == "retrain":
         model = _trained(run, arch, own, asked, inherit)
