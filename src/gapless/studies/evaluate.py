@@ -54,10 +54,9 @@ def locate(
     for name in names:
         space_class: type[Space] = catalogue.find(name, "spaces")
         asked = {name: value for name, value in (fields or {}).items() if name in fields_of(space_class)}
-        asked = typed(space_class, asked, prefix="--space.")
         for reading in space_class.readings:
-            candidate = space_class.usual(**{**reading, **asked})
             try:
+                candidate = space_class.usual(**{**reading, **typed(space_class, asked, prefix="--space.")})
                 return candidate.read(given), candidate, None
             except UserError as error:
                 errors.setdefault(name, error)
