@@ -12,6 +12,7 @@ from gapless.core.errors import UserError
 from gapless.core.progress import seeded, stream
 from gapless.core.protocol import PROTOCOLS
 from gapless.engine.supernet import Supernet
+from gapless.methods.dropnas import DropNAS
 from gapless.spaces.shufflenet import OPTIONS, PUBLISHED, ShuffleBlock, ShuffleNet, XceptionBlock
 
 FULL = ShuffleNet.usual().alone()
@@ -262,6 +263,15 @@ def test_a_stage_of_stride_1_and_equal_width_splits():
     space = ShuffleNet(widths=(64, 64), repeats=(1, 1), strides=(2, 2, 1))
     first, second = space.network(space.read("[0, 3]")).blocks
     assert hasattr(first["k3"], "projection") and not hasattr(second["xception"], "projection")
+
+
+def test_a_group_that_is_missing_does_no_harm():
+    """All blocks have weights: dropping from the groups of a row leaves one of them, and nothing is free."""
+    method = DropNAS(SMALL, rate_weights=0.9, rate_free=0.9)
+    masks = torch.stack([method.draw(stream(i)) for i in range(50)])
+    assert masks.any(dim=-1).all()
+    assert (masks.sum(dim=-1) < len(OPTIONS)).any()
+    assert all(set(d.groups.values()) == {"weights"} and set(d.groups) == set(d.options) for d in SMALL.decisions)
 
 
 # ---------------------------------------------------------------------- lists of numbers
