@@ -88,6 +88,53 @@ def test_every_method_runs_on_both_spaces(gapless, method, space):
     assert last_json(out)["params"] > 0
 
 
+BLOCKS = {
+    "shufflenet": ("--space.width 0.125 --space.widths 64 160 --space.repeats 2 1 --space.strides 1 2 1", 3),
+    "mobile": (
+        "--space.width 0.1 --space.variant proxyless --space.layers 2 1 1 1 1 1 --space.strides 1 2 1 2 1 1 1",
+        7,
+    ),
+}
+
+
+@pytest.mark.parametrize(("space", "method"), [("shufflenet", "darts"), ("mobile", "dropnas")])
+def test_blocks_go_all_the_way_from_search_to_export(gapless, tmp_path, space, method):
+    typed, count = BLOCKS[space]
+    fields = typed.split()
+    few = ["--epochs", "1", "--data.train_images", "60", "--data.test_images", "20"]
+    search = ["search", "--space", space, "--method", method, *fields, *few, "--data", "digits", "--train.batch", "16"]
+    status, out, err = gapless(*search, "--out", "run", "--json")
+    assert (status, err) == (0, "")
+    found = last_json(out)
+    assert found["arch"].count("=") == count
+    assert "cell.svg" in {p.name for p in (tmp_path / "run").iterdir()}
+    status, out, err = gapless(
+        "retrain", "run", *few, "--retrain.batch", "16", *fields[:2], "--out", "trained", "--json"
+    )
+    assert (status, err) == (0, "")
+    trained = last_json(out)
+    assert trained["arch"] == found["arch"]
+    assert trained["params"] < found["params"], "the second is at the paper's width"
+    status, out, err = gapless("export", "trained", "--format", "py,torch", "--out", "exported", "--json")
+    assert (status, err) == (0, "")
+    assert last_json(out)["differences"] == {"py": 0.0, "torch": 0.0}
+    status, out, err = gapless("export", "run", "--inherit", "--out", "inherited", "--json")
+    assert (status, last_json(out)["weights"], last_json(out)["notation"]) == (0, "inherited", found["notation"])
+    text = gapless("evaluate", found["notation"], *fields, "--space.channels", "1", "--space.size", "8", "--json")
+    assert last_json(text[1])["arch"] == found["arch"], "a text is read in the space that the options describe"
+
+
+def test_evaluate_knows_the_released_blocks(gapless):
+    for name, params, macs in (("SPOS", 3_558_464, 322_918_720), ("FairNAS-A", 4_651_352, 388_122_848)):
+        found = last_json(gapless("evaluate", name, "--json")[1])
+        assert (found["params"], found["macs"]) == (params, macs)
+        assert last_json(gapless("evaluate", found["notation"], "--json")[1]) == found
+        assert last_json(gapless("evaluate", found["arch"], "--json")[1]) == found
+    deep = f"[{', '.join(['(3, 3)'] * 21)}]"
+    found = last_json(gapless("evaluate", deep, "--json")[1])
+    assert found["macs"] == 257_422_208, "what fairnas cannot read, proxyless does"
+
+
 def test_without_out_a_second_run_gets_a_folder_of_its_own(gapless, tmp_path):
     for _ in range(2):
         assert gapless("search", "--method", "random")[0] == 0
@@ -170,6 +217,12 @@ WRONG = [
     (("search", "--precision", "half"), "half"),
     (("evaluate", "DARTS_V3"), "Did you mean 'DARTS_V2'?"),
     (("evaluate", "|conv~0|"), "no operation 'conv'"),
+    (("evaluate", "[2, 1, 4]"), "4 stands for no block of shufflenet"),
+    (("evaluate", "[(3, 7), (6, 4)]"), "no block (6, 4)"),
+    (("evaluate", "FairNAS-D"), "Did you mean 'FairNAS-C'?"),
+    (("evaluate", "1.0=k3e6,1.1=k3e4"), "'k3e4' is no answer to '1.1'"),
+    (("search", "--space", "shufflenet", "--space.strides", "1", "2"), "one more stride: the stem's"),
+    (("search", "--space", "shufflenet", "--space.strides", "1", "two"), "two"),
     (("evaluate", "Genotype(normal=1, reduce=2)"), "must be a list"),
     (("evaluate", "Genotype(normal=__import__('os').getcwd(), reduce=[])"), "is no genotype"),
     (("evaluate", "DARTS_V2", "--table", "x.parquet"), "nasbench201"),

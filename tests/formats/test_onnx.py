@@ -18,13 +18,23 @@ from gapless.formats import onnx as onnx_format
 from gapless.formats import program
 from gapless.formats.model import Model
 from gapless.spaces.darts import Darts
+from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
+from gapless.spaces.shufflenet import ShuffleNet
 from gapless.studies.export import write
 
 CELL = "|nor_conv_3x3~0|+|avg_pool_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 SPACES = {
     "nasbench201-partial": (NASBench201(size=7, width=4, cells=1, partial=2), CELL),
     "darts": (Darts(size=8, width=4, cells=2, affine=True), "DARTS_V2"),
+    "shufflenet": (
+        ShuffleNet(size=9, stem_width=4, widths=(8, 12), repeats=(2, 2), strides=(2, 1, 2), head_width=8).deployed(),
+        "[2, 3, 1, 3]",
+    ),
+    "mobile": (
+        Mobile(size=9, variant="proxyless", width=0.1, layers=(2, 1, 1, 1, 1, 1)),
+        "[(3, 7), skip, (6, 5), (6, 3), (3, 3), (3, 5), (6, 7)]",
+    ),
 }
 
 
@@ -68,7 +78,7 @@ def test_logits_are_those_of_the_network_at_any_batch(name, tmp_path, capfd):
     assert (json.loads(told["classes"]), json.loads(told["size"])) == (10, model.space.size)
     assert told["notation"] == model.space.write(model.arch)
     with torch.no_grad():
-        next(m for m in model.network.modules() if isinstance(m, nn.Linear)).bias.add_(1.0)
+        next(m for m in model.network.modules() if isinstance(m, nn.Linear)).weight.mul_(2.0)
     with pytest.raises(UserError, match="gives other logits"):
         onnx_format.difference(model, tmp_path / "model.onnx", runtime)
 

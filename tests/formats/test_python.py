@@ -20,12 +20,19 @@ from gapless.formats.layout import Call, Named, lay_out, listing, literal
 from gapless.formats.model import Model
 from gapless.formats.python import Writer, module_of, write
 from gapless.spaces.darts import Darts
+from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
+from gapless.spaces.shufflenet import ShuffleNet
 from gapless.testing.examples import Ragged, patched
 
 CELL = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 SMALL = NASBench201(size=8, width=4, cells=1)
 DARTS = Darts(size=8, width=4, cells=3, affine=True, pool_norm="none", auxiliary=True, drop_path=True)
+SHUFFLE = ShuffleNet(
+    size=9, stem_width=4, widths=(8, 12, 20), repeats=(2, 1, 1), strides=(1, 2, 2, 1), head_width=8, eps=1e-2
+)
+SHUFFLE = SHUFFLE.replace(affine=True, dropout=0.0)
+MOBILE = Mobile(size=9, variant="proxyless", width=0.1, layers=(2, 1, 1, 1, 1, 1), strides=(1, 2, 1, 2, 1, 1, 1))
 USER = '''
 """A space as somebody else writes it: nothing in it was written for an export."""
 
@@ -221,6 +228,8 @@ def models(mine):
         "one-cell": (DARTS.replace(cells=1), "DARTS_V2"),
         "noise": (noisy, noisy.read(genotype(("noise", "sep_conv_3x3"), ("noise", "sep_conv_3x3")))),
         "noise-partial": (noisy.replace(partial=2), noisy.sample(stream(3))),
+        "shufflenet": (SHUFFLE, "[2, 0, 3, 3]"),
+        "mobile": (MOBILE, "[(3, 7), skip, (6, 5), (6, 3), (3, 3), (3, 5), (6, 7)]"),
         "ragged": (Ragged(), Ragged().sample(stream(1))),
         "ragged-partial": (Ragged(size=7, partial=2, affine=True), Ragged().sample(stream(2))),
         "of-a-user": (mine, "a=max,b=1x1,c=max#2"),
@@ -292,6 +301,8 @@ NAMES = [
     "one-cell",
     "noise",
     "noise-partial",
+    "shufflenet",
+    "mobile",
     "ragged",
     "ragged-partial",
     "of-a-user",
@@ -351,6 +362,13 @@ def test_a_file_says_what_it_is(folder, models):
     assert "auxiliary" not in (folder / "DARTS_V2" / "model.py").read_text()
     assert "drop" not in (folder / "DARTS_V2" / "model.py").read_text()
     assert "torch.cat([s2, s3, s4, s5], 1)" in (folder / "DARTS_V2" / "model.py").read_text()
+    text = (folder / "shufflenet" / "model.py").read_text()
+    assert "ShuffleBlock(inputs=4, channels=8, kernel=7, stride=2, eps=0.01)," in text
+    assert "XceptionBlock(inputs=12, channels=20, eps=0.01)," in text
+    text = (folder / "mobile" / "model.py").read_text()
+    assert "InvertedResidual(inputs=8, channels=8, kernel=7, expansion=3, stride=2, eps=0.001)," in text
+    assert "nn.Identity()," in text
+    assert "gapless" not in text.partition('"""\n\n')[2]
     assert "never_called" not in (folder / "of-a-user" / "model.py").read_text()
 
 

@@ -17,7 +17,7 @@ from matplotlib.path import Path as Curve
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from gapless.report.draw import Picture, draw, save
+from gapless.report.draw import Picture, draw, family, save
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -67,8 +67,14 @@ REDUCE = Picture(
 )
 OPERATIONS = ("sep_conv_3x3", "skip_connect", "dil_conv_5x5", "max_pool_3x3", "none", "gelu", "")
 EVERY_EDGE = tuple((s, t, OPERATIONS[(3 * s + t) % 6]) for t in range(2, 6) for s in range(t))
+KINDS = {"k3": "conv", "k7e6": "conv", "sep_conv_3x3": "conv", "xception": "other", "kernel": "other", "skip": "skip"}
 BLOCKS = ("stem", *map(str, range(1, 19)), "head")
 CHAIN = Picture("", BLOCKS, tuple((i, i + 1, ("mbconv6_7x7", "mbconv3_3x3", "skip")[i % 3]) for i in range(19)))
+
+
+@pytest.mark.parametrize("label", KINDS)
+def test_kinds_of_operations(label):
+    assert family(label) == KINDS[label]
 
 
 def _random_picture(seed: int) -> Picture:

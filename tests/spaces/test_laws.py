@@ -3,7 +3,9 @@
 import pytest
 
 from gapless.spaces.darts import Darts
+from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
+from gapless.spaces.shufflenet import ShuffleNet
 from gapless.testing import SPACE_LAWS, title
 from gapless.testing.examples import Ragged, patched
 
@@ -32,6 +34,34 @@ SPACES = {
     "darts-s3": Darts(size=8, width=4, cells=3, options="s3"),
     "darts-s4": Darts(size=7, width=4, cells=3, options="s4"),
     "darts-s4-partial-every-edge": Darts(size=7, width=4, cells=3, options="s4", partial=2, inputs=None),
+    "shufflenet": ShuffleNet(
+        size=16, stem_width=4, widths=(8, 12), repeats=(2, 2), strides=(1, 2, 1), head_width=8, dropout=0.3
+    ),
+    "shufflenet-odd": ShuffleNet(
+        size=9,
+        stem_width=4,
+        widths=(4, 8, 10),
+        repeats=(1, 1, 1),
+        strides=(2, 1, 1, 2),
+        head_width=6,
+        affine=True,
+        eps=1e-2,
+        dropout=0.0,
+        channels=1,
+        classes=3,
+    ),
+    "mobile": Mobile(size=16, width=0.01, layers=(1, 2, 1, 1, 1, 1)),
+    "mobile-depth-odd": Mobile(
+        size=9,
+        variant="proxyless-gpu",
+        kernels=(3, 9),
+        expansions=(1, 2),
+        layers=(3, 1, 1, 1, 1, 1),
+        strides=(1, 2, 1, 1, 1, 1, 1),
+        width=0.01,
+        channels=1,
+        classes=3,
+    ),
     "ragged": Ragged(),
     "ragged-partial": Ragged(size=7, partial=2, affine=True),
     "patched": patched(),

@@ -41,15 +41,17 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def space_of(arguments: Sequence[str]) -> Space | None:
-    """Return the space that the arguments name, or in which their architecture can be read; None for neither."""
+    """Return the space that the arguments name, or in which their architecture can be read, or whose notation it looks
+    like, for other options may make it readable; None for none of these."""
     name = peek(arguments, "space")
     if name is not None:
         return catalogue.find(name, "spaces")()  # type: ignore[no-any-return]
-    for word in arguments[1:]:
-        if not word.startswith("-"):
-            with contextlib.suppress(UserError):
-                return locate(word)[1]
-    return None
+    words = [word for word in arguments[1:] if not word.startswith("-")]
+    for word in words:
+        with contextlib.suppress(UserError):
+            return locate(word)[1]
+    spaces = [catalogue.find(name, "spaces") for name in catalogue.names("spaces")]
+    return next((space() for word in words for space in spaces if space.claims(word)), None)
 
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:

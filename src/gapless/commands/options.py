@@ -44,12 +44,20 @@ class Option:
     group: str = ""
     default: Any = None
 
+    @property
+    def numbers(self) -> bool:
+        """Whether it takes any number of numbers: they are typed one after the other, as ``1 1 2 2``."""
+        inner = typing.get_args(self.kind)
+        return typing.get_origin(self.kind) is tuple and inner[1:] == (Ellipsis,) and inner[0] in (int, float)
+
     def parameter(self) -> inspect.Parameter:
         """Return the parameter that cyclopts binds."""
         shown = "" if self.default is None or self.default is UNSET else f" [default: {_plain(self.default)}]"
         extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
         if self.name == "json" or typing.get_origin(self.kind) in (tuple, list):
             extra["negative"] = ""
+        if self.numbers:
+            extra["consume_multiple"] = True
         text = self.help.replace("``", "`") + shown
         annotation = Parameter(name=f"--{self.name}", help=text, show_default=False, **extra)
         return inspect.Parameter(

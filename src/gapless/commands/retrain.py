@@ -23,8 +23,9 @@ Give a run folder (its data, its recipe's protocol and its device hold, where no
 in any notation with `--data`. The size is that at which the paper trains an architecture alone, unless `--space.*` says
 otherwise. The run can be interrupted, and goes on with `gapless resume`.
 
-Protocols: `cifar` (cutout, auxiliary head, drop path), `imagenet` (mobile), `nasbench201`, and `photos` for
-photographs of your own (random resized crops, RandAugment, label smoothing, moving average).
+Protocols: `cifar` (cutout, auxiliary head, drop path), `imagenet` (mobile), `shufflenet` and `proxyless` (ImageNet),
+`nasbench201`, and `photos` for photographs of your own (random resized crops, RandAugment, label smoothing, moving
+average).
 
 Examples: `gapless retrain runs/RUN`, `gapless retrain DARTS_V2 --data cifar10_folder`,
 `gapless retrain runs/RUN --data my_photos --data.size 128 --protocol photos --epochs 100`."""

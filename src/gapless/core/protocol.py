@@ -130,6 +130,48 @@ PROTOCOLS: dict[str, tuple[str, Protocol]] = {
             jitter=(0.4, 0.4, 0.4, 0.2),
         ),
     ),
+    "shufflenet": (
+        "Single Path One-Shot on ImageNet, arXiv 1904.00420, megvii-model/SinglePathOneShot, src/Evaluation: its "
+        "300,000 steps as 240 epochs; its images are not normalised, ours are",
+        Protocol(
+            epochs=240,
+            batch=1024,
+            lr=0.5,
+            schedule="straight",
+            lr_per="step",
+            weight_decay=4e-5,
+            decay_norms=False,
+            clip=0.0,
+            drop_path=0.0,
+            aux_weight=0.0,
+            label_smoothing=0.1,
+            cutout=0.0,
+            crop_scale=0.08,
+            stored=256 / 224,
+            jitter=(0.4, 0.4, 0.4, 0.0),
+        ),
+    ),
+    "proxyless": (
+        "ProxylessNAS on ImageNet, arXiv 1812.00332, mit-han-lab/proxylessnas, search/imagenet_run_exp.py, where the "
+        "classifier's bias decays, too",
+        Protocol(
+            epochs=300,
+            batch=256,
+            lr=0.05,
+            lr_per="step",
+            nesterov=True,
+            weight_decay=4e-5,
+            decay_norms=False,
+            clip=0.0,
+            drop_path=0.0,
+            aux_weight=0.0,
+            label_smoothing=0.1,
+            cutout=0.0,
+            crop_scale=0.08,
+            stored=256 / 224,
+            jitter=(0.4, 0.4, 0.4, 0.1),
+        ),
+    ),
     "nasbench201": (
         "NAS-Bench-201, arXiv 2001.00326: what its tables were made with",
         Protocol(

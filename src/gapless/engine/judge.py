@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from gapless.core.network import DropPath
-
 from gapless.core.progress import derive_seed
 from gapless.engine.state import own_random_numbers
 

@@ -319,7 +319,9 @@ def _overlap(one: _Edge, two: _Edge) -> bool:
 
 
 def family(label: str) -> str:
-    """Guess the kind of an operation from its name."""
+    """Guess the kind of an operation from its name; ``k3`` and the like are convolutions of that kernel."""
+    if label[:1] == "k" and label[1:2].isdigit():
+        return "conv"
     words = {"none": ("none", "zero"), "pool": ("pool",), "skip": ("skip", "identity"), "conv": ("conv",)}
     return next((kind for kind, parts in words.items() if any(part in label.lower() for part in parts)), "other")
 

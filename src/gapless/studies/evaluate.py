@@ -10,14 +10,16 @@ from typing import Any
 from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError, nearest
-from gapless.core.settings import make, typed
+from gapless.core.settings import fields_of, typed
 from gapless.core.space import Space
 from gapless.runs.run import Run
 from gapless.studies.found import size_of
 from gapless.tables import nasbench201
 
 
-def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Run | None]:
+def locate(
+    given: str | Path, space: str | None = None, fields: Mapping[str, Any] | None = None
+) -> tuple[Arch, Space, Run | None]:
     """Return (architecture, space, run) of a run folder, or of an architecture in any notation.
 
     Parameters
@@ -26,6 +28,15 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
         A run folder, a file that holds an architecture, or its text.
     space
         Name of the space; by default that of the run, else the first that can read the text.
+    fields
+        Fields of the space in which a text is read: they can change its decisions. Those that a space does not have are
+        left to the caller.
+
+    Returns
+    -------
+    tuple
+        The space of a text has these fields, and those under which it could be read (``Space.readings``); what nobody
+        said is that of the paper's data (``Space.usual``).
 
     Raises
     ------
@@ -42,9 +53,10 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
     errors: dict[str, UserError] = {}
     for name in names:
         space_class: type[Space] = catalogue.find(name, "spaces")
-        for fields in space_class.readings:
-            candidate = make(space_class, fields)
+        asked = {name: value for name, value in (fields or {}).items() if name in fields_of(space_class)}
+        for reading in space_class.readings:
             try:
+                candidate = space_class.usual(**{**reading, **typed(space_class, asked, prefix="--space.")})
                 return candidate.read(given), candidate, None
             except UserError as error:
                 errors.setdefault(name, error)
@@ -56,11 +68,6 @@ def locate(given: str | Path, space: str | None = None) -> tuple[Arch, Space, Ru
     raise UserError(
         f"{str(given)[:80]!r} is no run folder, no file and no architecture of {' or '.join(errors)}.{hint}"
     )
-
-
-def read_as(space: Space) -> dict[str, Any]:
-    """Return the fields under which an architecture given without its space was read, of :attr:`Space.readings`."""
-    return next((dict(fields) for fields in space.readings if make(type(space), fields) == space), {})
 
 
 def evaluate(
@@ -84,10 +91,9 @@ def evaluate(
     column
         What is ranked.
     """
-    arch, own, run = locate(given, space)
+    arch, own, run = locate(given, space, fields)
     given_fields = typed(type(own), fields or {}, prefix="--space.")
-    base = type(own).usual(**read_as(own) | given_fields) if run is None else own.replace(**given_fields)
-    full = base.alone().replace(**given_fields)
+    full = own.replace(**given_fields).alone().replace(**given_fields)
     found: dict[str, Any] = {
         "run": None if run is None else str(run.path),
         "space": own.label,

@@ -24,7 +24,7 @@ from gapless.engine.supernet import Supernet
 from gapless.formats import onnx, program, python
 from gapless.formats.model import Model
 from gapless.runs.run import Run
-from gapless.studies.evaluate import locate, read_as
+from gapless.studies.evaluate import locate
 
 FORMATS: dict[str, Callable[[Model, Path], dict[str, Any]]] = {
     "py": python.write,
@@ -108,12 +108,12 @@ def model_of(
     given: str | Path, *, space: str | None = None, fields: Mapping[str, Any] | None = None, inherit: bool = False
 ) -> Model:
     """Return the network that a run or a text stands for (see :func:`export`)."""
-    arch, own, run = locate(given, space)
+    arch, own, run = locate(given, space, fields)
     asked = typed(type(own), fields or {}, prefix="--space.")
     if run is None:
         if inherit:
             raise UserError("--inherit takes the weights of a search: give its run folder.")
-        size = type(own).usual(**read_as(own) | asked).alone().replace(**asked).deployed()
+        size = own.alone().replace(**asked).deployed()
         return _fresh(arch, size, "an architecture given as text")
     if run.kind == "retrain":
         model = _trained(run, arch, own, asked, inherit)

@@ -159,7 +159,7 @@ def plan(
     run: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Return the recipe of a training (see :func:`retrain`), before any data is read."""
-    arch, own, source = locate(given, space)
+    arch, own, source = locate(given, space, fields)
     base = Recipe(space={"name": own.label})
     if source is not None:
         base = source.recipe()

@@ -120,7 +120,7 @@ def _train(space: Space, supernet: Supernet) -> None:
     supernet.train()
     for mix in (Mix(soft), *(space.one_hot(arch, dtype=x.dtype) for arch in drawn(space, 2)), Mix(-soft)):
         optimiser.zero_grad()
-        supernet(x + 0.3, mix).square().mean().backward()
+        run(supernet, x + 0.3, mix).square().mean().backward()
         optimiser.step()
 
 
