@@ -29,7 +29,7 @@ from gapless.testing.methods import (
 )
 
 QUICK = {
-    "enas": {"steps": 2, "samples": 2, "candidates": 4},
+    "enas": {"steps": 1, "samples": 2, "candidates": 4},
     "rsps": {"archs": 8, "finalists": 2},
     "spos": {"searcher": "random", "evaluations": 8},
     "fairnas": {"searcher": "random", "evaluations": 8},
@@ -53,7 +53,7 @@ METHODS = {
     "snas-policy-gradient": partial(SNAS, resource=1e-3, resource_estimator="policy_gradient"),
     "dsnas-macs-coast": partial(DSNAS, macs=1e-2, macs_from=0.0, inactive="coast", freeze=0.02),
     "enas-per-epoch": partial(
-        ENAS, steps=2, samples=2, candidates=4, baseline="per_epoch_last", entropy_grad=True, arch_clip=0.0
+        ENAS, steps=1, samples=2, candidates=4, baseline="per_epoch_last", entropy_grad=True, arch_clip=0.0
     ),
     "fairnas-own-batches": partial(FairNAS, batches="own", gradients="mean", searcher="random", evaluations=4),
     "fairnas-step-by-step": partial(FairNAS, accumulate=False, searcher="random", evaluations=4),

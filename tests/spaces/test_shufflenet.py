@@ -234,7 +234,12 @@ def test_protocols():
     assert (FULL.protocol, SMALL.protocol) == ("shufflenet", "cifar")
     protocol = PROTOCOLS["shufflenet"][1]
     assert protocol.epochs * math.ceil(1_281_167 / protocol.batch) == pytest.approx(300_000, rel=2e-3)
-    assert (protocol.lr, protocol.schedule, protocol.weight_decay, protocol.decay_norms) == (0.5, "straight", 4e-5, False)
+    assert (protocol.lr, protocol.schedule, protocol.weight_decay, protocol.decay_norms) == (
+        0.5,
+        "straight",
+        4e-5,
+        False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep
 from gapless.core.method import Method, Setting
 from gapless.core.mix import Mix
+from gapless.core.pick import Bench
 from gapless.core.picture import Picture
 from gapless.core.plan import Plan, Stage
 from gapless.core.progress import Progress, stream
@@ -294,6 +295,11 @@ def wilful(self: Softmax, now: Progress) -> Mix:
     return Mix(self.scores(), self.active)
 
 
+def forgetful(self: Softmax, bench: Bench) -> Arch:
+    self.__dict__["asked"] = self.__dict__.get("asked", 0) + 1
+    return bench.space.sample(bench.stream(f"pick {self.asked}"))
+
+
 BROKEN_METHODS: dict[str, Any] = {
     "a_mix_fits_the_space": method_with(mix=leaky_mix),
     "scores_can_be_read_off": method_with(scores=infinite_scores),
@@ -302,6 +308,8 @@ BROKEN_METHODS: dict[str, Any] = {
     "chance_is_fresh": method_with(mix=frozen_noise),
     "the_state_is_everything": method_with(__init__=hidden_state),
     "pruning_keeps_the_best": method_with(narrow=prune_the_best),
+    "pruning_over_all_decisions_keeps_the_best": method_with(narrow=prune_the_best),
+    "its_answer_holds_the_limits": method_with(pick=forgetful),
     "the_gradient_at_the_mix_arrives": method_with(mix=cut_off),
     "a_search_is_a_function_of_the_seed": method_with(mix=global_noise),
     "a_resumed_search_ends_as_an_uninterrupted_one": method_with(mix=counting),

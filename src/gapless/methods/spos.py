@@ -21,7 +21,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gapless.core.bound import cost_of
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting
@@ -92,7 +91,8 @@ class SPOS(Method):
             raise UserError(f"--method.macs_bins is {macs_bins}; it takes at least two ascending numbers.")
         self.space, self.searcher, self.evaluations, self.images = space, searcher, evaluations, images
         self.bins = tuple(pairwise(macs_bins))
-        self.price = space.cost_table("macs") if macs_bins else None
+        table, self.fixed = space.cost_table("macs") if macs_bins else (torch.zeros(space.shape), 0)
+        self.prices = table.tolist()
         self._plan = Plan(coupling="weights_only", held_out=True, bn="recalibrated", calibration=calibration)
 
     @property
@@ -106,14 +106,18 @@ class SPOS(Method):
         return self.space.one_hot(arch, dtype=torch.get_default_dtype(), device=self.alive.device)
 
     def _path(self, generator: torch.Generator) -> Arch:
-        if self.price is None:
+        if not self.bins:
             return uniform(self.space, self.active, generator)
         low, high = self.bins[int(torch.randint(len(self.bins), (), generator=generator))]
         for _ in range(TRIES):
             arch = uniform(self.space, self.active, generator)
-            if low <= cost_of(arch, self.space, *self.price) / 1e6 <= high:
+            if low <= self._macs(arch) / 1e6 <= high:
                 break
         return arch
+
+    def _macs(self, arch: Arch) -> float:
+        columns = self.space.choice(arch)
+        return self.fixed + sum(self.prices[row][c] for row, c in enumerate(columns) if c is not None)
 
     def passes(self, now: Progress) -> int:
         """Return one; evaluation averages over five draws."""
