@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.register_assert_rewrite("gapless.testing.methods", "gapless.testing.searchers", "gapless.testing.spaces")
+pytest.register_assert_rewrite(*(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces")))
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

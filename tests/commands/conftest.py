@@ -1,6 +1,9 @@
 import pytest
+from scored import made_up, supernet
 
 from gapless.commands.app import run
+
+__all__ = ["gapless", "made_up", "supernet"]
 
 
 @pytest.fixture

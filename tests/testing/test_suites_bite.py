@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep
+from gapless.core.judge import Judge
 from gapless.core.method import Method, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
@@ -27,7 +28,7 @@ from gapless.engine.supernet import MixedSite, Supernet
 from gapless.engine.walks import SCALE, SHIFT, carry, settle
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.testing import METHOD_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, searchers, spaces
+from gapless.testing import METHOD_LAWS, SCORE_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, scores, searchers, spaces
 from gapless.testing.examples import Paths, Ragged, Softmax, patched
 
 RAGGED = Ragged()
@@ -470,6 +471,47 @@ def test_a_broken_search_is_found(name):
 
 def test_every_law_of_a_search_bites():
     assert {law.__name__ for law in SEARCHER_LAWS} == set(BROKEN_SEARCHERS)
+
+
+# ---------------------------------------------------------------------- scores
+
+
+class Right(Judge):
+    """Counts letters."""
+
+    label = "right"
+    source = "made for tests"
+
+    def __call__(self, arch: Arch) -> float:
+        return float(len(str(arch)))
+
+
+def judge_with(**members: Any) -> type[Judge]:
+    return type("WrongJudge", (Right,), members)
+
+
+def tired(self: Judge, arch: Arch) -> float:
+    self.count = getattr(self, "count", 0) + 1
+    return Right.__call__(self, arch) - self.count
+
+
+BROKEN_JUDGES = {
+    "a_score_is_a_function_of_the_architecture": judge_with(__call__=tired),
+    "a_score_can_be_compared": judge_with(__call__=lambda self, arch: 1.0),
+    "it_draws_on_no_global_generator": judge_with(__call__=lambda self, arch: float(torch.rand(()))),
+    "it_says_what_it_is": judge_with(source=""),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_JUDGES)
+def test_a_broken_judge_is_found(name):
+    law = getattr(scores, name)
+    law(lambda: Right(RAGGED, torch.device("cpu")), RAGGED)
+    assert breaks(law, lambda: BROKEN_JUDGES[name](RAGGED, torch.device("cpu")), RAGGED)
+
+
+def test_every_law_of_a_score_bites():
+    assert {law.__name__ for law in SCORE_LAWS} == set(BROKEN_JUDGES)
 
 
 # ---------------------------------------------------------------------- the examples

@@ -4,7 +4,7 @@
 From a start, look at the neighbours and go to a better one; where none is better, start again elsewhere. The paper
 describes the steepest climb: score all neighbours, go to the best. The defaults are those of the released code
 (naszilla/naszilla): the best of ten random architectures begins a climb, and the first better neighbour is taken.
-Neighbours are tried in random order there and here; those that were scored before are not asked for again.
+Neighbours are tried in random order; those that were scored before are not asked for again.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ from gapless.studies.found import Found, Watcher
 from gapless.studies.limits import Asked
 from gapless.studies.session import begin, device_of, go, restore, use_threads
 
+PAUSE = 1.0
+"""Seconds between two checkpoints: a look-up in a table takes less time than to write one."""
+
 
 def explore(
     recipe: Recipe,
@@ -79,7 +82,7 @@ def _explore(
     told = watcher if watcher is None or callable(watcher) else watcher.told
     spent = 0.0 if run is None else sum(record["seconds"] for record in run.trace())
     minutes = resolved.run["save_every"]
-    for record in go(loop, run, images=judge.fingerprint, minutes=minutes, told=told):
+    for record in go(loop, run, images=judge.fingerprint, minutes=minutes, told=told, pause=PAUSE):
         spent += record.seconds
     arch, costs = (loop.searcher.best(), ()) if asked is None else limits.best_within(loop.ranked(), asked)
     score = {

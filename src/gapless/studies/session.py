@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -111,9 +112,18 @@ def restore(loop: Loop[R], run: Run, images: str) -> str:
 
 
 def go(
-    loop: Loop[R], run: Run | None, *, images: str, minutes: float, told: Callable[[R], None] | None = None
+    loop: Loop[R],
+    run: Run | None,
+    *,
+    images: str,
+    minutes: float,
+    told: Callable[[R], None] | None = None,
+    pause: float = 0.0,
 ) -> Iterator[R]:
     """Run a loop to its end; yield each record when it is in the trace and the checkpoint behind it is written.
+
+    Where records come quickly, ``pause`` is the least number of seconds between two of their checkpoints: what the
+    trace tells beyond the last one is dropped and done again when the run goes on.
 
     An interrupt (Ctrl-C, SIGTERM) ends the run after the present step with :class:`Stopped`, everything saved; a second
     one ends it at once.
@@ -123,10 +133,13 @@ def go(
         for record in loop.run(keeper if run is not None else None):
             if run is not None:
                 run.append(record.line())
-                keeper.save()
+                if time.monotonic() - keeper.saved >= pause:
+                    keeper.save()
             if told is not None:
                 told(record)
             yield record
+        if pause:
+            keeper.save()
 
 
 @contextmanager

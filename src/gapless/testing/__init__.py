@@ -1,4 +1,4 @@
-"""Published conformance suites: what a new space, method or searcher must obey, as plain functions, one law each.
+"""Published conformance suites: what a new space, method, searcher or score must obey, as plain functions, a law each.
 
 In a test file of your own::
 
@@ -22,10 +22,11 @@ train it.
 from __future__ import annotations
 
 from gapless.testing.methods import METHOD_LAWS
+from gapless.testing.scores import SCORE_LAWS
 from gapless.testing.searchers import SEARCHER_LAWS
 from gapless.testing.spaces import SPACE_LAWS
 
-__all__ = ["METHOD_LAWS", "SEARCHER_LAWS", "SPACE_LAWS", "title"]
+__all__ = ["METHOD_LAWS", "SCORE_LAWS", "SEARCHER_LAWS", "SPACE_LAWS", "title"]
 
 
 def title(law: object) -> str:

@@ -1,0 +1,44 @@
+"""A table and finished searches to be judged by; a folder of tests takes the fixtures over in its conftest."""
+
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import gapless
+from gapless.core.decision import Arch
+from gapless.spaces.nasbench201 import NASBench201
+from gapless.testing.searchers import value
+
+
+def searched(out, method="darts", **method_settings):
+    recipe = gapless.Recipe(
+        space={"name": "nasbench201", "width": 4, "cells": 1},
+        method={"name": method, **method_settings},
+        train={"epochs": 2, "batch": 32},
+        data={"name": "digits", "train_images": 300, "test_images": 40},
+        run={"threads": 1},
+    )
+    return gapless.search(recipe, out=out).run
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory):
+    """A table of 15,625 cells whose accuracies are made up: what the suites' score says of them."""
+    space = NASBench201()
+    cells = [
+        Arch(dict(zip(space.rows, options, strict=True))) for options in product(*(d.options for d in space.decisions))
+    ]
+    values = np.array([value(space, arch) for arch in cells])
+    path = tmp_path_factory.mktemp("table") / "accuracy.parquet"
+    columns = {"cifar10_valid_12": 10 * values, "cifar10_test_200": 10 * values + 1}
+    pq.write_table(pa.table({"arch": [space.write(arch) for arch in cells], **columns}), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def supernet(tmp_path_factory):
+    """A finished search by DARTS, tiny."""
+    return searched(tmp_path_factory.mktemp("runs") / "darts")
