@@ -25,7 +25,21 @@ from gapless.spaces.nasbench201 import NASBench201
 from gapless.studies.found import size_of
 from gapless.tables import nasbench201
 
-METHODS = ("darts", "drnas", "dropnas", "pc_darts", "beta_darts", "gdas")
+METHODS = (
+    "darts",
+    "drnas",
+    "dropnas",
+    "pc_darts",
+    "beta_darts",
+    "gdas",
+    "snas",
+    "dsnas",
+    "enas",
+    "rsps",
+    "spos",
+    "fairnas",
+    "da_nas",
+)
 SEEDS, DRAWS = (0, 1, 2), 20
 COLUMNS = ("cifar10_test_200", "cifar100_test_200", "imagenet16_test_200")
 OUT = Path(__file__).with_suffix(".csv")

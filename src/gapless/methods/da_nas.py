@@ -52,6 +52,10 @@ class DANAS(Method):
     label: ClassVar[str] = "da_nas"
     source: ClassVar[str] = "DA-NAS-style, after Dai et al., arXiv 2003.12563"
     settings: ClassVar[Mapping[str, Setting]] = {
+        "nasbench201": Setting(
+            "no released code; that of GDAS in D-X-Y/AutoDL-Projects, exps/NAS-Bench-201-algos/GDAS.py",
+            Train(epochs=250, nesterov=True, weight_decay=5e-4),
+        ),
         "": Setting("mit-han-lab/proxylessnas, search script; epochs after a reading note of arXiv 2003.12563", TRAIN),
     }
 

@@ -60,6 +60,10 @@ class FairNAS(Method):
     label: ClassVar[str] = "fairnas"
     source: ClassVar[str] = "FairNAS, Chu, Zhang and Xu, arXiv 1907.01845"
     settings: ClassVar[Mapping[str, Setting]] = {
+        "nasbench201": Setting(
+            "no released code; that of RSPS in D-X-Y/AutoDL-Projects, exps/NAS-Bench-201-algos/RANDOM-NAS.py",
+            Train(epochs=250, nesterov=True, weight_decay=5e-4),
+        ),
         "": Setting("recalled from arXiv 1907.01845 and not checked; the share held out and no clip are ours", TRAIN),
     }
 

@@ -70,6 +70,10 @@ class SPOS(Method):
     source: ClassVar[str] = "SPOS, Guo, Zhang, Mu, Heng, Liu, Wei and Sun, arXiv 1904.00420"
     settings: ClassVar[Mapping[str, Setting]] = {
         "shufflenet": Setting("megvii-model/SinglePathOneShot, src/Supernet", TRAIN),
+        "nasbench201": Setting(
+            "no released code; that of RSPS in D-X-Y/AutoDL-Projects, exps/NAS-Bench-201-algos/RANDOM-NAS.py",
+            Train(epochs=250, nesterov=True, weight_decay=5e-4),
+        ),
         "": Setting("megvii-model/SinglePathOneShot, src/Supernet", TRAIN),
     }
 
@@ -92,7 +96,7 @@ class SPOS(Method):
         self.space, self.searcher, self.evaluations, self.images = space, searcher, evaluations, images
         self.bins = tuple(pairwise(macs_bins))
         table, self.fixed = space.cost_table("macs") if macs_bins else (torch.zeros(space.shape), 0)
-        self.prices = table.tolist()
+        self.prices: list[list[float]] = table.tolist()
         self._plan = Plan(coupling="weights_only", held_out=True, bn="recalibrated", calibration=calibration)
 
     @property
