@@ -84,7 +84,7 @@ def rows(table: nasbench201.Table, runs: Path) -> list[dict[str, object]]:
                     seed=seed,
                     supernet_accuracy=trace[-1]["valid_accuracy"] or "",
                     train_accuracy=round(trace[-1]["train_accuracy"], 2),
-                    seconds=round(sum(r["seconds"] for r in trace)),
+                    seconds=round(sum(r["seconds"] for r in trace) + run.judged()["seconds"]),
                     peak_memory_mb=round(trace[-1]["peak_memory_mb"]),
                     gapless=machine["gapless"],
                     torch=machine["torch"],

@@ -72,6 +72,9 @@ class Watch:
 class WatchSearch(Watch):
     """What a command prints while it searches."""
 
+    picks = False
+    """Whether the method reads its answer off by judging candidates."""
+
     def started(self, resolved: Resolved | Exploring, run: Run | None, notice: str) -> None:
         """Say what is searched."""
         space = resolved.space
@@ -81,6 +84,7 @@ class WatchSearch(Watch):
             self.console.print(f"{resolved.evaluations:,} evaluations by the score {resolved.recipe.score['name']}.")
             self.wait("evaluations", resolved.evaluations, run, notice)
         elif issubclass(resolved.method_class, Method):
+            self.picks = hasattr(resolved.method_class, "pick")
             self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
 
     def told(self, record: search.Record | Evaluated) -> None:
@@ -94,6 +98,8 @@ class WatchSearch(Watch):
             return
         valid = "" if record.valid_accuracy is None else f", held-out accuracy {record.valid_accuracy:5.1f} %"
         self.say(record, valid)
+        if self.picks and record.epoch + 1 == self.epochs:
+            self.console.print("Now candidates are judged by the trained supernet. That can take as long again.")
 
 
 class WatchTraining(Watch):

@@ -26,6 +26,10 @@ class Bench(Protocol):
         plan says by which statistics."""
         ...
 
+    def inherited(self, arch: Arch, images: int | None = None) -> float:
+        """Return the accuracy of an architecture with the supernet's weights: that of its mix, noted in the run."""
+        ...
+
     def respects(self, arch: Arch) -> bool:
         """Return whether an architecture holds what the user asked of the answer."""
         ...

@@ -47,7 +47,7 @@ class SupernetBench:
     stage
         At whose classes it judges.
     judged
-        All that :meth:`explore` judged, in order.
+        All that :meth:`inherited` judged, in order.
     """
 
     supernet: Supernet
@@ -72,6 +72,13 @@ class SupernetBench:
             order = index[torch.randperm(len(index), generator=stream("judging"))]
             index = order[(first + torch.arange(min(images, len(order)))) % len(order)]
         return self.measure(mix, self.feed.plain(index))[1]
+
+    def inherited(self, arch: Arch, images: int | None = None) -> float:
+        """Return the accuracy of an architecture with the supernet's weights, as a share, and note it in ``judged``."""
+        all_of_them = len(self.feed.judging(self.stage))
+        found = self.judge(self.space.one_hot(arch), images)
+        self.judged.append((arch, all_of_them if images is None else min(images, all_of_them), found))
+        return found
 
     def measure(self, mix: Mix, batches: Iterable[Batch] | None = None) -> tuple[float, float]:
         """Return (mean cross entropy, accuracy as a share) on batches, by default all that there is to judge by."""
@@ -125,16 +132,11 @@ class SupernetBench:
         assert isinstance(searcher, Searcher)
         searcher.within = self.respects
 
-        def score(arch: Arch, count: int | None = images) -> float:
-            found = self.judge(self.space.one_hot(arch), count)
-            self.judged.append((arch, len(self.feed.judging(self.stage)) if count is None else count, found))
-            return found
-
-        told = explore(searcher, score, evaluations)
+        told = explore(searcher, lambda arch: self.inherited(arch, images), evaluations)
         if not finalists:
             return searcher.best()
         best = sorted({arch: scores["score"] for arch, scores in told}.items(), key=lambda pair: -pair[1])
-        return max((arch for arch, _ in best[:finalists]), key=lambda arch: score(arch, None))
+        return max((arch for arch, _ in best[:finalists]), key=self.inherited)
 
     def stream(self, name: str) -> torch.Generator:
         """Return a random stream of this run."""

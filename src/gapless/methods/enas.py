@@ -271,7 +271,7 @@ class ENAS(Method):
             arch = self._within(bench, i)
             if arch is None:
                 continue
-            accuracy = bench.judge(bench.space.one_hot(arch), self.images or None)
+            accuracy = bench.inherited(arch, self.images or None)
             if best is None or accuracy > best[0]:
                 best = accuracy, arch
         return bench.space.decode(self.scores()) if best is None else best[1]

@@ -32,6 +32,7 @@ FILES = {
     "weights.safetensors": "supernet and method, or the trained network",
     "checkpoint.pt": "everything that the run needs to go on",
     "result.json": "the accuracy of a trained network",
+    "judged.json": "architectures that a method's read-out judged by inherited accuracy",
     "latency.json": "measured latencies, where a limit asked for them",
     "machine.json": "where it ran",
     "cell.svg": "the drawn cell",
@@ -217,6 +218,13 @@ class Run:
         where it used none."""
         told = json.loads((self.path / "arch.json").read_text(encoding="utf-8"))
         return {key: tuple(value) for key, value in (told["images"] or {}).items()}
+
+    def judged(self) -> dict[str, Any]:
+        """Return ``seconds`` that the read-out of a method's answer took, and the ``archs`` that it judged: ``arch``,
+        ``images``, ``accuracy`` in percent. Both are empty for methods without such a read-out."""
+        path = self.path / "judged.json"
+        nothing: dict[str, Any] = {"seconds": 0.0, "archs": []}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else nothing
 
     def score(self) -> dict[str, Any] | None:
         """Return what a black-box search found its architecture by, None for other searches."""

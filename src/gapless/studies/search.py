@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def finished(run: Run) -> Found:
     arch, space = run.found()
     records = list(run.trace())
     peak = max((r["peak_memory_mb"] for r in records), default=0.0)
-    return Found(arch, space, run, sum(r["seconds"] for r in records), peak, score=run.score())
+    seconds = sum(r["seconds"] for r in records) + run.judged()["seconds"]
+    return Found(arch, space, run, seconds, peak, score=run.score())
 
 
 def _search(
@@ -120,9 +122,15 @@ def _search(
         for record in go(loop, run, images=images, minutes=minutes, told=told):
             spent += record.seconds
         space, device = loop.space, loop.device
+        begun = time.perf_counter()
         arch, costs = limits.answer(loop, asked)
+        picked = time.perf_counter() - begun
+        spent += picked
     if run is not None:
         if loop is not None:
+            if loop.judged:
+                told_of = [{"arch": str(a), "images": n, "accuracy": 100 * value} for a, n, value in loop.judged]
+                run.write_json("judged.json", {"seconds": picked, "archs": told_of})
             run.write_weights(
                 {**loop.supernet.state_dict(), **{f"method.{k}": v for k, v in loop.method.state_dict().items()}}
             )
