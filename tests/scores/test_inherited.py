@@ -12,10 +12,10 @@ from gapless.core.errors import UserError
 from gapless.data import load
 from gapless.engine.judge import judge
 from gapless.runs.run import Run
+from gapless.runs.searched import inherited
 from gapless.scores.inherited import InheritedAccuracy
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.studies.export import inherited
 
 CPU = torch.device("cpu")
 SPACE = NASBench201(width=4, cells=1, channels=1, size=8)
@@ -26,28 +26,49 @@ def of(run, **settings):
     return InheritedAccuracy(SPACE, CPU, run=run.path, **settings)
 
 
+def watched(scored, arch):
+    """Return the images that a judgement of an architecture reads, batch by batch: those that gather statistics, and
+    those that are judged."""
+    batches, feed = [], scored.bench.feed
+    plain = feed.plain
+
+    def watch(index, size=None):
+        batches.append([part.tolist() for part in torch.split(index, size or 4 * feed.size)])
+        return plain(index, size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "plain", watch)
+        scored(arch)
+    judged, *calibration = batches
+    return [i for part in judged for i in part], [part for parts in calibration for part in parts]
+
+
 @pytest.mark.parametrize("bn", ["recalibrated", "batch", "running"])
 def test_it_is_the_accuracy_of_the_network_that_inherits_the_weights(supernet, bn):
     scored = of(supernet, bn=bn, images=100, calibration=3)
     for arch in ARCHS:
+        images, parts = watched(scored, arch)
         network = inherited(supernet, arch, SPACE)
         data = load("digits", train_images=300, test_images=40)
-        batches = [data.batch(data.train, part) for part in torch.split(scored.judged, 4 * 32)]
-        calibration = [data.batch(data.train, part)[0] for part in scored.calibration]
+        batches = [data.batch(data.train, part) for part in torch.split(torch.tensor(images), 4 * 32)]
+        calibration = [data.batch(data.train, torch.tensor(part))[0] for part in parts]
         _, share = judge(network, network, batches, bn=bn, calibration=calibration)
         assert scored(arch) == pytest.approx(100 * share, abs=1.01)  # rounding may move an image
 
 
 def test_it_judges_by_images_that_the_weights_did_not_see(supernet):
     whole = of(supernet)
-    assert len(whole.judged) == 150
-    assert not set(whole.judged.tolist()) & set(whole.feed.weights.tolist())
-    assert set(torch.cat(whole.calibration).tolist()) <= set(whole.feed.weights.tolist())
+    images, calibration = watched(whole, ARCHS[0])
+    trained_on = set(whole.bench.feed.weights.tolist())
+    assert len(set(images)) == 150
+    assert not set(images) & trained_on
+    assert {i for part in calibration for i in part} <= trained_on
     assert whole.title == "inherited accuracy on 150 held-out images, run darts"
-    few = of(supernet, images=20, calibration=2)
-    assert len(few.judged) == 20
-    assert set(few.judged.tolist()) < set(whole.judged.tolist())
-    assert [len(part) for part in few.calibration] == [32, 32]
+    few, parts = watched(of(supernet, images=20, calibration=2), ARCHS[0])
+    assert len(few) == 20
+    assert set(few) < set(images)
+    assert [len(part) for part in parts] == [32, 32]
+    assert watched(of(supernet, images=20, calibration=2), ARCHS[1])[0] == few
 
 
 def test_the_policy_for_batch_normalisation_changes_the_score(supernet):
@@ -68,7 +89,7 @@ def test_stages_are_followed_to_the_last_and_pruned_options_are_told(tmp_path):
     run = searched(tmp_path / "run", "drnas", progressive=True, warmup=0)
     scored = of(run)
     assert "pruned" in scored.notice
-    assert scored.supernet.space.partial != 4
+    assert scored.bench.space.partial != 4
     assert scored(ARCHS[0]) == of(run)(ARCHS[0])
 
 

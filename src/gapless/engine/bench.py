@@ -96,7 +96,8 @@ class SupernetBench:
         """Yield training images, the same for every architecture, in batches of the size that trains."""
         index = self.feed.training(self.stage)
         order = index[torch.randperm(len(index), generator=stream("calibration"))][: self.plan.calibration]
-        for x, _ in self.feed.plain(order, self.feed.size):
+        whole = len(order) - len(order) % self.feed.size or len(order)  # a small last batch would count as much as any
+        for x, _ in self.feed.plain(order[:whole], self.feed.size):
             yield x
 
     def respects(self, arch: Arch) -> bool:

@@ -10,6 +10,7 @@ the plain mean over batches of training images (SPOS, whose code has a moving av
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,17 +19,11 @@ import torch
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.judge import Judge, Settled
-from gapless.core.method import Method
-from gapless.core.mix import Mix
-from gapless.core.progress import seeded, stream
-from gapless.core.settings import make
 from gapless.core.space import Space
-from gapless.engine.feed import Feed
-from gapless.engine.judge import BatchNorm, judge
+from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision, arithmetic, checked
-from gapless.engine.supernet import Supernet
-from gapless.runs.recipe import MEASURED, Recipe
-from gapless.runs.run import Run
+from gapless.runs.recipe import MEASURED
+from gapless.runs.searched import Reopened, trained
 
 
 class InheritedAccuracy(Judge):
@@ -67,44 +62,25 @@ class InheritedAccuracy(Judge):
         for name, value in (("images", images), ("calibration", calibration)):
             if value < 1:
                 raise UserError(f"--score.{name} is {value}; it must be at least 1.")
-        self.bn: BatchNorm = bn
-        source, _ = trained(run)
-        resolved = source.recipe().resolve()
-        with seeded("inherited", "method"):
-            method = make(resolved.method_class, resolved.method, resolved.space)
-        assert isinstance(method, Method)
-        size = resolved.space
-        for stage in method.plan.stages:
-            size = size.replace(**stage.space)
+        source, recipe = trained(run)
+        precision: Precision = recipe.settings_of_run()["precision"]
+        self.precision: Precision = "float32" if precision == "bfloat16" else precision
+        checked(self.precision, device)
+        opened = Reopened.of(source, device, self.precision)
+        size, method, feed = opened.bench.space, opened.method, opened.bench.feed
         if size.decisions != space.decisions or size.limits != space.limits:
             raise UserError(
                 f"The run {run} searched another space than this: its supernet cannot judge these architectures. "
                 "Leave the space out; it is then that of the run."
             )
-        precision: Precision = resolved.run["precision"]
-        self.precision: Precision = "float32" if precision == "bfloat16" else precision
-        checked(self.precision, device)
-        self.dtype = torch.float64 if self.precision == "float64" else torch.float32
-        self.feed = Feed(resolved.data.to(device), method.plan, resolved.train, resolved.run["seed"], self.dtype)
-        if not len(self.feed.arch):
+        if not len(feed.arch):
             raise UserError(
                 f"The weights of {run} were trained on all of its images: there is none left to judge by, and their "
                 "accuracy on what they were trained on says little. Take the run of a method that holds images out."
             )
-        self.supernet = Supernet(size, resolved.run["execution"])
-        weights = source.weights()
-        try:
-            method.load_state_dict(_part(weights, "method."))
-            self.supernet.load_state_dict({k: v for k, v in weights.items() if not k.startswith("method.")})
-        except RuntimeError:
-            raise UserError(f"The weights of {run} do not fit the supernet that its recipe describes.") from None
-        self.supernet.to(device, self.dtype)
-        held, seen = self.feed.arch, self.feed.weights
-        self.judged = held[torch.randperm(len(held), generator=stream("inherited", "judged"))[:images]].sort().values
-        order = seen[torch.randperm(len(seen), generator=stream("inherited", "calibration"))]
-        batch = min(resolved.train.batch, len(order))
-        self.calibration = [part for part in torch.split(order, batch) if len(part) == batch][:calibration]
-        self.title = f"inherited accuracy on {len(self.judged):,} held-out images, run {source.path.resolve().name}"
+        plan = replace(method.plan, bn=bn, calibration=calibration * feed.size)
+        self.images, self.bench = min(images, len(feed.arch)), replace(opened.bench, plan=plan)
+        self.title = f"inherited accuracy on {self.images:,} held-out images, run {source.path.resolve().name}"
         pruned = int((space.legal & ~method.alive.cpu()).sum())
         if pruned:
             self.notice = (
@@ -112,7 +88,7 @@ class InheritedAccuracy(Judge):
                 "hold one of them are judged by weights that were trained for a part of it only."
             )
         digest = hashlib.sha256((source.path / "weights.safetensors").read_bytes())
-        digest.update(resolved.data.fingerprint.encode())
+        digest.update(opened.resolved.data.fingerprint.encode())
         self.fingerprint = digest.hexdigest()[:16]
 
     @classmethod
@@ -127,51 +103,8 @@ class InheritedAccuracy(Judge):
 
     def __call__(self, arch: Arch) -> float:
         """Return percent."""
-        mix = self.supernet.space.one_hot(arch, dtype=self.dtype, device=self.device)
-        with arithmetic(self.device, self.precision), seeded("inherited", "pass"):  # for a model's own dropout
-            _, share = judge(
-                self.supernet,
-                lambda x: self._logits(x, mix),
-                self.feed.plain(self.judged),
-                bn=self.bn,
-                calibration=(self._images(part) for part in self.calibration),
-            )
-        return 100 * share
-
-    def _logits(self, x: torch.Tensor, mix: Mix) -> torch.Tensor:
-        logits: torch.Tensor = self.supernet(x, mix)
-        return logits
-
-    def _images(self, index: torch.Tensor) -> torch.Tensor:
-        data = self.feed.data
-        return data.batch(data.train, index, dtype=self.dtype)[0]
-
-
-def trained(path: str | Path) -> tuple[Run, Recipe]:
-    """Return a finished run that trained a supernet, and its recipe.
-
-    Raises
-    ------
-    UserError
-        Where it is something else.
-    """
-    run = Run.open(path)
-    recipe = run.recipe()
-    what = "a search that trained a supernet"
-    if run.kind != "search":
-        raise UserError(f"{path} trained one architecture alone; scores are inherited from {what}.")
-    _, method_class, _ = recipe.definitions()
-    if not issubclass(method_class, Method):
-        raise UserError(f"{recipe.method['name']} trains no supernet; scores are inherited from {what}.")
-    if not run.ended:
-        raise UserError(f"The run {path} has not ended. Go on with: gapless resume {path}")
-    if not (run.path / "weights.safetensors").is_file():
-        raise UserError(f"{path} holds no weights.safetensors: its supernet is gone.")
-    return run, recipe
-
-
-def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        with arithmetic(self.device, self.precision):
+            return 100 * self.bench.judge(self.space.one_hot(arch), self.images)
 
 
 SCORE = InheritedAccuracy

@@ -12,18 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError, unknown
-from gapless.core.method import Method
 from gapless.core.progress import seeded
-from gapless.core.settings import make, typed
+from gapless.core.settings import typed
 from gapless.core.space import Space
-from gapless.engine.supernet import Supernet
 from gapless.formats import onnx, program, python
 from gapless.formats.model import Model
 from gapless.runs.run import Run
+from gapless.runs.searched import inherited, reopened
 from gapless.studies.evaluate import locate
 
 FORMATS: dict[str, Callable[[Model, Path], dict[str, Any]]] = {
@@ -119,10 +116,12 @@ def model_of(
         model = _trained(run, arch, own, asked, inherit)
     elif inherit:
         _check_fixed(asked, f"the supernet of {given} has")
-        size = searched_size(run, own)
+        _, size = reopened(run.recipe(), own)
+        size = size.deployed()
         origin = f"found by a search, weights of its supernet, run {_short(given)}"
-        network = inherited(run, arch, size)
-        model = Model(arch=arch, space=size.deployed(), network=network, weights="inherited", origin=origin)
+        _weights(run)
+        network = inherited(run, arch, size).eval()
+        model = Model(arch=arch, space=size, network=network, weights="inherited", origin=origin)
     else:
         size = own.replace(**asked).alone().replace(**asked).deployed()
         model = _fresh(arch, size, f"found by a search, run {_short(given)}")
@@ -156,38 +155,6 @@ def _trained(run: Run, arch: Arch, own: Space, asked: Mapping[str, Any], inherit
         origin=f"trained alone, run {_short(run.path)}",
         accuracy=float(run.result()["test_accuracy"]),
     )
-
-
-def inherited(run: Run, arch: Arch, size: Space) -> nn.Module:
-    """Return the network of an architecture with the weights that the supernet of a search has for it."""
-    weights = {k: v for k, v in _weights(run).items() if not k.startswith("method.")}
-    supernet = Supernet(size)
-    try:
-        supernet.load_state_dict(weights)
-    except RuntimeError:
-        raise UserError(f"The weights of {run.path} do not fit the supernet that its recipe describes.") from None
-    child = size.deployed().network(arch)
-    shared = supernet.network.state_dict()
-    child.load_state_dict({name: shared[name] for name in child.state_dict()})
-    return child.eval()
-
-
-def searched_size(run: Run, space: Space) -> Space:
-    """Return the space at the size at which a search ended: its stages may have changed fields.
-
-    Raises
-    ------
-    UserError
-        Where what searched trains no supernet.
-    """
-    recipe = run.recipe()
-    _, method_class, _ = recipe.definitions()
-    if not issubclass(method_class, Method):
-        raise UserError(f"{recipe.method['name']} trains no supernet: there are no weights to inherit.")
-    method = make(method_class, {k: v for k, v in recipe.method.items() if k != "name"}, space)
-    for stage in method.plan.stages:
-        space = space.replace(**stage.space)
-    return space
 
 
 def write(model: Model, formats: Sequence[str], out: str | Path) -> Exported:
