@@ -14,7 +14,7 @@ from gapless.commands.watch import WatchTraining, free
 from gapless.core.errors import unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
-from gapless.runs.recipe import RUN, SUPERNET
+from gapless.runs.recipe import RUN, SUPERNET, Start
 from gapless.studies.retrain import Trained, plan, retrain
 
 DOC = """Train an architecture alone and report its accuracy on the test images after the last epoch.
@@ -43,6 +43,9 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     options = [
         Option("data", str, "`digits`, a folder, or a name on the Hugging Face hub; by default the run's."),
         Option("protocol", str, f"How to train: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),
+        Option(
+            "start", Start, "`fresh` weights, or `inherited` ones of the run's supernet; by default as its method says."
+        ),
         Option("epochs", int, "Short for --retrain.epochs.", default=shown.epochs),
         *run,
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
@@ -62,6 +65,8 @@ def _run(given: str, typed: Mapping[str, Any]) -> None:
     protocol = table(typed, "retrain")
     if "epochs" in typed:
         protocol = {"epochs": typed["epochs"], **protocol}
+    if "start" in typed:
+        protocol["start"] = typed["start"]
     if "protocol" in typed:
         protocol["protocol"] = typed["protocol"]
     data = table(typed, "data")

@@ -110,6 +110,8 @@ class WatchTraining(Watch):
         name = resolved.recipe.retrain.get("protocol", resolved.space.protocol)
         self.console.print(f"Training one architecture of {resolved.recipe.space['name']} alone, protocol {name}:")
         self.console.print(f"  {resolved.space.write(resolved.arch)}")
+        if resolved.recipe.start() == "inherited":
+            self.console.print(f"It goes on from the weights of the supernet of {resolved.recipe.retrain['weights']}.")
         self.begin(resolved.data, resolved.protocol.epochs, resolved.protocol.batch, run, notice)
 
     def told(self, record: retrain.Record) -> None:

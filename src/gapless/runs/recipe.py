@@ -32,6 +32,7 @@ COLUMNS = ("label", "image")
 """Settings of the data that hold for one set only."""
 Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 Execution = Literal["fused", "reference"]
+Start = Literal["fresh", "inherited"]
 RUN: dict[str, tuple[Any, Any, str]] = {
     "seed": (int, 0, "Seed of every random stream."),
     "device": (str, "auto", "auto, cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."),
@@ -76,7 +77,8 @@ class Recipe:
         The most that the answer may cost, as ``macs = "50M"`` (see :data:`LIMIT`).
     retrain
         How the architecture is trained alone: the name of a ``protocol``, settings that differ from it, and a table
-        ``space`` of fields that differ from the space's own stand-alone size.
+        ``space`` of fields that differ from the space's own stand-alone size; ``start``: ``fresh`` or ``inherited``
+        weights (by default what the method's plan says), the latter from the run ``weights``.
     run
         Seed, device, precision.
     title, source
@@ -244,8 +246,15 @@ class Recipe:
         name = self.retrain.get("protocol", usual)
         if name not in PROTOCOLS:
             raise UserError(f"{self._at('retrain', 'protocol')}{unknown('protocol', str(name), PROTOCOLS)}")
-        given = self.typed("retrain", Protocol, skip=("protocol", "space"))
+        self.start()
+        given = self.typed("retrain", Protocol, skip=("protocol", "space", "start", "weights"))
         return replace(PROTOCOLS[name][1], **given)
+
+    def start(self) -> Start | None:
+        """Return where the weights of ``[retrain]`` start, None where the recipe does not say."""
+        where = f"{self._at('retrain', 'start')}`retrain.start`"
+        found: Start | None = convert(self.retrain.get("start"), Start | None, where)
+        return found
 
     def _check_common(self) -> None:
         self.typed("data", load)

@@ -13,6 +13,8 @@ from gapless.core.settings import fields_of, make
 from gapless.core.space import Space
 from gapless.data import ImageData, load
 from gapless.runs.recipe import MEASURED, Recipe, absolute
+from gapless.runs.run import Run
+from gapless.runs.searched import inherited
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +29,10 @@ class Retraining:
     run: dict[str, Any]
 
     def network(self) -> nn.Module:
-        """Return the network, freshly initialised."""
-        return self.space.network(self.arch)
+        """Return the network, freshly initialised or with the weights of a search's supernet."""
+        if self.recipe.start() != "inherited":
+            return self.space.network(self.arch)
+        return inherited(Run.open(self.recipe.retrain["weights"]), self.arch, self.space)
 
     def full(self) -> Recipe:
         """Return the recipe with every setting written out."""
@@ -40,7 +44,11 @@ class Retraining:
             self.recipe,
             arch=str(self.arch),
             space={"name": self.recipe.space["name"], **space},
-            retrain={"protocol": name, **settings},
+            retrain={
+                "protocol": name,
+                **settings,
+                **{key: self.recipe.retrain[key] for key in ("start", "weights") if key in self.recipe.retrain},
+            },
             data={
                 **self.recipe.data,
                 **self.protocol.images(self.recipe.data.get("size")),

@@ -10,14 +10,16 @@ from typing import Any, Protocol
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.method import Method
 from gapless.core.settings import fields_of, typed
 from gapless.core.space import Space
 from gapless.engine.retrain import Record, Training
 from gapless.report.show import show
 from gapless.runs.checkpoint import held
-from gapless.runs.recipe import Recipe
+from gapless.runs.recipe import Recipe, absolute
 from gapless.runs.retraining import Retraining, resolve
 from gapless.runs.run import Run
+from gapless.runs.searched import reopened, trained
 from gapless.studies.evaluate import locate
 from gapless.studies.found import size_of
 from gapless.studies.session import begin, device_of, go, restore, use_threads
@@ -38,6 +40,10 @@ class Watcher(Protocol):
 KEPT = ("name", "size", "test_images", "label", "image", "pad", "flip")
 """Settings of a search's data that its retraining takes over: it trains on all training images, and how they are varied
 is the protocol's."""
+
+
+ALONG = {"aux_weight": 0.0, "drop_path": 0.0}
+"""Settings of a training that goes on from a supernet, where nobody says otherwise: it had neither."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +129,8 @@ def retrain(
         Name of the space, and fields that differ from the size at which the paper trains alone.
     protocol
         Name of a ``protocol`` and settings that differ from it (:class:`gapless.core.protocol.Protocol`); by default
-        that of the run's recipe, or the space's own.
+        that of the run's recipe, or the space's own. ``start``: ``fresh`` weights, or those ``inherited`` from the run;
+        by default as its method says.
     run
         ``seed``, ``device``, ``threads``, ``precision``, ``save_every``.
     out
@@ -165,11 +172,22 @@ def plan(
         base = source.recipe()
         own_data = dict(base.data) if source.kind == "retrain" else {k: v for k, v in base.data.items() if k in KEPT}
         base = Recipe(space={"name": base.space["name"]}, retrain=base.retrain, data=own_data, run=base.run)
+    start, at_start = _start(source, own, base, protocol or {})
     tables = {"data": data or {}, "run": run or {}}
     changed = {"protocol", *(protocol or {})} if protocol and "protocol" in protocol else set()
     settings = {**({} if changed else base.retrain), **(protocol or {})}
     given_fields = typed(type(own), {**base.retrain.get("space", {}), **(fields or {})}, prefix="--space.")
-    size = own if source is not None and source.kind == "retrain" else own.alone()
+    if source is not None and source.kind == "retrain":
+        size = own
+    elif at_start is not None:
+        if given_fields:
+            raise UserError(
+                f"--space.{next(iter(given_fields))} cannot be changed: training goes on from the weights of {given}, "
+                "which are of one size. Leave it out, or type --start fresh."
+            )
+        size, settings = at_start, {**ALONG, **settings, **start}
+    else:
+        size = own.alone()
     size = size.replace(**given_fields)
     recipe = Recipe(arch=str(arch), space=base.space, retrain=settings, data=base.data, run=base.run).over(**tables)
     if "name" not in recipe.data:
@@ -182,6 +200,26 @@ def plan(
     recipe = recipe.over(space=written)
     recipe.check()
     return recipe
+
+
+def _start(
+    source: Run | None, own: Space, base: Recipe, protocol: Mapping[str, Any]
+) -> tuple[dict[str, Any], Space | None]:
+    """Return settings that say from which weights the training starts, and the size of these weights; an empty table
+    and None where they are fresh."""
+    asked = Recipe(retrain={**base.retrain, **protocol}).start()
+    if source is None or source.kind == "retrain" or asked == "fresh":
+        if asked == "inherited" and source is None:
+            raise UserError("--start inherited goes on from the weights of a search: give its run folder.")
+        return {}, None
+    recipe = source.recipe()
+    if asked is None and (recipe.scored or not issubclass(recipe.definitions()[1], Method)):
+        return {}, None
+    method, size = reopened(recipe, own)
+    if asked is None and method.plan.after == "retrain":
+        return {}, None
+    trained(source.path)
+    return {"start": "inherited", "weights": absolute(str(source.path))}, size
 
 
 def resume(run: Run, watcher: Watcher | Callable[[Record], None] | None = None) -> Trained:
