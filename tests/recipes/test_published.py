@@ -20,7 +20,14 @@ from gapless.runs.recipe import Recipe, Resolved, folder
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 
-OURS = {"demo", "nb201_cifar10_cpu", "darts_cifar10_cpu"}
+OURS = {
+    "demo",
+    "nb201_cifar10_cpu",
+    "darts_cifar10_cpu",
+    "darts_collapse_cpu",
+    "shufflenet_cifar10_cpu",
+    "mobile_cifar10_cpu",
+}
 """Recipes of our own choice, which stand for no paper."""
 TRAIN = {"momentum": 0.9, "schedule": "cosine", "lr_warmup": 0, "arch_share": 0.5, "validate_every": 1}
 AUTODL = Train(
