@@ -172,6 +172,12 @@ def tell(found: Found) -> None:
     console.print(
         f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained alone"
     )
+    if found.judged is not None:
+        told_by = found.judged
+        console.print(
+            f"  Best of {told_by['archs']:,} architectures that the supernet judged in {told_by['seconds']:.0f} s: "
+            f"{told_by['accuracy']:.1f} % of {told_by['images']:,} images with its weights"
+        )
     for held in found.limits:
         console.print(f"  Limit {Bound(held.unit, held.most)}: {told(held.cost, held.unit)}")  # type: ignore[arg-type]
     if found.score is not None:

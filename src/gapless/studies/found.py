@@ -45,6 +45,9 @@ class Found:
         Of the search.
     limits
         What was asked of the architecture, and what it costs.
+    judged
+        Of a method that reads its answer off by judging candidates: how many ``archs``, in how many ``seconds``, and
+        the answer's ``accuracy`` in percent on how many ``images``, the last time that it was judged.
     score
         Of a search by a score: its ``name``, ``title`` and ``unit``, the ``value`` of the architecture, the number of
         ``evaluations`` and of different ``architectures`` among them, and a ``notice`` that is to be known with them.
@@ -56,6 +59,7 @@ class Found:
     seconds: float
     peak_memory_mb: float
     limits: tuple[Held, ...] = ()
+    judged: Mapping[str, Any] | None = None
     score: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -67,10 +71,25 @@ class Found:
             "notation": self.space.write(self.arch),
             **size_of(self.space.alone(), self.arch),
             **({"limits": [asdict(held) for held in self.limits]} if self.limits else {}),
+            **({} if self.judged is None else {"judged": dict(self.judged)}),
             **({} if self.score is None else {"score": dict(self.score)}),
             "seconds": round(self.seconds, 2),
             "peak_memory_mb": round(self.peak_memory_mb, 1),
         }
+
+
+def told_of(judged: Mapping[str, Any], arch: Arch) -> dict[str, Any] | None:
+    """Return what :class:`Found` tells of the content of ``judged.json``; None where nothing was judged."""
+    own = [told for told in judged["archs"] if told["arch"] == str(arch)]
+    if not own:
+        return None
+    archs = len({told["arch"] for told in judged["archs"]})
+    return {
+        "archs": archs,
+        "seconds": round(judged["seconds"], 2),
+        "accuracy": own[-1]["accuracy"],
+        "images": own[-1]["images"],
+    }
 
 
 def size_of(space: Space, arch: Arch) -> dict[str, int]:

@@ -20,7 +20,7 @@ from gapless.runs.checkpoint import held
 from gapless.runs.recipe import Recipe, Resolved
 from gapless.runs.run import Run
 from gapless.studies import explore, limits
-from gapless.studies.found import Found, Watcher
+from gapless.studies.found import Found, Watcher, told_of
 from gapless.studies.limits import Asked
 from gapless.studies.session import begin, device_of, go, restore, use_threads
 
@@ -97,7 +97,7 @@ def finished(run: Run) -> Found:
     records = list(run.trace())
     peak = max((r["peak_memory_mb"] for r in records), default=0.0)
     seconds = sum(r["seconds"] for r in records) + run.judged()["seconds"]
-    return Found(arch, space, run, seconds, peak, score=run.score())
+    return Found(arch, space, run, seconds, peak, judged=told_of(run.judged(), arch), score=run.score())
 
 
 def _search(
@@ -112,6 +112,7 @@ def _search(
         watcher.started(resolved, run, notice)
     told = watcher if watcher is None or callable(watcher) else watcher.told
     spent = 0.0 if run is None else sum(record["seconds"] for record in run.trace())
+    judged: dict[str, Any] = {"seconds": 0.0, "archs": []}
     if loop is None:
         searcher = make(resolved.method_class, {**resolved.method, "seed": resolved.run["seed"]}, resolved.space)
         assert isinstance(searcher, Searcher)
@@ -126,17 +127,18 @@ def _search(
         arch, costs = limits.answer(loop, asked)
         picked = time.perf_counter() - begun
         spent += picked
+        archs = [{"arch": str(a), "images": n, "accuracy": 100 * value} for a, n, value in loop.judged]
+        judged = {"seconds": picked, "archs": archs}
     if run is not None:
         if loop is not None:
-            if loop.judged:
-                told_of = [{"arch": str(a), "images": n, "accuracy": 100 * value} for a, n, value in loop.judged]
-                run.write_json("judged.json", {"seconds": picked, "archs": told_of})
+            if judged["archs"]:
+                run.write_json("judged.json", judged)
             run.write_weights(
                 {**loop.supernet.state_dict(), **{f"method.{k}": v for k, v in loop.method.state_dict().items()}}
             )
         show(arch, space, run.path / "cell.svg")
         run.write_arch(arch, space, resolved.recipe.space["name"], resolved.data)  # last: with it the run has ended
-    return Found(arch, space, run, spent, peak_memory_mb(device), costs)
+    return Found(arch, space, run, spent, peak_memory_mb(device), costs, told_of(judged, arch))
 
 
 def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
