@@ -301,6 +301,14 @@ def forgetful(self: Softmax, bench: Bench) -> Arch:
     return bench.space.sample(bench.stream(f"pick {self.asked}"))
 
 
+ASKED = [0]
+
+
+def worldly(self: Softmax, now: Progress) -> Mix:
+    ASKED[0] += 1
+    return Mix((self.alpha * ASKED[0]).masked_fill(~self.alive, -torch.inf).softmax(dim=-1), self.active)
+
+
 BROKEN_METHODS: dict[str, Any] = {
     "a_mix_fits_the_space": method_with(mix=leaky_mix),
     "scores_can_be_read_off": method_with(scores=infinite_scores),
@@ -310,6 +318,7 @@ BROKEN_METHODS: dict[str, Any] = {
     "the_state_is_everything": method_with(__init__=hidden_state),
     "pruning_keeps_the_best": method_with(narrow=prune_the_best),
     "pruning_over_all_decisions_keeps_the_best": method_with(narrow=prune_the_best),
+    "both_executions_train_alike": method_with(mix=worldly),
     "its_answer_holds_the_limits": method_with(pick=forgetful),
     "the_gradient_at_the_mix_arrives": method_with(mix=cut_off),
     "a_search_is_a_function_of_the_seed": method_with(mix=global_noise),

@@ -385,6 +385,25 @@ def flat(state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def both_executions_train_alike(make_method: MakeMethod, space: Space) -> None:
+    """In float64 the fused and the reference execution come to the same weights, parameters and architecture after a
+    search's first epoch, up to rounding: 1e-7 of the largest entry of each tensor."""
+    states = []
+    for execution in ("fused", "reference"):
+        method = made(make_method, space)
+        train = Train(epochs=searched(make_method, space).train.epochs, batch=4, lr=0.05)
+        search = Search(space, method, noise(space, 8), train, precision="float64", execution=execution)
+        record = search.run_epoch()
+        states.append((flat(search.state_dict()), record.arch))
+    (one, arch), (other, same_arch) = states
+    for name, value in one.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            scale = max(1.0, float(value.abs().max())) if value.numel() else 1.0
+            off = float((value - other[name]).abs().max()) / scale if value.numel() else 0.0
+            assert off < 1e-7, f"{name} differs by {off:.1e} between the executions"
+    assert arch == same_arch, "the executions say different architectures"
+
+
 def its_answer_holds_the_limits(make_method: MakeMethod, space: Space) -> None:
     """The answer of a search is in the space, the same when it is asked again, leaves the supernet as it was, and holds
     a limit on multiply-adds that half of all random architectures break."""
@@ -611,6 +630,7 @@ SEARCH_LAWS: tuple[MethodLaw, ...] = (
     a_search_is_a_function_of_the_seed,
     a_resumed_search_ends_as_an_uninterrupted_one,
     its_answer_holds_the_limits,
+    both_executions_train_alike,
     options_that_rest_are_untouched,
     the_weight_clip_is_the_weights_own,
     a_warm_up_leaves_the_architecture_alone,
