@@ -98,4 +98,4 @@ def _explore(
         show(arch, resolved.space, run.path / "cell.svg")
         # Last: with it the run has ended.
         run.write_arch(arch, resolved.space, resolved.recipe.space["name"], resolved.images, score)
-    return Found(arch, resolved.space, run, spent, peak_memory_mb(loop.device), costs, score)
+    return Found(arch, resolved.space, run, spent, peak_memory_mb(loop.device), costs, score=score)

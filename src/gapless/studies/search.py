@@ -138,7 +138,7 @@ def _search(
             )
         show(arch, space, run.path / "cell.svg")
         run.write_arch(arch, space, resolved.recipe.space["name"], resolved.data)  # last: with it the run has ended
-    return Found(arch, space, run, spent, peak_memory_mb(device), costs, told_of(judged, arch))
+    return Found(arch, space, run, spent, peak_memory_mb(device), costs, judged=told_of(judged, arch))
 
 
 def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
