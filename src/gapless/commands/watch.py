@@ -11,11 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gapless.core.method import Method
 from gapless.data import ImageData
 from gapless.engine import retrain, search
+from gapless.engine.bench import Judged
 from gapless.engine.explore import Evaluated
 from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.retraining import Retraining
 from gapless.runs.run import Run
+
+EVERY = 50
+"""Candidates between two lines, where there is no terminal."""
 
 
 class Watch:
@@ -72,8 +76,8 @@ class Watch:
 class WatchSearch(Watch):
     """What a command prints while it searches."""
 
-    picks = False
-    """Whether the method reads its answer off by judging candidates."""
+    candidates = 0
+    best = 0.0
 
     def started(self, resolved: Resolved | Exploring, run: Run | None, notice: str) -> None:
         """Say what is searched."""
@@ -84,7 +88,6 @@ class WatchSearch(Watch):
             self.console.print(f"{resolved.evaluations:,} evaluations by the score {resolved.recipe.score['name']}.")
             self.wait("evaluations", resolved.evaluations, run, notice)
         elif issubclass(resolved.method_class, Method):
-            self.picks = hasattr(resolved.method_class, "pick")
             self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
 
     def told(self, record: search.Record | Evaluated) -> None:
@@ -98,8 +101,16 @@ class WatchSearch(Watch):
             return
         valid = "" if record.valid_accuracy is None else f", held-out accuracy {record.valid_accuracy:5.1f} %"
         self.say(record, valid)
-        if self.picks and record.epoch + 1 == self.epochs:
-            self.console.print("Now candidates are judged by the trained supernet. That can take as long again.")
+
+    def judged(self, one: Judged) -> None:
+        """Say how many candidates the trained supernet has judged, and the best of them."""
+        self.candidates += 1
+        self.best = max(self.best, one[2])
+        text = f"{self.candidates:,} architectures judged with the supernet's weights, best {100 * self.best:.1f} %"
+        if self.live:
+            self.bar.update(self.task, description=text)
+        elif self.candidates % EVERY == 0:
+            print(text, flush=True)
 
 
 class WatchTraining(Watch):

@@ -664,11 +664,12 @@ class Search:
 
     # ------------------------------------------------------------------ the answer
 
-    def answer(self) -> Arch:
+    def answer(self, told: Callable[[Judged], None] | None = None) -> Arch:
         """Return the answer of the search: the method's own pick where it has one within the budget, else what its
-        scores say. What a pick judged by the way stays in ``judged``."""
+        scores say. What a pick judges by the way stays in ``judged``, and ``told`` is called with each."""
         if isinstance(self.method, Picks):
             bench = self.bench()
+            bench.told = told
             arch = self.method.pick(bench)
             self.judged = bench.judged
             if bench.respects(arch):

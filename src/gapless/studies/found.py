@@ -11,6 +11,7 @@ import torch
 from gapless.core.cost import count_macs, count_params
 from gapless.core.decision import Arch
 from gapless.core.space import Space
+from gapless.engine.bench import Judged
 from gapless.engine.explore import Evaluated
 from gapless.engine.search import Record
 from gapless.runs.exploring import Exploring
@@ -28,6 +29,10 @@ class Watcher(Protocol):
 
     def told(self, record: Record | Evaluated) -> None:
         """An epoch is over, or an evaluation."""
+        ...
+
+    def judged(self, one: Judged) -> None:
+        """The trained supernet has judged a candidate for the answer."""
         ...
 
 

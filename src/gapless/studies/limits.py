@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.machine import device_name
 from gapless.core.searcher import Searcher
+from gapless.engine.bench import Judged
 from gapless.engine.fit import possible
 from gapless.engine.latency import LatencyTable, measure, measured, respecting
 from gapless.engine.search import Search
@@ -104,20 +105,27 @@ def keep(asked: Asked, run: Run) -> None:
         asked.latency.write(run.path / NAME)
 
 
-def answer(loop: Search, asked: Asked | None) -> tuple[Arch, tuple[Held, ...]]:
+def answer(
+    loop: Search, asked: Asked | None, told: Callable[[Judged], None] | None = None
+) -> tuple[Arch, tuple[Held, ...]]:
     """Return the answer of a search, and what it costs; a bound on latency is held by its network as measured, or as
-    predicted where its table is of another machine.
+    predicted where its table is of another machine. ``told`` hears of what is judged by the way.
 
     Raises
     ------
     UserError
         Where none that is measured holds it.
     """
-    arch = loop.answer()
+    arch = loop.answer(told)
     if asked is None:
         return arch, ()
     if asked.latency is None or asked.elsewhere:
         return arch, asked.held(arch)
+    if loop.judged:  # what was judged on more images counts more
+        ranked = sorted(loop.judged, key=lambda judged: judged[1:], reverse=True)
+        found = _first_held(dict.fromkeys([arch, *(judged[0] for judged in ranked)]), asked)
+        if found is not None:
+            return found
     ms = asked.timed(arch)
     if ms > next(bound.most for bound in asked.budget.bounds if bound.unit == "latency"):
         arch, ms = respecting(loop.method.scores().detach().cpu(), loop.space, asked.budget, asked.timed)

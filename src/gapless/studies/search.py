@@ -124,7 +124,7 @@ def _search(
             spent += record.seconds
         space, device = loop.space, loop.device
         begun = time.perf_counter()
-        arch, costs = limits.answer(loop, asked)
+        arch, costs = limits.answer(loop, asked, getattr(watcher, "judged", None))
         picked = time.perf_counter() - begun
         spent += picked
         archs = [{"arch": str(a), "images": n, "accuracy": 100 * value} for a, n, value in loop.judged]
