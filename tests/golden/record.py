@@ -1,11 +1,11 @@
-"""Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS and
-DSNAS.
+"""Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS,
+DSNAS and ENAS.
 
     python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH --beta-darts PATH --snas PATH
-        [--only CASE ...] [--out FOLDER]
+        --autodl PATH [--only CASE ...] [--out FOLDER]
 
 The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS, yuhuixu1993/PC-DARTS,
-Sunshine-Ye/Beta-DARTS and SNAS-Series/SNAS-Series; they are only read and run, on the CPU and in float64. Those of cases
+Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series and D-X-Y/AutoDL-Projects; they are only read and run, on the CPU and in float64. Those of cases
 that are not asked for may be left out.  The JSON files this writes are facts about that code: the numbers it computes
 from inputs that ``rule.py`` defines.  They hold none of its text.
 """
@@ -18,6 +18,7 @@ import record_darts
 import record_drnas
 import record_dropnas
 import record_dsnas
+import record_enas
 import record_gdas
 import record_pc_darts
 import record_readout
@@ -32,6 +33,7 @@ COMMITS = {
     "pc_darts": "b74702f86c70e330ce0db35762cfade9df026bb7",
     "dropnas": "90582eeead29ba70d6d8e6a33303835d211d0533",
     "beta_darts": "f3077048c8cf1fef977496f8e46869cb07e73e30",
+    "autodl": "f46486e21b71ae6459a700be720d7648b5429569",
     "snas": "9a43adbdf90d4969b19e448c0d094091bc5efb4f",
 }
 RECORDERS = (
@@ -43,6 +45,7 @@ RECORDERS = (
     ("beta_darts", record_beta_darts),
     ("snas", record_snas),
     ("snas", record_dsnas),
+    ("autodl", record_enas),
     ("darts", record_retrain),
 )
 
