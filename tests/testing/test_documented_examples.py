@@ -14,22 +14,23 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def example(guide: str, last: str, folder: Path) -> Any:
-    """Write the block of a guide that ends in ``last = ...`` to a file, and return what the catalogue finds there."""
+    """Write the block of a guide that ends in ``last`` to a file, and return what the catalogue finds there."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / guide).read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = (b for b in blocks if re.search(rf"^{last} = ", b, re.MULTILINE))
-    file = folder / f"example_{last.lower()}.py"
+    (block,) = (b for b in blocks if b.rstrip().endswith(last))
+    last, _, name = last.partition(" = ")
+    file = folder / f"example_{name.lower()}.py"
     file.write_text(block, encoding="utf-8")
     return catalogue.find(str(file), "methods" if last == "METHOD" else "spaces")
 
 
-@pytest.fixture(scope="module")
-def method(tmp_path_factory):
-    return example("add-a-method.md", "METHOD", tmp_path_factory.mktemp("guide"))
+@pytest.fixture(scope="module", params=["Annealed", "OneShot"])
+def method(request, tmp_path_factory):
+    return example("add-a-method.md", f"METHOD = {request.param}", tmp_path_factory.mktemp("guide"))
 
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory):
-    return example("add-a-space.md", "SPACE", tmp_path_factory.mktemp("guide"))
+    return example("add-a-space.md", "SPACE = Chain", tmp_path_factory.mktemp("guide"))
 
 
 @pytest.mark.parametrize("law", METHOD_LAWS, ids=title)
