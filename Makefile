@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/gapless export $$run-retrained --format py,onnx,torch --out $$run-exported
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 recipe: $(READY)
 	$(BIN)/python -m pytest -m recipe
