@@ -262,7 +262,7 @@ def test_it_states_every_number_itself(name):
     """Another default in the code cannot change a recipe unseen."""
     recipe = read(name)
     found = resolve(recipe)
-    assert set(fields_of(Train)) - set(recipe.train) <= {"validate_every"}
+    assert set(fields_of(Train)) - set(recipe.train) <= {"validate_every", "lr_epochs"}
     derived = {"classes", "channels", "size", "auxiliary", "drop_path"}
     if recipe.space.get("stem") != "imagenet":
         derived.add("stem_width")
