@@ -13,8 +13,9 @@ least ``freeze`` apart is frozen at the better one, at the beginning of an epoch
 
 Where paper and released code differ: the paper stops the first stage when decisions are frozen, the code after a fixed
 number of epochs, 80 of a learning rate's 240; here the search is the first stage and ``gapless retrain`` the second,
-which goes on from the weights of the search. With several GPUs the code counts the FLOPs term (GPUs squared) times: ours is that of one.
-Weight decay and momentum moved what had not run (on the PyTorch of its time): ``inactive="coast"``.
+which goes on from the weights of the search. With several GPUs the code counts the FLOPs term (GPUs squared) times:
+ours is that of one. Weight decay and momentum moved what had not run (on the PyTorch of its time):
+``inactive="coast"``.
 """
 
 from __future__ import annotations
