@@ -37,6 +37,17 @@ def test_cosine_by_hand():
     assert curve(train, 4) == pytest.approx(0.2)
 
 
+def test_a_search_may_end_before_its_schedule():
+    """DSNAS: 80 epochs of a cosine over 240 end at the 80th rate of it; a shorter number than the search's has no
+    effect."""
+    whole = Train(epochs=240, lr=0.5, lr_min=0.0, lr_warmup=5, lr_per="step")
+    assert rates(Train(**{**vars(whole), "epochs": 80, "lr_epochs": 240})) == pytest.approx(rates(whole)[:80])
+    assert rates(Train(epochs=80, lr=0.5, lr_min=0.0, lr_per="step", lr_epochs=240))[40] == pytest.approx(
+        0.25 * (1 + math.cos(math.pi / 6))
+    )
+    assert rates(Train(epochs=8, lr_epochs=4)) == rates(Train(epochs=8))
+
+
 def test_darts_on_cifar():
     found = rates(Train())
     assert found[0] == 0.025

@@ -14,11 +14,14 @@ from gapless.core.method import Method
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import seeded
 from gapless.core.settings import fields_of, make
+from gapless.core.space import Space
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.runs.recipe import Recipe, Resolved, folder
 from gapless.spaces.darts import Darts
+from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
+from gapless.spaces.shufflenet import ShuffleNet
 
 OURS = {
     "demo",
@@ -27,6 +30,7 @@ OURS = {
     "darts_collapse_cpu",
     "shufflenet_cifar10_cpu",
     "mobile_cifar10_cpu",
+    "da_nas_cifar10",
 }
 """Recipes of our own choice, which stand for no paper."""
 TRAIN = {"momentum": 0.9, "schedule": "cosine", "lr_warmup": 0, "arch_share": 0.5, "validate_every": 1}
@@ -59,6 +63,38 @@ PC_DARTS = Train(
 DROPNAS = Train(
     epochs=76, batch=96, lr=0.0375, lr_min=0.0015, lr_per="epoch", nesterov=False, weight_decay=3e-4, clip=3.0, **TRAIN
 )
+SNAS = dataclasses.replace(DARTS, epochs=150)
+RSPS = dataclasses.replace(DARTS, epochs=150, clip=1.0)
+HELD_OUT = {**TRAIN, "arch_share": 0.039027, "validate_every": 0}
+SPOS = Train(
+    epochs=120,
+    batch=1024,
+    lr=0.5,
+    lr_min=0.0,
+    lr_per="step",
+    nesterov=False,
+    weight_decay=4e-5,
+    decay_norms=False,
+    clip=0.0,
+    label_smoothing=0.1,
+    **{**HELD_OUT, "schedule": "straight"},
+)
+DSNAS = dataclasses.replace(
+    SPOS, epochs=80, schedule="cosine", lr_warmup=5, lr_epochs=240, arch_share=0.5, validate_every=1
+)
+FAIRNAS = Train(
+    epochs=150,
+    batch=256,
+    lr=0.045,
+    lr_min=0.0,
+    lr_per="epoch",
+    nesterov=False,
+    weight_decay=4e-5,
+    decay_norms=True,
+    clip=0.0,
+    label_smoothing=0.0,
+    **HELD_OUT,
+)
 CELLS = {"affine": False, "pool_norm": "plain", "inputs": 2, "channels": 3}
 BENCH = NASBench201(width=16, cells=5, affine=False, partial=1, classes=10, channels=3, size=32)
 DARTS_SPACE = Darts(options="darts", cells=8, width=16, stem="cifar", partial=1, classes=10, size=32, **CELLS)
@@ -67,6 +103,32 @@ IMAGENET_SPACE = Darts(
     options="drnas", cells=14, width=48, stem="imagenet", stem_width=144, partial=1, classes=1000, size=224, **CELLS
 )
 DROPNAS_SPACE = Darts(options="original", cells=14, width=16, stem="cifar", partial=1, classes=10, size=32, **CELLS)
+SHUFFLE_SPACE = ShuffleNet(
+    stem_width=16,
+    widths=(64, 160, 320, 640),
+    repeats=(4, 4, 8, 4),
+    strides=(2, 2, 2, 2, 2),
+    head_width=1024,
+    width=1.0,
+    affine=False,
+    eps=1e-5,
+    dropout=0.1,
+    classes=1000,
+    size=224,
+)
+FAIRNAS_SPACE = Mobile(
+    variant="fairnas",
+    kernels=(3, 5, 7),
+    expansions=(3, 6),
+    depth=False,
+    layers=(2, 4, 4, 4, 4, 1),
+    strides=(2, 2, 2, 2, 1, 2, 1),
+    width=1.0,
+    eps=1e-5,
+    dropout=0.2,
+    classes=1000,
+    size=224,
+)
 
 
 def adam(lr: float) -> Adam:
@@ -81,6 +143,10 @@ def progressive(partials: tuple[int, int], keep: int, **more) -> Plan:
 
 FIRST = Plan(coupling="alternate", order="arch_first", virtual="plain", warmup_epochs=0, arch=adam(3e-4))
 SECOND = Plan(coupling="unrolled", order="arch_first", virtual="plain", warmup_epochs=0, arch=adam(3e-4))
+UNIFORM = Plan(coupling="weights_only", held_out=True, bn="batch")
+ONE_SHOT = Plan(
+    coupling="weights_only", held_out=True, bn="recalibrated", calibration=20_000, batches="share", gradients="sum"
+)
 JOINT = Plan(coupling="joint", decay_on="ran", decay_step="coupled", inactive="skip", warmup_epochs=0, arch=adam(3e-4))
 
 
@@ -88,7 +154,7 @@ JOINT = Plan(coupling="joint", decay_on="ran", decay_step="coupled", inactive="s
 class Setting:
     """What a recipe must come to."""
 
-    space: Darts | NASBench201
+    space: Space
     train: Train
     plan: Plan
     weights: tuple[int, ...]
@@ -99,7 +165,8 @@ class Setting:
     """Of the weights and of the architecture, in all."""
 
 
-# 391 = ceil(25000 / 64), 98 = ceil(25000 / 256), 521 = ceil(50000 / 96), 251 = ceil(128117 / 512)
+# 391 = ceil(25000 / 64), 98 = ceil(25000 / 256), 521 = ceil(50000 / 96), 251 = ceil(128117 / 512), 782 = ceil(50000 / 64)
+# 1252 = ceil(1281167 / 1024), 1203 = ceil(1231167 / 1024), 4810 = ceil(1231167 / 256)
 SETTINGS = {
     "nb201_darts1": Setting(BENCH, AUTODL, FIRST, (1_686_106,), 50_000, (50 * 391, 50 * 391)),
     "nb201_darts2": Setting(BENCH, AUTODL, SECOND, (1_686_106,), 50_000, (50 * 391, 50 * 391)),
@@ -180,34 +247,131 @@ SETTINGS = {
         160_146,
         (50 * 251, 30 * 251),
     ),
+    "nb201_snas": Setting(
+        BENCH, DRNAS_201, Plan(arch_moves="all", arch=adam(3e-4)), (1_686_106,), 50_000, (100 * 391, 100 * 391)
+    ),
+    "snas_cifar10": Setting(
+        DARTS_SPACE.replace(inputs=None),
+        SNAS,
+        Plan(coupling="joint", arch_moves="all", arch_clip=10.0, after="retrain", arch=adam(3e-4)),
+        (1_930_618,),  # as for DARTS: how many edges an answer keeps changes no weight
+        50_000,
+        (150 * 782, 150 * 782),
+    ),
+    "nb201_enas": Setting(
+        BENCH,
+        dataclasses.replace(AUTODL, epochs=100, clip=0.0),
+        Plan(
+            arch_block=50,
+            batches="own",
+            arch_moves="all",
+            bn="batch",
+            arch_clip=5.0,
+            arch=Adam(lr=1e-3, betas=(0.0, 0.999), decay=0.0, eps=1e-3),
+        ),
+        (1_686_106,),
+        50_000,
+        (100 * 391, 100 * 50),
+    ),
+    "nb201_rsps": Setting(
+        BENCH, dataclasses.replace(AUTODL, epochs=250), UNIFORM, (1_686_106,), 50_000, (250 * 391, 0)
+    ),
+    "rsps_cifar10": Setting(DARTS_SPACE.replace(width=24), RSPS, UNIFORM, (3_998_194,), 50_000, (150 * 391, 0)),
+    "spos_imagenet": Setting(SHUFFLE_SPACE, SPOS, ONE_SHOT, (8_388_176,), 1_281_167, (120 * 1203, 0)),
+    "dsnas_imagenet": Setting(
+        SHUFFLE_SPACE.replace(affine=True, eps=1e-2),
+        DSNAS,
+        Plan(
+            coupling="joint",
+            arch_moves="all",
+            inactive="skip",
+            warmup_epochs=0,
+            after="continue",
+            arch=Adam(lr=1e-3, betas=(0.5, 0.999), decay=0.0),
+        ),
+        (8_489_648,),
+        1_281_167,
+        (80 * 1252, 80 * 1252),
+    ),
+    "fairnas_imagenet": Setting(FAIRNAS_SPACE, FAIRNAS, ONE_SHOT, (15_992_600,), 1_281_167, (150 * 4810, 0)),
+}
+WHOLE = {
+    "name": "ILSVRC/imagenet-1k",
+    "size": 224,
+    "stored": 256,
+    "crop_scale": 0.08,
+    "jitter": [0.0, 0.0, 0.0, 0.0],
+    "pad": 0,
+    "flip": True,
+    "cutout": 0,
 }
 CIFAR = {"pad": 4, "flip": True, "cutout": 0}
 IMAGES = {
     **{name: {"name": "uoft-cs/cifar10", **CIFAR} for name in SETTINGS},
     "drnas_cifar100": {"name": "uoft-cs/cifar100", "label": "fine_label", **CIFAR},
     "dropnas_cifar100": {"name": "uoft-cs/cifar100", "label": "fine_label", **CIFAR},
-    "drnas_imagenet": {
-        "name": "ILSVRC/imagenet-1k",
-        "train_images": 160_146,
-        "size": 224,
-        "stored": 256,
-        "crop_scale": 0.08,
-        "jitter": [0.0, 0.0, 0.0, 0.0],
-        "pad": 0,
-        "flip": True,
-        "cutout": 0,
-    },
+    "drnas_imagenet": {**WHOLE, "train_images": 160_146},
+    "dsnas_imagenet": WHOLE,
+    "fairnas_imagenet": WHOLE,
+    "spos_imagenet": {**WHOLE, "jitter": [0.4, 0.4, 0.4, 0.0]},
 }
 METHODS = {
     "nb201_gdas": {"estimator": "scalar_fill", "tau": 10.0, "tau_end": 0.1},
     "nb201_beta_darts": {"lambda_max": 50.0},
     "pc_darts_cifar10": {"warmup": 15},
+    "nb201_snas": {"bilevel": True, "tau": 10.0, "tau_end": 1.0, "resource": 0.0},
+    "snas_cifar10": {
+        "bilevel": False,
+        "tau": 1.0,
+        "tau_end": 0.03,
+        "resource": 1.5e-3,
+        "resource_scale": "log",
+        "resource_estimator": "reparametrization",
+    },
+    "nb201_enas": {
+        "steps": 50,
+        "samples": 20,
+        "baseline": "per_step",
+        "decay": 0.99,
+        "entropy": 1e-4,
+        "entropy_grad": False,
+        "temperature": 5.0,
+        "squash": 2.5,
+        "candidates": 100,
+        "images": 512,
+    },
+    "nb201_rsps": {"archs": 100, "images": 512, "finalists": 0},
+    "rsps_cifar10": {"archs": 5 * 1000, "images": 10 * 64, "finalists": 5 * 10},
+    "spos_imagenet": {
+        "searcher": "evolution",
+        "evaluations": 20 * 50,
+        "images": 40 * 200,
+        "macs_bins": tuple(float(m) for m in range(290, 361, 10)),
+    },
+    "dsnas_imagenet": {"freeze": 0.3, "macs": 1e-6, "macs_from": 290.0},
+    "fairnas_imagenet": {"accumulate": True, "batches": "share", "gradients": "sum", "images": 0},
     **{name: {"unrolled": False} for name in ("nb201_darts1", "darts_cifar10_first")},
     **{name: {"unrolled": True} for name in ("nb201_darts2", "darts_cifar10_second")},
     **{name: {"regulariser": "l2", "read": "softmax"} for name in SETTINGS if "drnas" in name},
     **{name: {"rate_weights": 3e-5, "rate_free": 3e-5, "adjust": True} for name in SETTINGS if "dropnas" in name},
 }
+LIMITS = {"spos_imagenet": {"macs": "330M"}, "fairnas_imagenet": {"macs": "390M"}}
+FEW = {
+    "enas": {"steps": 2, "samples": 2, "candidates": 3, "images": 4},
+    "rsps": {"archs": 4, "images": 4, "finalists": 2},
+    "spos": {"evaluations": 3, "images": 4, "calibration": 8, "macs_bins": ()},
+    "fairnas": {"evaluations": 3, "calibration": 8},
+}
+"""Settings of read-outs for the run of two steps."""
 SMALL = {"size": 8, "train_images": 32, "test_images": 10}
+
+
+TINY = {
+    NASBench201: {"width": 8, "cells": 1},
+    Darts: {"width": 4, "cells": 3},
+    ShuffleNet: {"width": 0.25, "repeats": (1, 1, 2, 1)},
+    Mobile: {"width": 0.25, "layers": (1, 1, 2, 1, 1, 1)},
+}
 
 
 def read(name: str) -> Recipe:
@@ -230,7 +394,7 @@ def method_of(resolved: Resolved) -> Method:
 
 
 @cache
-def weights_of(space: Darts | NASBench201) -> int:
+def weights_of(space: Space) -> int:
     with torch.device("meta"):
         return count_params(Supernet(space))
 
@@ -261,6 +425,7 @@ def test_it_comes_to_the_published_numbers(name):
     assert method_of(found).plan == expected.plan
     assert dict(recipe.data) == IMAGES[name]
     assert METHODS[name].items() <= found.method.items()
+    assert dict(recipe.limit) == LIMITS.get(name, {})
     assert found.method.get("faithful", False) is False
 
 
@@ -269,9 +434,9 @@ def test_it_states_every_number_itself(name):
     """Another default in the code cannot change a recipe unseen."""
     recipe = read(name)
     found = resolve(recipe)
-    assert set(fields_of(Train)) - set(recipe.train) <= {"validate_every"}
+    assert set(fields_of(Train)) - set(recipe.train) <= {"validate_every", "lr_epochs"}
     derived = {"classes", "channels", "size", "auxiliary", "drop_path"}
-    if recipe.space.get("stem") != "imagenet":
+    if recipe.space.get("stem") == "cifar":
         derived.add("stem_width")
     if recipe.method.get("progressive"):
         derived.add("partial")  # the stages say it
@@ -289,6 +454,64 @@ def test_the_supernet_at_full_size(name):
     )
 
 
+def darts_by_hand(width: int) -> int:
+    """Eight cells with the options of DARTS; normalisation in cells has no weights."""
+    total = 27 * 3 * width + 2 * 3 * width  # the stem, 3x3, with scale and shift
+    before, last, c = 3 * width, 3 * width, width
+    for i in range(8):
+        c *= 2 if i in (2, 5) else 1
+        total += (before + last) * c  # both inputs brought to c channels
+        edge = 2 * (9 * c + c * c) + 2 * (25 * c + c * c) + (9 * c + c * c) + (25 * c + c * c)  # sep 3, 5, dil 3, 5
+        total += 14 * edge + (8 * c * c if i in (2, 5) else 0)  # a skip over a stride halves twice, into half of c each
+        before, last = last, 4 * c
+    return total + last * 10 + 10
+
+
+def shuffle_by_hand(affine: bool) -> int:
+    """Twenty blocks of four kinds; ``affine`` adds two weights a channel and normalisation."""
+    norms = 16 + 1024
+    total = 27 * 16 + 640 * 1024 + 1024 * 1000  # stem, last convolution, classifier without bias
+    inputs = 16
+    for channels, blocks in ((64, 4), (160, 4), (320, 8), (640, 4)):
+        for block in range(blocks):
+            reads, middle = (channels // 2 if block else inputs), channels // 2
+            gives = channels - reads
+            for k in (3, 5, 7):
+                total += reads * middle + k * k * middle + middle * gives
+                norms += middle + middle + gives
+            total += 9 * reads + reads * middle + 9 * middle + middle * middle + 9 * middle + middle * gives
+            norms += reads + 4 * middle + gives
+            if not block:  # the projection beside each of the four, xception's with a kernel of 3
+                total += sum(k * k * inputs + inputs * inputs for k in (3, 5, 7, 3))
+                norms += 4 * 2 * inputs
+        inputs = channels
+    return total + 2 * norms * affine
+
+
+def fairnas_by_hand() -> int:
+    """Nineteen blocks of six kinds, all normalisation with scale and shift."""
+    total = 27 * 32 + 2 * 32  # stem
+    total += 9 * 32 + 2 * 32 + 32 * 16 + 2 * 16  # the fixed block
+    total += 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000  # last convolution, classifier
+    inputs = 16
+    for channels, blocks in ((32, 2), (40, 4), (80, 4), (96, 4), (192, 4), (320, 1)):
+        for _ in range(blocks):
+            for k in (3, 5, 7):
+                for e in (3, 6):
+                    middle = inputs * e
+                    total += inputs * middle + k * k * middle + middle * channels + 2 * (2 * middle + channels)
+            inputs = channels
+    return total
+
+
+def test_the_weights_of_supernets_by_hand():
+    assert darts_by_hand(16) == 1_930_618
+    assert darts_by_hand(24) == 3_998_194
+    assert shuffle_by_hand(affine=False) == 8_388_176
+    assert shuffle_by_hand(affine=True) == 8_489_648
+    assert fairnas_by_hand() == 15_992_600
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_how_many_steps_it_takes(name):
     expected = SETTINGS[name]
@@ -296,7 +519,23 @@ def test_how_many_steps_it_takes(name):
     own = 0 if plan.coupling == "joint" else round(expected.images * train.arch_share)
     per_epoch = math.ceil((expected.images - own) / train.batch)
     trained = sum(length - plan.warmup(length) for length in plan.stage_epochs(train.epochs))
-    assert (train.epochs * per_epoch, trained * per_epoch) == expected.steps
+    arch = 0 if plan.coupling == "weights_only" else trained * (plan.arch_block or per_epoch)
+    assert (train.epochs * per_epoch, arch) == expected.steps
+
+
+def test_spos_and_fairnas_hold_fifty_thousand_images_out():
+    for name in ("spos_imagenet", "fairnas_imagenet"):
+        assert round(SETTINGS[name].images * SETTINGS[name].train.arch_share) == 50_000
+
+
+def test_dsnas_goes_on_from_its_weights_at_the_rate_of_its_checkpoint():
+    """The code's cosine begins behind the warm-up: 75 of 235 epochs at the end of the 80th."""
+    recipe = read("dsnas_imagenet")
+    found = recipe.protocol("shufflenet")
+    assert recipe.start() == "inherited"
+    assert (found.epochs, found.schedule, found.lr_per, found.lr_min) == (160, "cosine", "step", 0.0)
+    assert found.lr == pytest.approx(0.25 * (1 + math.cos(math.pi * 75 / 235)), abs=1e-4)
+    assert SETTINGS["dsnas_imagenet"].train.epochs + found.epochs == 240
 
 
 def test_the_share_of_imagenet():
@@ -307,30 +546,32 @@ def test_the_share_of_imagenet():
 def test_two_steps_at_a_tiny_size(name):
     """A progressive recipe prunes and widens between them."""
     recipe, full = read(name), SETTINGS[name].space
-    fields = {"width": 8, "cells": 1} if isinstance(full, NASBench201) else {"width": 4, "cells": 3}
+    plan = SETTINGS[name].plan
+    fields = dict(TINY[type(full)])
     if "drnas" in name and isinstance(full, Darts):
         fields["width"] = 12  # in parts of six, four and three
-    if full.size == 224:
+    if isinstance(full, Darts) and full.stem == "imagenet":
         fields["stem_width"] = 12
-    stages = len(SETTINGS[name].plan.stages)
-    joint = SETTINGS[name].plan.coupling == "joint"
-    weighing = SMALL["train_images"] - (0 if joint else round(SMALL["train_images"] * SETTINGS[name].train.arch_share))
+    stages = len(plan.stages)
+    share = 0 if plan.coupling == "joint" else SETTINGS[name].train.arch_share
+    weighing = SMALL["train_images"] - round(SMALL["train_images"] * share)
     small = resolve(
         recipe,
         space=fields,
-        method={"warmup": 0} if "warmup" in recipe.method else {},
+        method={**({"warmup": 0} if "warmup" in recipe.method else {}), **FEW.get(recipe.method["name"], {})},
         train={"epochs": stages, "batch": math.ceil(weighing * stages / 2), "validate_every": 0},
         data={"size": 32} if full.size == 224 else {},
     )
     method = method_of(small)
-    before = method.alpha.detach().clone()
+    before = {key: value.detach().clone() for key, value in method.named_parameters()}
     loop = Search(small.space, method, small.data, small.train)
     weights = next(loop.supernet.parameters()).detach().clone()
     records = list(loop.run())
     assert loop.step == 2
     assert [record.stage for record in records] == list(range(stages))
     assert all(math.isfinite(record.train_loss) for record in records)
-    assert not torch.equal(method.alpha, before)
+    assert bool(before) == (plan.coupling != "weights_only")
+    assert all(not torch.equal(dict(method.named_parameters())[key], value) for key, value in before.items())
     assert not torch.equal(next(loop.supernet.parameters()), weights)
     loop.space.check(loop.answer())
 

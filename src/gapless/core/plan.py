@@ -198,6 +198,9 @@ class Train:
         Whether the rate changes per ``epoch`` or per ``step``.
     lr_warmup
         Epochs over which the rate grows linearly to its initial value.
+    lr_epochs
+        Epochs that the schedule is made for, where the search ends before it (DSNAS: 80 of 240); at least ``epochs``
+        are taken.
     momentum, nesterov, weight_decay
         Of SGD on the weights.
     decay_norms
@@ -219,6 +222,7 @@ class Train:
     schedule: Literal["cosine", "straight", "constant"] = "cosine"
     lr_per: Literal["epoch", "step"] = "epoch"
     lr_warmup: int = 0
+    lr_epochs: int = 0
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 3e-4
@@ -235,6 +239,7 @@ class Train:
             ("lr", 0),
             ("lr_min", 0),
             ("lr_warmup", 0),
+            ("lr_epochs", 0),
             ("weight_decay", 0),
             ("clip", 0),
             ("validate_every", 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Protocol as Interface
 
 from gapless.core.plan import Plan, Train
@@ -85,7 +86,9 @@ def learning_rate(train: Train, plan: Plan, now: Progress) -> float:
     cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: every rate of the stage is
     ``(lr - lr_min) / (curve(start) - lr_min)`` times as far above the floor.
     """
-    found = rate(train, now.epoch, now.done * train.epochs)
+    done = now.done * train.epochs
+    train = replace(train, epochs=max(train.epochs, train.lr_epochs))  # the length of the curve
+    found = rate(train, now.epoch, done)
     if plan.lr_after_stage == "restart" and now.stage and train.schedule == "cosine" and now.epoch >= train.lr_warmup:
         start = curve(train, now.epoch - now.stage_epoch)
         found = train.lr_min + (found - train.lr_min) * (train.lr - train.lr_min) / (start - train.lr_min)

@@ -12,9 +12,10 @@ arrives there as a gradient is R_d, and the chain rule does the rest. A decision
 least ``freeze`` apart is frozen at the better one, at the beginning of an epoch; its row of alpha is put back there.
 
 Where paper and released code differ: the paper stops the first stage when decisions are frozen, the code after a fixed
-number of epochs (80 of 240); here the search is the first stage and ``gapless retrain`` the second, which goes on from
-the weights of the search. With several GPUs the code counts the FLOPs term (GPUs squared) times: ours is that of one.
-Weight decay and momentum moved what had not run (on the PyTorch of its time): ``inactive="coast"``.
+number of epochs, 80 of a learning rate's 240; here the search is the first stage and ``gapless retrain`` the second,
+which goes on from the weights of the search. With several GPUs the code counts the FLOPs term (GPUs squared) times:
+ours is that of one. Weight decay and momentum moved what had not run (on the PyTorch of its time):
+``inactive="coast"``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ TRAIN = Train(
     lr_min=0.0,
     lr_per="step",
     lr_warmup=5,
+    lr_epochs=240,
     weight_decay=4e-5,
     decay_norms=False,
     clip=0.0,
