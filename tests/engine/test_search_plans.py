@@ -518,6 +518,14 @@ def test_pruning_over_all_leaves_each_decision_one_that_can_be_read_off():
     method = ranked([[0.9, 0.04, 0.03, 0.02, 0.01]] * 5 + [[0.2004, 0.2001, 0.2, 0.1999, 0.1996]])
     method.narrow(Stage(keep=0.05, over="all"))
     assert method.active == ((0,),) * 6
+    space = Ragged()
+    best = softmax(space)
+    row = space.rows["3<-0"]  # "none", which may not be read off, "max", "conv"
+    with torch.no_grad():
+        best.alpha.zero_()
+        best.alpha[row, :3] = torch.tensor([3.0, 2.0, 1.0])
+    best.narrow(Stage(keep=0.05, over="all"))
+    assert best.active[row] == (1,)
 
 
 # ---------------------------------------------------------------------- validation
