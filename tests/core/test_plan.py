@@ -3,7 +3,7 @@
 import pytest
 
 from gapless.core.errors import UserError
-from gapless.core.plan import Plan, Stage
+from gapless.core.plan import Plan, Stage, Train
 
 HALVES = (Stage(0.5), Stage(0.5, keep=2))
 THIRDS = (Stage(1 / 3), Stage(1 / 3), Stage(1 / 3))
@@ -41,3 +41,39 @@ def test_a_warm_up_must_leave_an_epoch():
 def test_shares_must_sum_to_one():
     with pytest.raises(ValueError, match=r"sum to 0\.7"):
         Plan(stages=(Stage(0.5), Stage(0.2))).stage_epochs(10)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "unrolled", "weights_only"])
+def test_a_block_needs_turns_and_images_of_its_own(coupling):
+    with pytest.raises(ValueError, match="needs coupling='alternate'"):
+        Plan(arch_block=1, coupling=coupling)
+    assert Plan(arch_block=0, coupling=coupling).arch_block == 0
+    assert Plan(arch_block=1).coupling == "alternate"
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_a_warm_up_is_a_share_below_one(share):
+    with pytest.raises(ValueError, match=r"warmup_share is .* in \[0, 1\)"):
+        Plan(warmup_share=share)
+
+
+def test_a_warm_up_by_share_is_rounded_down_and_yields_to_epochs():
+    third = Plan(warmup_share=1 / 3)
+    assert [third.warmup(epochs) for epochs in (1, 2, 3, 8, 30)] == [0, 0, 1, 2, 10]
+    assert Plan(warmup_share=0.99).warmup(10) == 9  # always one left
+    assert Plan(warmup_share=0.5, warmup_epochs=2).warmup(10) == 2
+    assert Plan().warmup(10) == 0
+
+
+def test_by_default_nothing_that_samplers_brought_is_on():
+    plan, stage, train = Plan(), Stage(), Train()
+    assert (plan.arch_block, plan.batches, plan.gradients, plan.held_out) == (0, "share", "sum", False)
+    assert (plan.arch_after_stage, plan.bn, plan.after, plan.warmup_share) == ("continue", "running", "retrain", 0.0)
+    assert (stage.over, stage.classes) == ("each", 1.0)
+    assert (train.decay_norms, train.label_smoothing, train.schedule) == (True, 0.0, "cosine")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_label_smoothing_is_a_share(value):
+    with pytest.raises(UserError, match=r"--train\.label_smoothing"):
+        Train(label_smoothing=value)

@@ -1,8 +1,24 @@
-"""The record of DSNAS's code in SNAS-Series/SNAS-Series by its formulas, in float64, to 1e-9 of the largest entry."""
+"""The record of DSNAS's code in SNAS-Series/SNAS-Series, by its formulas and by a step of our own search, in float64, to
+1e-9 of the largest entry."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from unittest import mock
 
 import pytest
 import torch
-from compare import agree, golden
+from compare import LAW, Stored, agree, digest, golden
+from rule import FIRST_IMAGE_ORDINAL, fill, images, kind_of, train_labels
+from torch import Tensor, nn
+
+from gapless.core.method import Seen
+from gapless.core.plan import Train
+from gapless.core.progress import Progress, seeded
+from gapless.engine.search import Search
+from gapless.engine.supernet import Supernet
+from gapless.methods.dsnas import DSNAS
+from gapless.spaces.shufflenet import OPTIONS, ShuffleNet
 
 RECORD = golden("dsnas_shufflenet")
 S = RECORD["settings"]
@@ -44,3 +60,159 @@ def test_flops_are_charged_to_heavy_paths_only(official):
     agree(charge, official["alpha_grad_of_flops"]["blocks"], "gradient of the FLOPs term")
     whole = torch.tensor(official["alpha_grad"]["blocks"], dtype=torch.float64) + charge
     agree(whole, official["alpha_grad_with_flops"]["blocks"], "whole gradient")
+
+
+# ---------------------------------------------------------------------- our supernet, method and search
+
+SPACE = ShuffleNet(classes=S["classes"], size=S["image_size"], affine=True, eps=S["bn_eps"], dropout=0.0)
+TRAIN = Train(epochs=1, batch=S["batch"], clip=0.0, decay_norms=False, label_smoothing=S["smoothing"])
+OURS = {"first_conv": "stem", "conv_last": "head", "classifier.0": "classifier"}
+EXECUTIONS = pytest.mark.parametrize("execution", ["reference", "fused"])
+
+
+def our_name(official: str) -> str:
+    """Translate a name of the official supernet; the layers are the same."""
+    found = re.fullmatch(r"features\.(\d+)\.(\d)\.branch_(main|proj)\.(.+)", official)
+    if found is not None:
+        block, column, branch, rest = found.groups()
+        return f"blocks.{block}.{OPTIONS[int(column)]}.{branch.replace('proj', 'projection')}.{rest}"
+    start = next(name for name in OURS if official.startswith(name))
+    return OURS[start] + official.removeprefix(start)
+
+
+def official_order(name: str) -> tuple:
+    """Sort our names of weights as the official ones, which number them: a block's main branch before its
+    projection."""
+    found = re.match(r"blocks\.(\d+)\.(\w+)\.(main|projection)\.", name)
+    if found is None:
+        return (("stem", "blocks", "head", "classifier").index(name.split(".")[0]),)
+    return 1, int(found[1]), OPTIONS.index(found[2]), found[3]
+
+
+@dataclass(repr=False)
+class Step:
+    """What a step of our search showed: logits, loss, the gradients at the gates, at alpha, and at the weights, the
+    statistics behind it; and the gradient of the cost term alone."""
+
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    loss: Tensor = field(default_factory=lambda: torch.empty(0))
+    seen: Seen | None = None
+    alpha: Tensor = field(default_factory=lambda: torch.empty(0))
+    of_cost: Tensor = field(default_factory=lambda: torch.empty(0))
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    norms: dict[str, nn.BatchNorm2d] = field(default_factory=dict)
+
+
+def method_for(charged: bool) -> DSNAS:
+    """Return our method on the space of ImageNet, whose costs the official code charges whatever its images are."""
+    cost = {"macs": S["flops_loss_coef"], "macs_from": S["flops_threshold"]} if charged else {}
+    with seeded("golden"):
+        method = DSNAS(ShuffleNet.usual(affine=True), **cost).double()
+    with torch.no_grad():
+        method.alpha.copy_(torch.tensor(RECORD["alphas"]["blocks"], dtype=torch.float64))
+    return method
+
+
+@cache
+def step_of(number: int, execution: str, charged: bool) -> Step:
+    """Take the recorded step."""
+    path, method, step = tuple(RECORD["passes"][number]["path"]), method_for(charged), Step()
+    search = Search(SPACE, method, Stored(), TRAIN, precision="float64", execution=execution)
+    network = search.supernet.network
+    weights = dict(network.named_parameters())
+    with torch.no_grad():
+        for ordinal, name in enumerate(sorted(weights, key=official_order)):
+            weights[name].copy_(fill(ordinal, weights[name].shape, kind_of(name, weights[name].shape)))
+    adam = search.arch_optimiser.step
+
+    def watch(gradient: dict[str, Tensor], **options: object) -> None:
+        step.alpha = gradient["alpha"].detach().clone()
+        adam(gradient, **options)
+
+    batch = images(FIRST_IMAGE_ORDINAL, S["batch"], S["image_size"]), train_labels(S["batch"])
+    handle = search.supernet.register_forward_hook(lambda *args: setattr(step, "logits", args[-1].detach().clone()))
+    search.supernet.train()
+    with mock.patch.object(method, "drawn", return_value=path):
+        if charged:
+            method.penalty(Progress()).backward()
+            step.of_cost = method.alpha.grad.clone()
+        with (
+            mock.patch.object(search.arch_optimiser, "step", watch),
+            mock.patch.object(method, "settle", lambda seen: setattr(step, "seen", seen)),
+        ):
+            step.loss, *_ = search.update(Progress(), 0.1, batch, None, train_arch=True)
+    handle.remove()
+    step.weights = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    step.norms = {name: m for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    return step
+
+
+NUMBERS = pytest.mark.parametrize(
+    ("number", "official"), list(enumerate(RECORD["passes"])), ids=[p["name"] for p in RECORD["passes"]]
+)
+
+
+def test_the_ordinals_are_those_of_the_official_weights():
+    with torch.device("meta"):
+        names = sorted(dict(Supernet(SPACE).network.named_parameters()), key=official_order)
+    for official in RECORD["passes"]:
+        for ordinal, name, *_ in official["weights"]["rows"]:
+            assert names[ordinal] == our_name(name)
+
+
+@EXECUTIONS
+@NUMBERS
+def test_our_forward_pass(number, official, execution):
+    step = step_of(number, execution, False)
+    agree(step.logits, official["logits"], "logits")
+    agree(step.loss, official["loss"], "loss")
+    agree(step.seen.mix.log_prob, official["log_prob"], "log-probability of the path")
+
+
+@EXECUTIONS
+@NUMBERS
+def test_our_credits_and_the_gradient_at_alpha(number, official, execution):
+    step = step_of(number, execution, False)
+    agree(step.seen.gradient["gain"], official["credits"], "credits")
+    agree(step.alpha, official["alpha_grad"]["blocks"], "gradient at alpha")
+
+
+@NUMBERS
+def test_our_cost_term(number, official):
+    step = step_of(number, "fused", True)
+    agree(step.of_cost, official["alpha_grad_of_flops"]["blocks"], "gradient of the cost term")
+    agree(step.alpha, official["alpha_grad_with_flops"]["blocks"], "whole gradient")
+    assert bool(step.of_cost.any()) == (official["name"] == "heavy")
+
+
+def test_our_costs_are_the_table_of_the_official_code():
+    agree(method_for(True).millions, RECORD["flops"], "millions of multiply-adds")
+
+
+@EXECUTIONS
+@NUMBERS
+def test_our_weight_gradients(number, official, execution):
+    """Those that are nothing but rounding in the record are so in ours; what did not run has none in both."""
+    step = step_of(number, execution, False)
+    rows = official["weights"]["rows"]
+    assert sorted(step.weights) == sorted(our_name(name) for _, name, *_ in rows)
+    largest = max(float(g.norm()) for g in step.weights.values())
+    for _, name, shape, told in rows:
+        ours = step.weights[our_name(name)]
+        assert list(ours.shape) == shape
+        if told is None:
+            assert float(ours.norm()) <= LAW * largest, name
+        else:
+            agree(digest(ours), told, f"gradient of {name}")
+
+
+@EXECUTIONS
+@NUMBERS
+def test_our_running_statistics(number, official, execution):
+    step = step_of(number, execution, False)
+    rows = official["buffers"]["rows"]
+    assert {n for n, m in step.norms.items() if int(m.num_batches_tracked)} == {our_name(name) for name, *_ in rows}
+    for name, mean, variance in rows:
+        norm = step.norms[our_name(name)]
+        for told, ours in ((mean, norm.running_mean), (variance, norm.running_var)):
+            agree([ours.sum(), ours.norm()], told, f"statistics of {name}")

@@ -155,3 +155,27 @@ def test_the_linear_rate_of_imagenet_ends_slowly():
 def test_the_exponential_rate_of_imagenet():
     protocol = Protocol(epochs=250, lr=0.1, schedule="exponential")
     assert [rate(protocol, e, 0.0) for e in (0, 1, 249)] == pytest.approx([0.1, 0.097, 0.1 * 0.97**249])
+
+
+def test_straight_down_to_zero_by_hand():
+    """Per epoch, per step, and for a network alone."""
+    train = Train(epochs=4, lr=0.8, lr_min=0.1, schedule="straight")
+    assert rates(train) == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert rates(Train(epochs=2, lr=0.8, schedule="straight", lr_per="step"), steps=4) == pytest.approx(
+        [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    )
+    assert curve(train, 4) == 0
+    protocol = Protocol(epochs=4, lr=0.8, schedule="straight", lr_per="step")
+    found = [rate(protocol, e, e + i / 2) for e in range(4) for i in range(2)]
+    assert found == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    assert [rate(Protocol(epochs=4, lr=0.8, schedule="straight"), e, e + 0.5) for e in range(4)] == pytest.approx(
+        [0.8, 0.6, 0.4, 0.2]
+    )
+
+
+def test_straight_with_a_warm_up_and_stages_goes_on_where_the_line_is():
+    train = Train(epochs=8, lr=0.8, schedule="straight", lr_warmup=2)
+    expected = [0.4, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert rates(train) == pytest.approx(expected)
+    for after in ("continue", "restart"):  # a restart is of the cosine
+        assert rates(train, Plan(stages=HALVES, lr_after_stage=after)) == pytest.approx(expected)

@@ -361,7 +361,7 @@ class Search:
     ) -> Tensor:
         """Update the architecture, and return the mean loss of the passes; their turns are counted from ``first``."""
         assert arch_batch is not None
-        now = now.at("arch")
+        now = now.at("arch", first)
         self.method.zero_grad()
         losses: list[Tensor] = []
         actives: list[Active | None] = []

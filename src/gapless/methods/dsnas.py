@@ -99,7 +99,7 @@ class DSNAS(Method):
         self.register_buffer("frozen", torch.full(space.shape[:1], -1))
         self.register_buffer("kept", torch.zeros(space.shape))
         if macs:
-            self.register_buffer("millions", (space.cost_table("macs")[0] / 1e6).float(), persistent=False)
+            self.register_buffer("millions", space.cost_table("macs")[0] / 1e6, persistent=False)
         self._plan = Plan(
             coupling="joint",
             arch_moves="all",
