@@ -512,12 +512,13 @@ def test_6_spos_falls_straight_to_zero_step_by_step():
 
 
 def test_6_dsnas_warms_up_and_falls_from_where_the_curve_is():
-    """Trap 6: five epochs of warm-up, then the cosine of all epochs to zero, per step."""
+    """Trap 6: five epochs of warm-up, then a cosine per step, of 240 epochs of which the search is the first 80."""
     setting = DSNAS.setting("shufflenet").train
     assert (setting.schedule, setting.lr_per, setting.lr, setting.lr_warmup) == ("cosine", "step", 0.5, 5)
-    found = lrs_of(Paths(SPACE), replace(setting, epochs=8, batch=20, lr_min=0.0))
+    assert (setting.epochs, setting.lr_epochs) == (80, 240)
+    found = lrs_of(Paths(SPACE), replace(setting, epochs=8, lr_epochs=24, batch=20, lr_min=0.0))
     assert found[:15] == pytest.approx([0.1 * (1 + i // 3) for i in range(15)])
-    assert found[15:] == pytest.approx([0.25 * (1 + math.cos(math.pi * i / 24)) for i in range(15, 24)])
+    assert found[15:] == pytest.approx([0.25 * (1 + math.cos(math.pi * i / 72)) for i in range(15, 24)])
     assert all(a > b for a, b in pairwise(found[15:]))
 
 
