@@ -40,7 +40,7 @@ def test_edges_into_a_node_share_it():
     assert gain[SPACE.rows["reduce:5<-4"]] == pytest.approx(1 / 5, abs=1e-15)
 
 
-@pytest.mark.parametrize("space", [SPACE, NASBench201(), Ragged(), patched()], ids=str)
+@pytest.mark.parametrize("space", [SPACE, NASBench201(), Ragged(), patched()], ids=lambda space: space.label)
 def test_shares_of_a_node_sum_to_one(space):
     method = PCDARTS(space).double()
     with torch.no_grad():
