@@ -42,6 +42,11 @@ METHODS = (
 )
 SEEDS, DRAWS = (0, 1, 2), 20
 COLUMNS = ("cifar10_test_200", "cifar100_test_200", "imagenet16_test_200")
+ORDER = (
+    *("method", "seed", "supernet_accuracy", "train_accuracy", "seconds", "peak_memory_mb"),
+    *("gapless", "torch", "threads", "processor", "instructions"),
+    *("cell", "params", "macs", *COLUMNS, "rank", "percentile", "draw"),
+)
 OUT = Path(__file__).with_suffix(".csv")
 SPACE = NASBench201()
 
@@ -69,10 +74,15 @@ def row(table: nasbench201.Table, text: str, **more: object) -> dict[str, object
 
 
 def rows(table: nasbench201.Table, runs: Path) -> list[dict[str, object]]:
-    """Return a row for each search and each random cell."""
-    found = []
+    """Return a row for each search (of one that is not in the folder the row that is there) and each random cell."""
+    found: list[dict[str, object]] = []
+    before = {(r["method"], r["seed"]): dict(r) for r in csv.DictReader(OUT.open()) if not r["draw"]}
     for method in METHODS:
         for seed in SEEDS:
+            if not (runs / f"{method}-{seed}" / "arch.json").is_file():
+                if (method, str(seed)) in before:
+                    found.append({k: v for k, v in before[method, str(seed)].items() if v})
+                continue
             run = gapless.Run.open(runs / f"{method}-{seed}")
             arch, space = run.found()
             trace, machine = list(run.trace()), json.loads((run.path / "machine.json").read_text())
@@ -90,6 +100,7 @@ def rows(table: nasbench201.Table, runs: Path) -> list[dict[str, object]]:
                     torch=machine["torch"],
                     threads=machine["threads"],
                     processor=machine["processor"],
+                    instructions=machine["instructions"],
                 )
             )
     for seed in SEEDS:
@@ -106,8 +117,11 @@ def summary(table: nasbench201.Table, found: list[dict[str, object]]) -> str:
     ]
     for method in (*METHODS, "random"):
         mine = [r for r in found if r["method"] == method]
+        if not mine:
+            continue
         values = [[float(str(r[c])) for r in mine] for c in (*COLUMNS, "percentile")]
-        told = [f"{statistics.mean(v):.2f} ± {statistics.stdev(v):.2f}" for v in values]
+        spread = [f" ± {statistics.stdev(v):.2f}" if len(v) > 1 else "" for v in values]
+        told = [f"{statistics.mean(v):.2f}{s}" for v, s in zip(values, spread, strict=True)]
         lines.append(f"| {method} | {len(mine)} | {' | '.join(told)} |")
     every = [np.sort(table.columns[c]) for c in COLUMNS]
     lines.append(
@@ -150,7 +164,7 @@ def main() -> None:
         return
     table = nasbench201.load(given.table)
     found = rows(table, given.runs)
-    names = list({name: None for r in found for name in r})
+    names = sorted({name: None for r in found for name in r}, key=ORDER.index)
     with OUT.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
         writer.writeheader()
