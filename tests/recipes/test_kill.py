@@ -19,7 +19,8 @@ def test_search(variant, space, at, tmp_path):
     settings = {**VARIANTS[variant]}
     method = ["--method", settings.pop("name")]
     for name, value in settings.items():
-        method += [f"--method.{name}"] if value is True else [f"--method.{name}", value]
+        values = () if value is True else value if isinstance(value, tuple) else (value,)
+        method += [f"--method.{name}", *values]
     begin = ("search", *SPACES[space], *method, *COMMON)
     finish(*begin, "--out", tmp_path / "whole")
     assert killed_and_resumed(begin, tmp_path / "killed", seed=len(variant), kills=3, at=at)
