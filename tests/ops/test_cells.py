@@ -23,6 +23,7 @@ def dil(k: int) -> int:
 
 WEIGHTS = {
     "none": (0, 0),
+    "noise": (0, 0),
     "skip_connect": (0, 0),
     "max_pool_3x3": (0, 0),
     "avg_pool_3x3": (0, 0),
