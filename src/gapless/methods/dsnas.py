@@ -105,6 +105,7 @@ class DSNAS(Method):
             arch_moves="all",
             inactive=inactive,
             warmup_epochs=warmup,
+            bn="recalibrated",
             after="continue",
             arch=Adam(lr=arch_lr, decay=0.0),
         )
