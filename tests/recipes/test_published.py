@@ -286,6 +286,7 @@ SETTINGS = {
             arch_moves="all",
             inactive="skip",
             warmup_epochs=0,
+            bn="recalibrated",
             after="continue",
             arch=Adam(lr=1e-3, betas=(0.5, 0.999), decay=0.0),
         ),
