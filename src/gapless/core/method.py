@@ -175,6 +175,22 @@ class Method(nn.Module, abc.ABC):
         return 1
 
 
+class OneShot(Method):
+    """The base of methods that train weights only and prefer nothing: whoever judges by these weights chooses."""
+
+    def passes(self, now: Progress) -> int:
+        """Return one; evaluation averages over five draws."""
+        return 5 if now.phase == "judge" else 1
+
+    def scores(self) -> Tensor:
+        """Return the probabilities: nothing is preferred."""
+        return self.probabilities()
+
+    def probabilities(self) -> Tensor:
+        """Return the uniform distribution over living options."""
+        return self.alive / self.alive.sum(dim=-1, keepdim=True)
+
+
 @runtime_checkable
 class Rewarded(Protocol):
     """A method that learns from how good its architectures are, and not from a gradient at the mix. The engine looks

@@ -47,6 +47,24 @@ def path(columns: Sequence[int | None], like: Tensor) -> Mix:
     return one_hot(columns, like.shape[-1], dtype=like.dtype, device=like.device)
 
 
+def gated(log_p: Tensor, columns: Sequence[int]) -> Mix:
+    """Return the path of one option per decision, with gates ``exp(log p(z) - stopgrad(log p(z)))``: their value is 1,
+    and the gradient that arrives at them is the credit of the decision, ``<dL/d(output), output>`` (DSNAS, arXiv
+    2002.09128, section 3.2).
+
+    Parameters
+    ----------
+    log_p
+        [D, O], with a graph.
+    columns
+        The option of each decision.
+    """
+    index = torch.tensor(columns, device=log_p.device).unsqueeze(-1)
+    drawn = log_p.gather(-1, index).squeeze(-1)
+    mix = path(columns, log_p)
+    return Mix(mix.weight, mix.active, gain=(drawn - drawn.detach()).exp(), log_prob=drawn.sum())
+
+
 def uniform(space: Space, active: Active, generator: torch.Generator) -> Arch:
     """Draw an architecture: which decisions are present, then for each a living option that can be read off, all
     uniformly and independently.

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from gapless.core.errors import UserError
@@ -25,7 +24,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import Progress
-from gapless.core.sampling import path, pick
+from gapless.core.sampling import gated, pick
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -104,9 +103,7 @@ class DANAS(Method):
         log_p = self.log_p()
         judged = now.phase == "judge"
         columns = tuple(log_p.argmax(dim=-1).tolist()) if judged else pick(self.scores(), now.stream())
-        log_q = log_p.gather(-1, torch.tensor(columns, device=log_p.device).unsqueeze(-1)).squeeze(-1)
-        gate = (log_q - log_q.detach()).exp()
-        return Mix(path(columns, log_p).weight, tuple((c,) for c in columns), gain=gate, log_prob=log_q.sum())
+        return gated(log_p, columns)
 
     def scores(self) -> Tensor:
         """Return ``softmax(alpha)``."""

@@ -31,7 +31,7 @@ from gapless.core.method import Method, Setting, living
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
-from gapless.core.sampling import path, pick
+from gapless.core.sampling import gated, pick
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -148,9 +148,7 @@ class DSNAS(Method):
         """Return the path of this pass, with gates that carry the gradient; evaluation takes the most probable."""
         log_p = self.log_p()
         columns = tuple(self.best().tolist()) if now.phase == "judge" else self.drawn(now)
-        log_q = log_p.gather(-1, torch.tensor(columns, device=log_p.device).unsqueeze(-1)).squeeze(-1)
-        gate = (log_q - log_q.detach()).exp()
-        return Mix(path(columns, log_p).weight, tuple((c,) for c in columns), gain=gate, log_prob=log_q.sum())
+        return gated(log_p, columns)
 
     def best(self) -> Tensor:
         """Return [D]: the frozen columns, and of other decisions the most probable."""

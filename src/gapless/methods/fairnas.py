@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
-from gapless.core.method import Method, Setting
+from gapless.core.method import OneShot, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
@@ -35,7 +34,7 @@ TRAIN = Train(
 )
 
 
-class FairNAS(Method):
+class FairNAS(OneShot):
     """Strict fairness.
 
     Parameters
@@ -112,7 +111,7 @@ class FairNAS(Method):
         """Return m for an update of the weights; evaluation averages over five draws."""
         if now.phase == "weights":
             return self.rounds() if self.accumulate else 1
-        return 5 if now.phase == "judge" else 1
+        return super().passes(now)
 
     def mix(self, now: Progress) -> Mix:
         """Return the path of this pass: the next options of the present permutations."""
@@ -120,14 +119,6 @@ class FairNAS(Method):
         update, turn = (now.step, now.turn) if self.accumulate else divmod(now.step + now.turn, m)
         generator = stream(now.seed, "fair", now.phase, update + turn // m)
         return path([order(columns, m, generator)[turn % m] for columns in self.free()], self.probabilities())
-
-    def scores(self) -> Tensor:
-        """Return the probabilities: nothing is preferred."""
-        return self.probabilities()
-
-    def probabilities(self) -> Tensor:
-        """Return the uniform distribution over living options."""
-        return self.alive / self.alive.sum(dim=-1, keepdim=True)
 
     def pick(self, bench: Bench) -> Arch:
         """Return the best architecture that the search finds by inherited accuracy, within the limits."""

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
-from gapless.core.method import Method, Setting
+from gapless.core.method import OneShot, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
@@ -29,7 +28,7 @@ from gapless.core.sampling import uniform
 from gapless.core.space import Space
 
 
-class RSPS(Method):
+class RSPS(OneShot):
     """Random search with parameter sharing.
 
     Parameters
@@ -72,18 +71,6 @@ class RSPS(Method):
         """Draw an architecture."""
         drawn = uniform(self.space, self.active, now.stream())
         return self.space.one_hot(drawn, dtype=torch.get_default_dtype(), device=self.alive.device)
-
-    def passes(self, now: Progress) -> int:
-        """Return one; evaluation averages over five draws."""
-        return 5 if now.phase == "judge" else 1
-
-    def scores(self) -> Tensor:
-        """Return the probabilities: nothing is preferred."""
-        return self.probabilities()
-
-    def probabilities(self) -> Tensor:
-        """Return the uniform distribution over living options."""
-        return self.alive / self.alive.sum(dim=-1, keepdim=True)
 
     def pick(self, bench: Bench) -> Arch:
         """Return the best of ``archs`` random architectures by inherited accuracy."""

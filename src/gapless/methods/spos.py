@@ -19,11 +19,10 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
-from gapless.core.method import Method, Setting
+from gapless.core.method import OneShot, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
@@ -48,7 +47,7 @@ TRAIN = Train(
 )
 
 
-class SPOS(Method):
+class SPOS(OneShot):
     """Single path one-shot.
 
     Parameters
@@ -122,18 +121,6 @@ class SPOS(Method):
     def _macs(self, arch: Arch) -> float:
         columns = self.space.choice(arch)
         return self.fixed + sum(self.prices[row][c] for row, c in enumerate(columns) if c is not None)
-
-    def passes(self, now: Progress) -> int:
-        """Return one; evaluation averages over five draws."""
-        return 5 if now.phase == "judge" else 1
-
-    def scores(self) -> Tensor:
-        """Return the probabilities: nothing is preferred."""
-        return self.probabilities()
-
-    def probabilities(self) -> Tensor:
-        """Return the uniform distribution over living options."""
-        return self.alive / self.alive.sum(dim=-1, keepdim=True)
 
     def pick(self, bench: Bench) -> Arch:
         """Return the best architecture that the search finds by inherited accuracy, within the limits."""
