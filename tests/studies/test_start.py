@@ -61,6 +61,27 @@ def test_any_supernet_can_be_trained_on_and_any_answer_fresh(supernet, dsnas):
     assert plan(dsnas.path, protocol={"start": "fresh"}).space["cells"] == 5
 
 
+def test_what_a_recipe_says_of_a_fresh_network_does_not_stand_in_the_way(tmp_path):
+    """Its stand-alone size, head and drop path are for a network that starts afresh; a head that is asked for is
+    fresh."""
+    recipe = gapless.Recipe(
+        space={"name": "darts", "width": 4, "cells": 3},
+        method={"name": "dsnas"},
+        train={"epochs": 1, "batch": 32},
+        data={"name": "digits", "train_images": 64, "test_images": 40},
+        retrain={"protocol": "cifar", "drop_path": 0.3, "aux_weight": 0.4, "space": {"cells": 5, "width": 8}},
+        run={"threads": 1},
+    )
+    run = gapless.search(recipe, out=tmp_path / "run").run
+    on = plan(run.path, protocol=FEW)
+    assert (on.space["cells"], on.space["width"], on.space["auxiliary"]) == (3, 4, False)
+    assert (on.retrain["aux_weight"], on.retrain["drop_path"]) == (0.0, 0.0)
+    fresh = plan(run.path, protocol={**FEW, "start": "fresh"})
+    assert (fresh.space["cells"], fresh.space["width"], fresh.space["auxiliary"]) == (5, 8, True)
+    headed = retrain(run.path, protocol={**FEW, "aux_weight": 0.4, "batch": 16})
+    assert headed.space.auxiliary
+
+
 def test_what_cannot_be_is_a_sentence(dsnas, tmp_path):
     with pytest.raises(UserError, match=r"--space.cells cannot be changed: .* --start fresh"):
         plan(dsnas.path, fields={"cells": 2})

@@ -170,8 +170,8 @@ class Method(nn.Module, abc.ABC):
             self.alive[row, kept] = True
 
     def passes(self, now: Progress) -> int:
-        """Return the forward passes per update, whose gradients are summed; in the phase ``judge`` those whose
-        accuracies are averaged."""
+        """Return the forward passes per update (``Plan.gradients`` says what becomes of theirs); in the phase ``judge``
+        those whose accuracies are averaged."""
         return 1
 
 

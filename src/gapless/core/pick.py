@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -20,10 +19,10 @@ class Bench(Protocol):
         """The space at the size of the last stage."""
         ...
 
-    def judge(self, mix: Mix, images: int | None = None, first: int = 0) -> float:
+    def judge(self, mix: Mix, images: int | None = None) -> float:
         """Return the accuracy of the supernet under a mix, as a share, on the images that the weights do not train on
-        (all, where there are none); on ``images`` of them from ``first`` on, in a fixed order, where that is given. The
-        plan says by which statistics."""
+        (all, where there are none); on so many of them, the same each time, where ``images`` is given. The plan says by
+        which statistics."""
         ...
 
     def inherited(self, arch: Arch, images: int | None = None) -> float:
@@ -41,7 +40,6 @@ class Bench(Protocol):
         *,
         images: int | None = None,
         finalists: int = 0,
-        settings: Mapping[str, Any] | None = None,
     ) -> Arch:
         """Return the best architecture that a black-box search ``name`` finds by inherited accuracy on ``images``
         images each; of the ``finalists`` best, the best on all images."""

@@ -64,8 +64,8 @@ class Plan:
     arch_every
         One architecture update per so many weight updates.
     arch_block
-        So many architecture updates in a block behind each epoch, and none inside steps; 0 leaves them in the steps.
-        Their images are not the weights', whatever the coupling.
+        With ``alternate``: so many architecture updates in a block behind each epoch, and none inside steps; 0 leaves
+        them in the steps.
     batches
         Whether the passes of one update (``Method.passes``) ``share`` a batch or each take one of their ``own``.
     gradients

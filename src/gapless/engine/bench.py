@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,13 +66,12 @@ class SupernetBench:
         """The space at the size of the supernet."""
         return self.supernet.space
 
-    def judge(self, mix: Mix, images: int | None = None, first: int = 0) -> float:
-        """Return the accuracy under a mix, as a share, on ``images`` images (all, where that is None) from ``first``
-        on, in an order that no seed moves; past the last one it begins again."""
+    def judge(self, mix: Mix, images: int | None = None) -> float:
+        """Return the accuracy under a mix, as a share, on ``images`` images (all, where that is None), the first of an
+        order that no seed moves."""
         index = self.feed.judging(self.stage)
         if images is not None:
-            order = index[torch.randperm(len(index), generator=stream("judging"))]
-            index = order[(first + torch.arange(min(images, len(order)))) % len(order)]
+            index = index[torch.randperm(len(index), generator=stream("judging"))[:images]]
         return self.measure(mix, self.feed.plain(index))[1]
 
     def inherited(self, arch: Arch, images: int | None = None) -> float:
@@ -116,7 +114,6 @@ class SupernetBench:
         *,
         images: int | None = None,
         finalists: int = 0,
-        settings: Mapping[str, Any] | None = None,
     ) -> Arch:
         """Return the best architecture that a black-box search finds by inherited accuracy, within the budget.
 
@@ -130,11 +127,9 @@ class SupernetBench:
             For each of them; None stands for all.
         finalists
             So many of the best are judged again on all images, and the best of these wins; 0 takes the best at once.
-        settings
-            Of the search.
         """
         kind = catalogue.find(name, "searchers")
-        searcher = make(kind, {**(settings or {}), "seed": derive_seed(self.seed, "explore") % 2**31}, self.space)
+        searcher = make(kind, {"seed": derive_seed(self.seed, "explore") % 2**31}, self.space)
         assert isinstance(searcher, Searcher)
         searcher.within = self.respects
 

@@ -128,7 +128,15 @@ class Feed:
 
     def _of(self, index: Tensor, stage: int) -> Tensor:
         classes = self.classes(stage)
-        return index if classes is None else index[torch.isin(self.data.train.labels.cpu()[index], classes)]
+        if classes is None:
+            return index
+        found = index[torch.isin(self.data.train.labels.cpu()[index], classes)]
+        if not len(found):
+            raise UserError(
+                f"None of {len(index)} training images is of the {len(classes)} classes that this stage begins with. "
+                "Give more images, or a larger first share of the classes."
+            )
+        return found
 
     def _batch(self, index: Tensor, name: str, *key: int) -> Batch:
         generator = stream(self.seed, "augment", name, *key)

@@ -68,7 +68,6 @@ class SPOS(OneShot):
     label: ClassVar[str] = "spos"
     source: ClassVar[str] = "SPOS, Guo, Zhang, Mu, Heng, Liu, Wei and Sun, arXiv 1904.00420"
     settings: ClassVar[Mapping[str, Setting]] = {
-        "shufflenet": Setting("megvii-model/SinglePathOneShot, src/Supernet", TRAIN),
         "nasbench201": Setting(
             "no released code; that of RSPS in D-X-Y/AutoDL-Projects, exps/NAS-Bench-201-algos/RANDOM-NAS.py",
             Train(epochs=250, nesterov=True, weight_decay=5e-4),

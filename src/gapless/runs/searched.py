@@ -69,7 +69,8 @@ def reopened(recipe: Recipe, space: Space) -> tuple[Method, Space]:
 
 
 def inherited(run: Run, arch: Arch, size: Space) -> nn.Module:
-    """Return the network of an architecture at the size of a search's supernet, with the weights that it has there.
+    """Return the network of an architecture at the size of a search's supernet, with the weights that it has there; an
+    auxiliary head is fresh.
 
     Raises
     ------
@@ -78,11 +79,12 @@ def inherited(run: Run, arch: Arch, size: Space) -> nn.Module:
     """
     child, weights = size.network(arch), run.weights()
     own = child.state_dict()
-    found = {name: weights.get(f"network.{name}") for name in own}
-    for name, value in found.items():
-        if value is None or value.shape != own[name].shape:
+    for name, fresh in own.items():
+        value = weights.get(f"network.{name}", fresh if "auxiliary" in name else None)
+        if value is None or value.shape != fresh.shape:
             raise _unfit(run)
-    child.load_state_dict(found)
+        own[name] = value
+    child.load_state_dict(own)
     return child
 
 

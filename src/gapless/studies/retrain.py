@@ -180,12 +180,13 @@ def plan(
     if source is not None and source.kind == "retrain":
         size = own
     elif at_start is not None:
-        if given_fields:
+        if fields:
             raise UserError(
-                f"--space.{next(iter(given_fields))} cannot be changed: training goes on from the weights of {given}, "
+                f"--space.{next(iter(fields))} cannot be changed: training goes on from the weights of {given}, "
                 "which are of one size. Leave it out, or type --start fresh."
             )
-        size, settings = at_start, {**ALONG, **settings, **start}
+        size, settings = at_start, {**settings, **ALONG, **(protocol or {}), **start}
+        given_fields = {}  # the recipe's are of a network that starts afresh, and so are its head and its drop path
     else:
         size = own.alone()
     size = size.replace(**given_fields)
