@@ -204,7 +204,7 @@ def test_what_is_impossible_is_told_with_the_smallest():
         possible(space, budget(space, ["params=10k", "macs=500M"]))
     assert str(caught.value) == (
         "No architecture of nasbench201 has at most 10,000 parameters: the smallest has 73,306 "
-        "(at the size at which it would be trained alone)."
+        "(at the size at which it would be trained)."
     )
     possible(space, budget(space, ["params=73306"]))
 

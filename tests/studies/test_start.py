@@ -11,6 +11,7 @@ from gapless.runs.run import Run
 from gapless.runs.searched import inherited
 from gapless.studies.resume import resume
 from gapless.studies.retrain import plan, retrain
+from gapless.studies.search import finished
 
 FEW = {"epochs": 1, "batch": 32}
 
@@ -80,6 +81,30 @@ def test_what_a_recipe_says_of_a_fresh_network_does_not_stand_in_the_way(tmp_pat
     assert (fresh.space["cells"], fresh.space["width"], fresh.space["auxiliary"]) == (5, 8, True)
     headed = retrain(run.path, protocol={**FEW, "aux_weight": 0.4, "batch": 16})
     assert headed.space.auxiliary
+
+
+def test_sizes_and_limits_are_those_of_the_network_that_trains_on(tmp_path):
+    """A limit that a full-size network of the space breaks is held at the size of the search, and that size is told."""
+
+    def recipe(**retrain):
+        return gapless.Recipe(
+            space={"name": "nasbench201", "width": 4, "cells": 1},
+            method={"name": "dsnas"},
+            train={"epochs": 1, "batch": 32},
+            data={"name": "digits", "train_images": 64, "test_images": 40},
+            limit={"macs": "400k"},
+            retrain=retrain,
+            run={"threads": 1},
+        )
+
+    found = gapless.search(recipe(), out=tmp_path / "run")
+    (held,) = found.limits
+    assert held.cost == found.summary()["macs"] <= 400_000
+    trained = retrain(found.run.path, protocol=FEW)
+    assert trained.summary()["macs"] == held.cost
+    assert finished(found.run).summary()["macs"] == held.cost
+    with pytest.raises(UserError, match="No architecture of nasbench201 has at most 400,000 MACs"):
+        gapless.search(recipe(start="fresh"))
 
 
 def test_what_cannot_be_is_a_sentence(dsnas, tmp_path):

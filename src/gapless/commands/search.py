@@ -170,7 +170,8 @@ def tell(found: Found) -> None:
     console, facts = Console(highlight=False, soft_wrap=True, markup=False), found.summary()
     console.print(f"\nFound in {facts['seconds']:.0f} s:\n  {facts['notation']}")
     console.print(
-        f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained alone"
+        f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained "
+        + ("alone" if found.size is None else "on, with the weights of this search")
     )
     if found.judged is not None:
         told_by = found.judged

@@ -136,7 +136,7 @@ def _solve(value: NDArray[np.float64], rows: list[Row]) -> NDArray[np.bool_] | N
 
 def _impossible(space: Space, budget: Budget) -> UserError:
     name = space.label or type(space).__name__
-    where = "at the size at which it would be trained alone"
+    where = "at the size at which it would be trained"
     least = cheapest(space, budget)
     broken = [bound for bound in budget.bounds if least[bound.unit] > bound.most]
     if broken:

@@ -18,7 +18,7 @@ from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Feed
 from gapless.engine.precision import Precision
 from gapless.engine.supernet import Supernet
-from gapless.runs.recipe import Recipe, Resolved
+from gapless.runs.recipe import Recipe, Resolved, Start
 from gapless.runs.run import Run
 
 
@@ -66,6 +66,27 @@ def reopened(recipe: Recipe, space: Space) -> tuple[Method, Space]:
     for stage in method.plan.stages:
         space = space.replace(**stage.space)
     return method, space
+
+
+def going_on(recipe: Recipe, space: Space, start: Start | None = None) -> Space | None:
+    """Return the space at the size at which the training of a search's answer goes on from the weights of its supernet;
+    None where it starts afresh.
+
+    Which of them holds is what ``start`` says, else the recipe's ``[retrain]``, else the method's plan.
+
+    Raises
+    ------
+    UserError
+        Where weights are to be inherited and there are none.
+    """
+    asked = start or recipe.start()
+    if asked == "fresh":
+        return None
+    _, kind, _ = recipe.definitions()
+    if asked is None and not issubclass(kind, Method):
+        return None
+    method, size = reopened(recipe, space)
+    return size if asked == "inherited" or method.plan.after == "continue" else None
 
 
 def inherited(run: Run, arch: Arch, size: Space) -> nn.Module:

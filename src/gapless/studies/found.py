@@ -50,6 +50,9 @@ class Found:
         Of the search.
     limits
         What was asked of the architecture, and what it costs.
+    size
+        The space at the size at which the architecture trains on from the weights of its search; None where it is
+        trained alone, at the size of ``space.alone()``.
     judged
         Of a method that reads its answer off by judging candidates: how many ``archs``, in how many ``seconds``, and
         the answer's ``accuracy`` in percent on how many ``images``, the last time that it was judged.
@@ -64,17 +67,18 @@ class Found:
     seconds: float
     peak_memory_mb: float
     limits: tuple[Held, ...] = ()
+    size: Space | None = None
     judged: Mapping[str, Any] | None = None
     score: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be trained
-        alone."""
+        """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be
+        trained."""
         return {
             "run": None if self.run is None else str(self.run.path),
             "arch": str(self.arch),
             "notation": self.space.write(self.arch),
-            **size_of(self.space.alone(), self.arch),
+            **size_of(self.size or self.space.alone(), self.arch),
             **({"limits": [asdict(held) for held in self.limits]} if self.limits else {}),
             **({} if self.judged is None else {"judged": dict(self.judged)}),
             **({} if self.score is None else {"score": dict(self.score)}),

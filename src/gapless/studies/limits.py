@@ -20,6 +20,7 @@ from gapless.engine.search import Search
 from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.run import Run
+from gapless.runs.searched import going_on
 from gapless.studies.session import device_of
 
 NAME = "latency.json"
@@ -86,7 +87,10 @@ def ask(resolved: Resolved | Exploring, run: Run | None) -> Asked | None:
     bounds: Sequence[Bound] = recipe.bounds()
     if not bounds:
         return None
-    alone = space.alone().replace(**recipe.retrain.get("space", {})).deployed()
+    alone = going_on(recipe, space)
+    if alone is None:
+        alone = space.alone().replace(**recipe.retrain.get("space", {}))
+    alone = alone.deployed()
     table = None
     if any(bound.unit == "latency" for bound in bounds):
         given = recipe.limit.get("latency_file")

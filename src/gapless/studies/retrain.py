@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
-from gapless.core.method import Method
 from gapless.core.settings import fields_of, typed
 from gapless.core.space import Space
 from gapless.engine.retrain import Record, Training
@@ -19,7 +18,7 @@ from gapless.runs.checkpoint import held
 from gapless.runs.recipe import Recipe, absolute
 from gapless.runs.retraining import Retraining, resolve
 from gapless.runs.run import Run
-from gapless.runs.searched import reopened, trained
+from gapless.runs.searched import going_on, trained
 from gapless.studies.evaluate import locate
 from gapless.studies.found import size_of
 from gapless.studies.session import begin, device_of, go, restore, use_threads
@@ -213,11 +212,8 @@ def _start(
         if asked == "inherited" and source is None:
             raise UserError("--start inherited goes on from the weights of a search: give its run folder.")
         return {}, None
-    recipe = source.recipe()
-    if asked is None and (recipe.scored or not issubclass(recipe.definitions()[1], Method)):
-        return {}, None
-    method, size = reopened(recipe, own)
-    if asked is None and method.plan.after == "retrain":
+    size = going_on(source.recipe(), own, asked)
+    if size is None:
         return {}, None
     trained(source.path)
     return {"start": "inherited", "weights": absolute(str(source.path))}, size

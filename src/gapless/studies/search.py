@@ -19,6 +19,7 @@ from gapless.report.show import show
 from gapless.runs.checkpoint import held
 from gapless.runs.recipe import Recipe, Resolved
 from gapless.runs.run import Run
+from gapless.runs.searched import going_on
 from gapless.studies import explore, limits
 from gapless.studies.found import Found, Watcher, told_of
 from gapless.studies.limits import Asked
@@ -97,7 +98,8 @@ def finished(run: Run) -> Found:
     records = list(run.trace())
     peak = max((r["peak_memory_mb"] for r in records), default=0.0)
     seconds = sum(r["seconds"] for r in records) + run.judged()["seconds"]
-    return Found(arch, space, run, seconds, peak, judged=told_of(run.judged(), arch), score=run.score())
+    size = going_on(run.recipe(), space)
+    return Found(arch, space, run, seconds, peak, size=size, judged=told_of(run.judged(), arch), score=run.score())
 
 
 def _search(
@@ -138,7 +140,8 @@ def _search(
             )
         show(arch, space, run.path / "cell.svg")
         run.write_arch(arch, space, resolved.recipe.space["name"], resolved.data)  # last: with it the run has ended
-    return Found(arch, space, run, spent, peak_memory_mb(device), costs, judged=told_of(judged, arch))
+    size = going_on(resolved.recipe, resolved.space)
+    return Found(arch, space, run, spent, peak_memory_mb(device), costs, size=size, judged=told_of(judged, arch))
 
 
 def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
