@@ -5,7 +5,8 @@
 
 The first runs what is not there yet of the recipe ``darts_collapse_cpu`` and goes on with what was interrupted. The
 second counts, of the eight edges that an answer keeps in each cell, those that took the operation without weights (a
-skip connection on S2, noise on S4), and writes ``results/darts_collapse_cpu.csv``.
+skip connection on S2, noise on S4), at the end and after some epochs before it, and writes
+``results/darts_collapse_cpu.csv``.
 """
 
 from __future__ import annotations
@@ -17,19 +18,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gapless
-from gapless.core.decision import Arch
 
 METHODS = ("darts", "drnas", "dropnas", "pc_darts", "beta_darts", "gdas", "snas", "dsnas")
 SPACES = {"s2": "skip_connect", "s4": "noise"}
-SEEDS = (0, 1, 2)
+SEEDS, EPOCHS = (0, 1, 2), (10, 20, 50, 75)
 OUT = Path(__file__).with_suffix(".csv")
 
 
-def search(data: str, runs: Path, seeds: Sequence[int]) -> None:
+def search(data: str, runs: Path, spaces: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> None:
     """Run what is missing."""
     for seed in seeds:
-        for options in SPACES:
-            for method in METHODS:
+        for options in spaces:
+            for method in methods:
                 folder = runs / f"{options}-{method}-{seed}"
                 if (folder / "recipe.toml").is_file():
                     found = gapless.resume(folder)
@@ -41,15 +41,13 @@ def search(data: str, runs: Path, seeds: Sequence[int]) -> None:
                         run={"seed": seed},
                     )
                     found = gapless.search(recipe, out=folder)
-                print(options, method, seed, counted(found.arch, options), f"{found.seconds:.0f} s", flush=True)
+                print(options, method, seed, counted(str(found.arch), options), f"{found.seconds:.0f} s", flush=True)
 
 
-def counted(arch: Arch, options: str) -> tuple[int, int]:
+def counted(arch: str, options: str) -> tuple[int, int]:
     """Return how many edges of the normal and of the reduction cell took the operation without weights."""
-    kinds = ("normal", "reduce")
-    return tuple(  # type: ignore[return-value]
-        sum(name.startswith(kind) and option == SPACES[options] for name, option in arch.items()) for kind in kinds
-    )
+    found = [edge.split(":")[0] for edge in arch.split(",") if edge.endswith(f"={SPACES[options]}")]
+    return found.count("normal"), found.count("reduce")
 
 
 def rows(runs: Path) -> list[dict[str, object]]:
@@ -64,7 +62,8 @@ def rows(runs: Path) -> list[dict[str, object]]:
                 run = gapless.Run.open(folder)
                 arch, space = run.found()
                 trace, machine = list(run.trace()), json.loads((run.path / "machine.json").read_text())
-                normal, reduce = counted(arch, options)
+                normal, reduce = counted(str(arch), options)
+                then = {f"epoch_{n}": "+".join(map(str, counted(trace[n - 1]["arch"], options))) for n in EPOCHS}
                 found.append(
                     {
                         "space": options,
@@ -72,6 +71,7 @@ def rows(runs: Path) -> list[dict[str, object]]:
                         "seed": seed,
                         "without_weights_normal": normal,
                         "without_weights_reduce": reduce,
+                        **then,
                         "train_accuracy": round(trace[-1]["train_accuracy"], 2),
                         "seconds": round(sum(r["seconds"] for r in trace)),
                         "peak_memory_mb": round(trace[-1]["peak_memory_mb"]),
@@ -88,10 +88,12 @@ def main() -> None:
     parser.add_argument("what", choices=["search", "table"])
     parser.add_argument("--data", default="uoft-cs/cifar10")
     parser.add_argument("--runs", type=Path, default=Path("runs/darts_collapse_cpu"))
+    parser.add_argument("--spaces", nargs="*", default=list(SPACES), choices=list(SPACES))
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     given = parser.parse_args()
     if given.what == "search":
-        search(given.data, given.runs, given.seeds)
+        search(given.data, given.runs, given.spaces, given.methods, given.seeds)
         return
     found = rows(given.runs)
     with OUT.open("w", newline="") as file:
