@@ -14,6 +14,7 @@ from gapless.core.progress import Progress, seeded, stream
 from gapless.methods.drnas import DrNAS, dirichlet, divergence
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
+from gapless.spaces.shufflenet import ShuffleNet
 from gapless.testing.examples import Ragged
 
 SPACE = NASBench201(size=8, width=8, cells=1)
@@ -285,6 +286,11 @@ def test_stages_of_ones_own():
 def test_stages_that_do_not_fit(settings, message):
     with pytest.raises(UserError, match=message):
         DrNAS(Darts(options="drnas", width=36), **settings)
+
+
+def test_a_space_without_partial_channels_is_named():
+    with pytest.raises(UserError, match="widens partial channels from stage to stage, and shufflenet has none"):
+        DrNAS(ShuffleNet(), progressive=True)
 
 
 def test_the_clip_of_alphas_gradient():

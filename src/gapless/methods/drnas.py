@@ -32,6 +32,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import Progress
+from gapless.core.settings import fields_of
 from gapless.core.space import Space
 
 STAGES: dict[str, tuple[tuple[int, int | None], ...]] = {
@@ -170,8 +171,14 @@ def learned_stages(space: Space, partials: tuple[int, ...] = (), keep: tuple[int
     Raises
     ------
     UserError
-        Where the numbers do not fit together: a stage may widen and prune, not the reverse.
+        Where the numbers do not fit together: a stage may widen and prune, not the reverse. Or the space has no partial
+        channels.
     """
+    if "partial" not in fields_of(type(space)):
+        raise UserError(
+            f"--method.progressive widens partial channels from stage to stage, and {space.label} has none. Leave it out, "
+            "or search a space of cells: nasbench201, darts."
+        )
     table = STAGES.get(space.label, STAGES[""])
     partials = partials or tuple(partial for partial, _ in table)
     keep = keep or tuple(kept for _, kept in table if kept is not None)
