@@ -176,8 +176,8 @@ def learned_stages(space: Space, partials: tuple[int, ...] = (), keep: tuple[int
     """
     if "partial" not in fields_of(type(space)):
         raise UserError(
-            f"--method.progressive widens partial channels from stage to stage, and {space.label} has none. Leave it out, "
-            "or search a space of cells: nasbench201, darts."
+            f"--method.progressive widens partial channels from stage to stage, and {space.label} has none. Leave it "
+            "out, or search a space of cells: nasbench201, darts."
         )
     table = STAGES.get(space.label, STAGES[""])
     partials = partials or tuple(partial for partial, _ in table)
