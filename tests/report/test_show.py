@@ -26,6 +26,24 @@ def test_a_search_under_way_shows_its_present_choice(trace, run_of):
     assert len(drawn.notes) == 1 and "has not ended: the cell is the choice after epoch 3" in drawn.notes[0]
 
 
+def test_a_method_that_judges_candidates(trace, run_of):
+    """Even scores are not drawn, what was judged is: the first judgement of each, and the best so far."""
+    space = NASBench201()
+    even = [1 / 5] * 5
+    records = [{**record, "scores": [even] * 6} for record in trace(space, 3)]
+    run = run_of(space, records)
+    archs = [
+        {"arch": records[0]["arch"], "images": images, "accuracy": accuracy}
+        for images, accuracy in [(64, 20.0), (64, 40.0), (64, 30.0), (500, 90.0)]
+    ]
+    run.write_json("judged.json", {"seconds": 1.0, "archs": archs})
+    drawn = draw_run(run)
+    assert list(drawn.figures) == ["cell", "training", "judged"]
+    assert drawn.notes == ("No option of any decision ever scored above another: there are no scores to draw.",)
+    judged, best = (line.get_ydata().tolist() for line in drawn.figures["judged"].axes[0].lines[:2])
+    assert (judged, best) == ([20.0, 40.0, 30.0], [20.0, 40.0, 40.0])
+
+
 def test_before_the_first_epoch_there_is_nothing(run_of):
     with pytest.raises(UserError, match="first epoch has not ended"):
         draw_run(run_of(NASBench201(), [], ended=False))

@@ -70,6 +70,7 @@ RETRAINED = (
     ("learning rate", (("", "lr"),)),
 )
 EXPLORED = (("score", (("evaluated", "score"), ("best", "best"))),)
+JUDGED = (("accuracy (%)", (("judged", "accuracy"), ("best", "best"))),)
 """Panels from top to bottom: title of the axis, then (label, field of the record) of each curve."""
 
 
@@ -101,8 +102,7 @@ def scores(records: Sequence[Record], space: Space, arch: Arch) -> dict[str, Fig
         Name -> figure of the width of a page: ``scores``, or one for each block of decisions, the part of their names
         before a colon (``scores-normal``, ``scores-reduce``), or the pages of a heat map (``scores-1``, ...).
     """
-    table = np.array([[[np.nan if v is None else v for v in row] for row in r["scores"]] for r in records])
-    table = np.where(np.isfinite(table) & space.legal.numpy(), table, np.nan)
+    table = _table(records, space)
     blocks = _blocks(space.decisions)
     if len(blocks) > BLOCKS or max(map(len, blocks.values())) > PANELS:
         rows = range(len(space.decisions))
@@ -124,8 +124,36 @@ def training(records: Sequence[Record]) -> Figure:
     A value that was not measured leaves a gap; a curve without any value is left out, and so is a panel without a
     curve.
     """
-    explored = "asked" in records[0]
-    plan = EXPLORED if explored else RETRAINED if "test_accuracy" in records[0] else SEARCHED
+    if "asked" in records[0]:
+        return _panels(records, EXPLORED, "evaluation")
+    return _panels(records, RETRAINED if "test_accuracy" in records[0] else SEARCHED, "epoch")
+
+
+def judged(archs: Sequence[Record]) -> Figure:
+    """Draw what a supernet said of the candidates for its method's answer, in their order and in the width of a column:
+    ``accuracy``, and the best so far.
+
+    Where finalists were judged again, on more images, these second judgements are left out.
+    """
+    first = [told for told in archs if told["images"] == archs[0]["images"]]
+    best = np.maximum.accumulate([told["accuracy"] for told in first])
+    records = [{**told, "best": value} for told, value in zip(first, best.tolist(), strict=True)]
+    return _panels(records, JUDGED, "architecture")
+
+
+def told_apart(records: Sequence[Record], space: Space) -> bool:
+    """Return whether any record scores an option of a decision above another."""
+    table = _table(records, space)
+    return bool((np.nanmax(table, axis=-1) > np.nanmin(table, axis=-1)).any())
+
+
+def _table(records: Sequence[Record], space: Space) -> NDArray[np.float64]:
+    """Return the scores [T, D, O], NaN where there is no option or its score is infinite."""
+    table = np.array([[[np.nan if v is None else v for v in row] for row in r["scores"]] for r in records])
+    return np.where(np.isfinite(table) & space.legal.numpy(), table, np.nan)
+
+
+def _panels(records: Sequence[Record], plan: Sequence[tuple[str, Sequence[tuple[str, str]]]], along: str) -> Figure:
     panels = [
         (title, [(label, field) for label, field in curves if any(r.get(field) is not None for r in records)])
         for title, curves in plan
@@ -148,7 +176,7 @@ def training(records: Sequence[Record]) -> Figure:
         if len(curves) > 1:
             label_ends(axes, [End(label, y, look) for label, look, v in drawn if (y := last(v)) is not None])
         side_title(figure, top + number * (high + gap) + high / 2, title)
-    foot(figure, left, COLUMN - room, "evaluation" if explored else "epoch")
+    foot(figure, left, COLUMN - room, along)
     return figure
 
 

@@ -98,8 +98,13 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
         notes.append(f"{run.path} has no trace, for nothing was trained there: only its cell is drawn.")
     else:
         if "scores" in records[0]:
-            figures |= curves.scores(records, space, arch)
+            if curves.told_apart(records, space):
+                figures |= curves.scores(records, space, arch)
+            else:
+                notes.append("No option of any decision ever scored above another: there are no scores to draw.")
         figures["evaluations" if explored else "training"] = curves.training(records)
+    if archs := run.judged()["archs"]:
+        figures["judged"] = curves.judged(archs)
     if rows is not None:
         if run.kind != "search":
             raise UserError(f"--table shows what a search draws; {run.path} trained one architecture.")

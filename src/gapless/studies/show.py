@@ -43,7 +43,8 @@ class Figures:
     arch, space
         The architecture that they show, and its space.
     files
-        Name -> file: ``cell``, ``scores`` (or one for each block), ``training``, ``range``.
+        Name -> file: ``cell``, ``scores`` (or one for each block), ``training``, ``evaluations``, ``judged``,
+        ``range``.
     range
         The numbers of the last epoch in the figure ``range``; None where there is no such figure.
     notes
