@@ -12,6 +12,7 @@ from gapless.core.progress import Progress, seeded
 from gapless.engine.search import Search
 from gapless.engine.supernet import MixedEdge
 from gapless.methods.dsnas import DSNAS
+from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import noise
 from gapless.testing.spaces import images, supernet_of
@@ -140,11 +141,19 @@ def test_the_cost_term_by_hand_and_its_threshold():
         assert bool(made(macs=0.5, macs_from=threshold).penalty(at(2))) == on
 
 
+def test_defaults_are_those_of_the_script_for_the_space():
+    """DSNAS/train_imagenet.py; SNAS/train_search.py for the cells of DARTS."""
+    told = [(method.freeze, method.plan.arch.lr, method.plan.arch.decay) for method in (made(), DSNAS(Darts(cells=2)))]
+    assert told == [(0.3, 1e-3, 0.0), (1.0, 3e-4, 1e-3)]
+    given = DSNAS(Darts(cells=2), freeze=0.2, arch_lr=0.1, arch_decay=0.0)
+    assert (given.freeze, given.plan.arch.lr, given.plan.arch.decay) == (0.2, 0.1, 0.0)
+
+
 def test_the_answer_trains_on():
     assert made().plan.after == "continue"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("freeze", 0.0), ("freeze", 1.5), ("macs", -1.0), ("macs_from", -1.0)])
+@pytest.mark.parametrize(("setting", "value"), [("freeze", -0.1), ("freeze", 1.5), ("macs", -1.0), ("macs_from", -1.0)])
 def test_a_setting_out_of_range_is_a_sentence(setting, value):
     with pytest.raises(UserError, match=rf"--method\.{setting}"):
         DSNAS(SPACE, **{setting: value})

@@ -55,7 +55,8 @@ class DSNAS(Method):
     Parameters
     ----------
     freeze
-        Distance of the two largest probabilities at which a decision is frozen (released code: 0.3); 1 freezes none.
+        Distance of the two largest probabilities at which a decision is frozen; 1 freezes none. By default that of the
+        released code: 0.3, but none on the DARTS space.
     macs
         Weight of the cost of what was drawn, per million multiply-adds; 0 leaves it out (released code: 1e-6 in its
         command lines).
@@ -66,8 +67,8 @@ class DSNAS(Method):
     inactive
         What becomes of weights that did not run: ``skip`` leaves them alone; ``coast`` lets decay and momentum move
         them, as the released code did.
-    arch_lr
-        Of Adam on alpha, without decay (released code: 1e-3).
+    arch_lr, arch_decay
+        Of Adam on alpha; by default those of the released code: 1e-3 and none, on the DARTS space 3e-4 and 1e-3.
     """
 
     label: ClassVar[str] = "dsnas"
@@ -82,20 +83,24 @@ class DSNAS(Method):
         self,
         space: Space,
         *,
-        freeze: float = 0.3,
+        freeze: float = 0.0,
         macs: float = 0.0,
         macs_from: float = 290.0,
         warmup: int = 0,
         inactive: Literal["skip", "coast"] = "skip",
-        arch_lr: float = 1e-3,
+        arch_lr: float = 0.0,
+        arch_decay: float = -1.0,
     ) -> None:
         super().__init__(space)
-        if not 0 < freeze <= 1:
-            raise UserError(f"--method.freeze is {freeze}; it is a distance of probabilities, in (0, 1].")
+        if not 0 <= freeze <= 1:
+            raise UserError(
+                f"--method.freeze is {freeze}; a distance of probabilities in (0, 1], or 0 for the released code's."
+            )
+        cells = space.label == "darts"  # SNAS/train_search.py; elsewhere DSNAS/train_imagenet.py
         if macs < 0 or macs_from < 0:
             raise UserError(f"--method.macs is {macs} and --method.macs_from is {macs_from}; both are at least 0.")
         self.alpha = nn.Parameter(1 + 0.01 * torch.randn(space.shape))  # N(1, 0.01): released code
-        self.freeze, self.macs, self.macs_from = freeze, macs, macs_from
+        self.freeze, self.macs, self.macs_from = freeze or (1.0 if cells else 0.3), macs, macs_from
         self.register_buffer("frozen", torch.full(space.shape[:1], -1))
         self.register_buffer("kept", torch.zeros(space.shape))
         if macs:
@@ -107,7 +112,7 @@ class DSNAS(Method):
             warmup_epochs=warmup,
             bn="recalibrated",
             after="continue",
-            arch=Adam(lr=arch_lr, decay=0.0),
+            arch=Adam(lr=arch_lr or (3e-4 if cells else 1e-3), decay=arch_decay if arch_decay >= 0 else 1e-3 * cells),
         )
 
     frozen: Tensor
