@@ -6,24 +6,20 @@ the path. So all weights are compared. (Its rule could also hit a weight that ra
 gradient of the classifier sums to 0 but for rounding.)
 """
 
-from dataclasses import dataclass, field
 from functools import cache
-from unittest import mock
 
 import pytest
 import torch
-from compare import LAW, Stored, agree, check_statistics, digest, golden
-from rule import fill, images, kind_of, train_labels
+from compare import LAW, PathStep, Stored, agree, check_statistics, digest, golden, judge_path, take_path
+from rule import fill, kind_of
 from shufflenet_names import official_order, our_name
 from torch import Tensor
 
-from gapless.core.decision import Arch
 from gapless.core.plan import Train
-from gapless.core.progress import Progress
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.methods.spos import SPOS
-from gapless.spaces.shufflenet import OPTIONS, ShuffleNet
+from gapless.spaces.shufflenet import ShuffleNet
 
 RECORD = golden("spos_shufflenet")
 S = RECORD["settings"]
@@ -41,40 +37,8 @@ EXECUTIONS = pytest.mark.parametrize("execution", ["reference", "fused"])
 STEPS = pytest.mark.parametrize(("number", "official"), list(enumerate(RECORD["steps"])), ids=["first", "second"])
 
 
-@dataclass(repr=False)
-class Step:
-    """What a step of our search showed: logits, loss, gradients, the weights that it moved, the statistics behind it."""
-
-    logits: Tensor = field(default_factory=lambda: torch.empty(0))
-    loss: Tensor = field(default_factory=lambda: torch.empty(0))
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    moved: dict[str, Tensor] = field(default_factory=dict)
-    buffers: dict[str, Tensor] = field(default_factory=dict)
-
-
-def arch(path: list[int]) -> Arch:
-    """Return the architecture of a path, a column for each block."""
-    return Arch({d.name: OPTIONS[column] for d, column in zip(SPACE.decisions, path, strict=True)})
-
-
-def taken(search: Search, number: int) -> Step:
-    """Take a recorded step, with its path in place of a drawn one."""
-    official, step, network = RECORD["steps"][number], Step(), search.supernet.network
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    batch = images(S["image_ordinals"][number], S["batch"], S["image_size"]), train_labels(S["batch"])
-    handle = search.supernet.register_forward_hook(lambda *args: setattr(step, "logits", args[-1].detach().clone()))
-    with mock.patch.object(search.method, "_path", return_value=arch(official["path"])):
-        step.loss, *_ = search.update(Progress(step=number), S["lr"], batch, None, train_arch=False)
-    handle.remove()
-    weights = dict(network.named_parameters())
-    step.gradients = {name: p.grad.clone() for name, p in weights.items() if p.grad is not None}
-    step.moved = {name: p.detach().clone() for name, p in weights.items() if not torch.equal(p, before[name])}
-    step.buffers = {name: b.clone() for name, b in network.named_buffers()}
-    return step
-
-
 @cache
-def run(execution: str) -> tuple[list[Step], list[Tensor]]:
+def run(execution: str) -> tuple[list[PathStep], list[Tensor]]:
     """Take both steps, and judge both paths behind them; return the steps and the logits of each path."""
     search = Search(SPACE, SPOS(SPACE), Stored(), TRAIN, precision="float64", execution=execution)
     weights = dict(search.supernet.network.named_parameters())
@@ -82,12 +46,9 @@ def run(execution: str) -> tuple[list[Step], list[Tensor]]:
         for ordinal, name in enumerate(sorted(weights, key=official_order)):
             weights[name].copy_(fill(ordinal, weights[name].shape, kind_of(name, weights[name].shape)))
     search.supernet.train()
-    steps = [taken(search, number) for number in range(len(RECORD["steps"]))]
-    search.supernet.eval()
-    x = images(S["evaluated_ordinal"], S["batch"], S["image_size"])
-    with torch.no_grad():
-        judged = [search.supernet(x, SPACE.one_hot(arch(s["path"]), dtype=torch.float64)) for s in RECORD["steps"]]
-    return steps, judged
+    paths = [official["path"] for official in RECORD["steps"]]
+    steps = [take_path(search, path, S["lr"], at) for path, at in zip(paths, S["image_ordinals"], strict=True)]
+    return steps, [judge_path(search, path, S["evaluated_ordinal"]) for path in paths]
 
 
 def test_the_ordinals_are_those_of_the_official_weights():
@@ -145,10 +106,10 @@ def test_gradients(number, official, execution):
 @STEPS
 def test_weights_after_the_step(number, official, execution):
     """The same weights move to the same values; all others rest, bit for bit, though they moved in the step before."""
-    moved, rows = run(execution)[0][number].moved, official["weights"]["rows"]
-    assert sorted(moved) == sorted(our_name(name) for _, name, *_ in rows)
+    step, rows = run(execution)[0][number], official["weights"]["rows"]
+    assert step.moved == {our_name(name) for _, name, *_ in rows}
     for _, name, _, _, after in rows:
-        agree(digest(moved[our_name(name)]), after, name)
+        agree(digest(step.weights[our_name(name)]), after, name)
 
 
 @EXECUTIONS

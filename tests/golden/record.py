@@ -1,13 +1,14 @@
 """Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS,
-DSNAS, ENAS and SPOS.
+DSNAS, ENAS, RSPS and SPOS.
 
     python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH --beta-darts PATH --snas PATH
         --autodl PATH --spos PATH [--only CASE ...] [--out FOLDER]
 
 The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS, yuhuixu1993/PC-DARTS,
 Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series, D-X-Y/AutoDL-Projects and megvii-model/SinglePathOneShot; they are
-only read and run, on the CPU and in float64. Those of cases that are not asked for may be left out.  The JSON files this writes are facts about that code: the numbers it computes from inputs that ``rule.py``
-defines.  They hold none of its text.
+only read and run, on the CPU and in float64. Those of cases that are not asked for may be left out.  The JSON files
+this writes are facts about that code: the numbers it computes from inputs that ``rule.py`` defines.  They hold none of
+its text.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import record_gdas
 import record_pc_darts
 import record_readout
 import record_retrain
+import record_rsps
 import record_snas
 import record_spos
 import torch
@@ -48,6 +50,7 @@ RECORDERS = (
     ("snas", record_snas),
     ("snas", record_dsnas),
     ("autodl", record_enas),
+    ("autodl", record_rsps),
     ("spos", record_spos),
     ("darts", record_retrain),
 )
