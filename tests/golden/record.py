@@ -1,14 +1,14 @@
 """Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS,
-DSNAS, ENAS, RSPS and SPOS.
+DSNAS, ENAS, RSPS, SPOS and FairNAS.
 
     python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH --beta-darts PATH --snas PATH
-        --autodl PATH --spos PATH [--only CASE ...] [--out FOLDER]
+        --autodl PATH --spos PATH --fairnas PATH [--only CASE ...] [--out FOLDER]
 
 The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS, yuhuixu1993/PC-DARTS,
-Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series, D-X-Y/AutoDL-Projects and megvii-model/SinglePathOneShot; they are
-only read and run, on the CPU and in float64. Those of cases that are not asked for may be left out.  The JSON files
-this writes are facts about that code: the numbers it computes from inputs that ``rule.py`` defines.  They hold none of
-its text.
+Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series, D-X-Y/AutoDL-Projects, megvii-model/SinglePathOneShot and
+xiaomi-automl/FairNAS; they are only read and run, on the CPU and in float64. Those of cases that are not asked for may
+be left out.  The JSON files this writes are facts about that code: the numbers it computes from inputs that ``rule.py``
+defines.  They hold none of its text.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import record_drnas
 import record_dropnas
 import record_dsnas
 import record_enas
+import record_fairnas
 import record_gdas
 import record_pc_darts
 import record_readout
@@ -39,6 +40,7 @@ COMMITS = {
     "autodl": "f46486e21b71ae6459a700be720d7648b5429569",
     "snas": "9a43adbdf90d4969b19e448c0d094091bc5efb4f",
     "spos": "36eed6cf083497ffa9cfe7b8da25bb0b6ba5a452",
+    "fairnas": "fa0d393ee8e1dc7ff290119bbf8df1513eee9a2c",
 }
 RECORDERS = (
     ("darts", record_darts),
@@ -52,6 +54,7 @@ RECORDERS = (
     ("autodl", record_enas),
     ("autodl", record_rsps),
     ("spos", record_spos),
+    ("fairnas", record_fairnas),
     ("darts", record_retrain),
 )
 
