@@ -1,7 +1,6 @@
 """The record of DSNAS's code in SNAS-Series/SNAS-Series, by its formulas and by a step of our own search, in float64, to
 1e-9 of the largest entry."""
 
-import re
 from dataclasses import dataclass, field
 from functools import cache
 from unittest import mock
@@ -10,6 +9,7 @@ import pytest
 import torch
 from compare import LAW, Stored, agree, digest, golden
 from rule import FIRST_IMAGE_ORDINAL, fill, images, kind_of, train_labels
+from shufflenet_names import official_order, our_name
 from torch import Tensor, nn
 
 from gapless.core.method import Seen
@@ -18,7 +18,7 @@ from gapless.core.progress import Progress, seeded
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.methods.dsnas import DSNAS
-from gapless.spaces.shufflenet import OPTIONS, ShuffleNet
+from gapless.spaces.shufflenet import ShuffleNet
 
 RECORD = golden("dsnas_shufflenet")
 S = RECORD["settings"]
@@ -66,27 +66,7 @@ def test_flops_are_charged_to_heavy_paths_only(official):
 
 SPACE = ShuffleNet(classes=S["classes"], size=S["image_size"], affine=True, eps=S["bn_eps"], dropout=0.0)
 TRAIN = Train(epochs=1, batch=S["batch"], clip=0.0, decay_norms=False, label_smoothing=S["smoothing"])
-OURS = {"first_conv": "stem", "conv_last": "head", "classifier.0": "classifier"}
 EXECUTIONS = pytest.mark.parametrize("execution", ["reference", "fused"])
-
-
-def our_name(official: str) -> str:
-    """Translate a name of the official supernet; the layers are the same."""
-    found = re.fullmatch(r"features\.(\d+)\.(\d)\.branch_(main|proj)\.(.+)", official)
-    if found is not None:
-        block, column, branch, rest = found.groups()
-        return f"blocks.{block}.{OPTIONS[int(column)]}.{branch.replace('proj', 'projection')}.{rest}"
-    start = next(name for name in OURS if official.startswith(name))
-    return OURS[start] + official.removeprefix(start)
-
-
-def official_order(name: str) -> tuple:
-    """Sort our names of weights as the official ones, which number them: a block's main branch before its
-    projection."""
-    found = re.match(r"blocks\.(\d+)\.(\w+)\.(main|projection)\.", name)
-    if found is None:
-        return (("stem", "blocks", "head", "classifier").index(name.split(".")[0]),)
-    return 1, int(found[1]), OPTIONS.index(found[2]), found[3]
 
 
 @dataclass(repr=False)

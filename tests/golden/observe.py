@@ -14,6 +14,8 @@ from rule import FIRST_IMAGE_ORDINAL, RULE, images, train_labels, valid_labels
 from torch import nn
 
 DIGITS = 12  # significant digits of a digest entry; every other number is written in full
+ROUNDING = 1e-12
+"""What is this much smaller than the largest of its kind is nothing but rounding."""
 DIGEST = "[sum, norm, entry at 0, entry at n//2, entry at n-1]"
 WEIGHT_COLUMNS = ["ordinal", "name", "shape", "grad", "after"]
 BUFFER_COLUMNS = ["batch norm", "running_mean [sum, norm]", "running_var [sum, norm]"]
@@ -175,6 +177,17 @@ def buffer_table(model):
             statistics = (module.running_mean, module.running_var)
             rows.append([name, *([rounded(s.sum()), rounded(s.norm())] for s in statistics)])
     return {"columns": BUFFER_COLUMNS, "rows": rows}
+
+
+def moved_buffer_table(model):
+    """Digest the running statistics of every batch norm that ran; a mean that is nothing but rounding (that of a sum
+    whose terms have mean zero) is None."""
+    table = buffer_table(model)
+    ran = {n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and m.num_batches_tracked}
+    rows = [row for row in table["rows"] if row[0] in ran]
+    largest = max(mean[1] for _, mean, _ in rows)
+    table["rows"] = [[n, mean if mean[1] > ROUNDING * largest else None, variance] for n, mean, variance in rows]
+    return table
 
 
 def plain(matrices):

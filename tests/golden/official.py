@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 STUBS = (
+    "cv2",
     "torchvision",
     "torchvision.datasets",
     "torchvision.transforms",

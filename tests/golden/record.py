@@ -1,13 +1,14 @@
 """Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS,
-DSNAS and ENAS.
+DSNAS, ENAS, RSPS, SPOS and FairNAS.
 
     python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH --beta-darts PATH --snas PATH
-        --autodl PATH [--only CASE ...] [--out FOLDER]
+        --autodl PATH --spos PATH --fairnas PATH [--only CASE ...] [--out FOLDER]
 
 The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS, yuhuixu1993/PC-DARTS,
-Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series and D-X-Y/AutoDL-Projects; they are only read and run, on the CPU and in float64. Those of cases
-that are not asked for may be left out.  The JSON files this writes are facts about that code: the numbers it computes
-from inputs that ``rule.py`` defines.  They hold none of its text.
+Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series, D-X-Y/AutoDL-Projects, megvii-model/SinglePathOneShot and
+xiaomi-automl/FairNAS; they are only read and run, on the CPU and in float64. Those of cases that are not asked for may
+be left out.  The JSON files this writes are facts about that code: the numbers it computes from inputs that ``rule.py``
+defines.  They hold none of its text.
 """
 
 import argparse
@@ -19,11 +20,14 @@ import record_drnas
 import record_dropnas
 import record_dsnas
 import record_enas
+import record_fairnas
 import record_gdas
 import record_pc_darts
 import record_readout
 import record_retrain
+import record_rsps
 import record_snas
+import record_spos
 import torch
 from official import commit_of
 
@@ -35,6 +39,8 @@ COMMITS = {
     "beta_darts": "f3077048c8cf1fef977496f8e46869cb07e73e30",
     "autodl": "f46486e21b71ae6459a700be720d7648b5429569",
     "snas": "9a43adbdf90d4969b19e448c0d094091bc5efb4f",
+    "spos": "36eed6cf083497ffa9cfe7b8da25bb0b6ba5a452",
+    "fairnas": "fa0d393ee8e1dc7ff290119bbf8df1513eee9a2c",
 }
 RECORDERS = (
     ("darts", record_darts),
@@ -46,6 +52,9 @@ RECORDERS = (
     ("snas", record_snas),
     ("snas", record_dsnas),
     ("autodl", record_enas),
+    ("autodl", record_rsps),
+    ("spos", record_spos),
+    ("fairnas", record_fairnas),
     ("darts", record_retrain),
 )
 
