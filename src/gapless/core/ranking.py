@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 
 def kendall(scores: Numbers, truth: Numbers) -> float:
-    """Return Kendall's tau-b in [-1, 1]: agreeing less disagreeing pairs, over the geometric mean of the numbers of pairs
+    """Return Kendall's tau-b in [-1, 1]: agreeing less disagreeing pairs, over the geometric mean of the pairs
     that each list tells apart (Kendall, Biometrika 1945); NaN where one of them tells nothing apart."""
     return _tau(_signs(scores), _signs(truth))
 
