@@ -4,7 +4,7 @@
     python results/blocks_cifar10_cpu.py table --runs runs/blocks_cifar10_cpu
 
 The first runs what is not there yet of the recipes ``shufflenet_cifar10_cpu`` and ``mobile_cifar10_cpu``, and goes on
-with what was interrupted. The second checks that every answer holds its limit, and judges it beside 8 random
+with what was interrupted. The second checks that every answer holds its limit, and judges it beside 20 random
 architectures within the limit by the supernet of the same search: ``results/blocks_cifar10_cpu.csv``. A search that
 trained on all images is judged by images that its weights have seen, and so are the random ones beside it.
 """
@@ -25,7 +25,7 @@ from gapless.core.progress import stream
 from gapless.runs.searched import Reopened
 from gapless.studies.found import size_of
 
-METHODS, SPACES, RANDOM = ("spos", "dsnas", "fairnas", "da_nas"), ("shufflenet", "mobile"), 8
+METHODS, SPACES, RANDOM = ("spos", "dsnas", "fairnas", "da_nas"), ("shufflenet", "mobile"), 20
 OUT = Path(__file__).with_suffix(".csv")
 
 
