@@ -8,6 +8,7 @@ import pytest
 from scored import searched
 
 from gapless.core.errors import UserError
+from gapless.engine.gap import Yardstick
 from gapless.runs.run import Run
 from gapless.studies.evaluate import evaluate
 from gapless.studies.gap import drawn, gap, ranked
@@ -87,6 +88,9 @@ def test_stability_over_seeds(supernet, made_up, tmp_path):
             beside=[searched(tmp_path / "darts", space={"name": "darts", "width": 4, "cells": 2}).path],
             **FEW,
         )
+    elsewhere = searched(tmp_path / "images", data={"name": "digits", "train_images": 200, "test_images": 40})
+    with pytest.raises(UserError, match="--beside takes runs of the same images"):
+        gap(supernet.path, beside=[elsewhere.path], **FEW)
     assert not (other.path / "gap.json").exists()
 
 
@@ -114,14 +118,30 @@ def test_without_a_table_there_is_no_truth(supernet):
     assert all(judged.truth is None for judged in found.sample)
 
 
-@pytest.mark.parametrize("method", ["gdas", "spos"])
-def test_methods_that_draw(method, tmp_path):
-    settings = {"evaluations": 2} if method == "spos" else {}
-    run = searched(tmp_path / "run", method, **settings)
+def test_a_method_that_runs_one_path_has_probabilities_and_no_mix_to_fix(tmp_path):
+    run = searched(tmp_path / "run", "dsnas")
     found = gap(run.path, **FEW)
-    assert len(found.chain) == 4
-    page = drawn(run.path)
-    assert page.path.read_text().startswith("# The gap of a search")
+    assert [step.name for step in found.chain] == ["supernet", "discretised", "recalibrated", "tuned"]
+    assert (found.fixing, len(found.decisions)) == ((), 6)
+    assert all(decision["entropy"] > 0.9 for decision in found.decisions)  # not those of the path
+    assert drawn(run.path).path.read_text().startswith("# The gap of a search")
+
+
+def test_a_method_that_learns_no_scores_is_told_nothing_of_them(tmp_path):
+    """Its trace has one choice throughout, the first of equals, and that is no stability."""
+    run = searched(tmp_path / "run", "spos", evaluations=2)
+    found = gap(run.path, **FEW)
+    assert "the mean of 20 draws" in found.chain[0].what
+    assert (found.decisions, found.fixing, found.late) == ((), (), None)
+    assert [finding.sound for finding in drawn(run.path).findings][1:] == [None, None]
+
+
+def test_nothing_is_judged_twice(supernet, monkeypatch):
+    asked = []
+    inherited = Yardstick.inherited
+    monkeypatch.setattr(Yardstick, "inherited", lambda self, *given: asked.append(given) or inherited(self, *given))
+    gap(supernet.path, **FEW)
+    assert len(asked) == len(set(asked)) == 3 + 2 * FEW["archs"]
 
 
 def test_the_page_is_written_with_its_figures(supernet, made_up):

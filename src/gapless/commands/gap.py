@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
+from gapless.report.gap import WORDS
 from gapless.studies.gap import ARCHS, BUDGETS, IMAGES, drawn, gap
 from gapless.tables import nasbench201
 
@@ -24,12 +25,21 @@ def command(
     budgets: Annotated[
         tuple[int, ...],
         Parameter(
-            help="Batches of fine-tuning after which they are judged again; 0 tunes none.", consume_multiple=True
+            help=f"Batches of fine-tuning after which they are judged again; 0 tunes none "
+            f"[default: {' '.join(map(str, BUDGETS))}].",
+            consume_multiple=True,
+            negative="",
+            show_default=False,
         ),
     ] = BUDGETS,
     beside: Annotated[
         tuple[Path, ...],
-        Parameter(help="Runs of other seeds: how far they rank and answer alike.", consume_multiple=True, negative=""),
+        Parameter(
+            help="Runs of other seeds: how far they rank and answer alike.",
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+        ),
     ] = (),
     device: Annotated[str, Parameter(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, Parameter(help="CPU threads; 0 leaves PyTorch's own.")] = 0,
@@ -60,8 +70,7 @@ def command(
     page = drawn(run)
     console.print()
     for finding in page.findings:
-        word = {True: "sound", False: "not sound", None: "fact"}[finding.sound]
-        console.print(f"{word:>9}: {finding.text}")
+        console.print(f"{WORDS[finding.sound]:>9}: {finding.text}")
     console.print(f"\nPage: {page.path} ({found.seconds:.0f} s)")
     if json:
         print_json({**found.plain(), "page": str(page.path)})

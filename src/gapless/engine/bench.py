@@ -92,10 +92,10 @@ class SupernetBench:
             lambda x: self.feed.seen(self.forward(x, mix), self.stage),
             ((x, self.feed.named(y, self.stage)) for x, y in found),
             bn=self.plan.bn,
-            calibration=self._calibration() if self.plan.bn == "recalibrated" else (),
+            calibration=self.calibration() if self.plan.bn == "recalibrated" else (),
         )
 
-    def _calibration(self) -> Iterator[Tensor]:
+    def calibration(self) -> Iterator[Tensor]:
         """Yield training images, the same for every architecture, in batches of the size that trains."""
         index = self.feed.training(self.stage)
         order = index[torch.randperm(len(index), generator=stream("calibration"))][: self.plan.calibration]

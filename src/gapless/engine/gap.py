@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Batch, batches
 from gapless.engine.judge import BatchNorm, judge
 from gapless.engine.precision import Precision, arithmetic
+from gapless.engine.sgd import sgd
 from gapless.engine.state import own_random_numbers
 
 CALIBRATION = 20
@@ -57,7 +59,8 @@ class Yardstick:
         images: int,
         precision: Precision = "float32",
     ) -> None:
-        self.bench, self.method, self.data, self.train, self.precision = bench, method, data, train, precision
+        self.bench = replace(bench, plan=replace(bench.plan, calibration=CALIBRATION * bench.feed.size))
+        self.method, self.data, self.train, self.precision = method, data, train, precision
         order = torch.randperm(len(data.test), generator=stream("gap"))
         self.index = order[:images].sort().values
         self.device = next(bench.supernet.parameters()).device
@@ -91,7 +94,9 @@ class Yardstick:
 
     def supernet(self, mixes: Iterable[Mix], bn: BatchNorm | None = None) -> float:
         """Return the accuracy in percent under each mix, averaged."""
-        found = [self._percent(self.bench.supernet, mix, bn or self.bn) for mix in mixes]
+        bench = replace(self.bench, plan=replace(self.bench.plan, bn=bn or self.bn))
+        with arithmetic(self.device, self.precision):
+            found = [100 * bench.measure(mix, self._test())[1] for mix in mixes]
         return sum(found) / len(found)
 
     def profile(self, arch: Arch, mix: Mix) -> list[tuple[str, float]]:
@@ -133,13 +138,7 @@ class Yardstick:
         """
         child = deepcopy(child).to(self.device, self.dtype)
         train, feed, found, done = self.train, self.bench.feed, [], 0
-        optimiser = torch.optim.SGD(
-            child.parameters(),
-            lr=lr,
-            momentum=train.momentum,
-            nesterov=train.nesterov,
-            weight_decay=train.weight_decay,
-        )
+        optimiser = sgd(child.parameters(), train, lr=lr)
         parts = self._batches()
         with own_random_numbers(self.device), arithmetic(self.device, self.precision):
             for budget in budgets:
@@ -158,29 +157,14 @@ class Yardstick:
 
     def alone(self, network: nn.Module, bn: BatchNorm = "running") -> float:
         """Return the accuracy in percent of a network of its own."""
-        return self._judge(network, network, bn)
-
-    def _percent(self, supernet: nn.Module, mix: Mix, bn: BatchNorm) -> float:
-        placed = mix.to(dtype=self.dtype, device=self.device)
-        return self._judge(supernet, lambda x: supernet(x, placed), bn)
-
-    def _judge(self, module: nn.Module, forward: Callable[[Tensor], Tensor], bn: BatchNorm) -> float:
-        calibration = self._calibration() if bn == "recalibrated" else ()
+        calibration = self.bench.calibration() if bn == "recalibrated" else ()
         with arithmetic(self.device, self.precision):
-            _, share = judge(module, forward, self._test(), bn=bn, calibration=calibration)
+            _, share = judge(network, network, self._test(), bn=bn, calibration=calibration)
         return 100 * share
 
     def _test(self) -> Iterator[Batch]:
         for part in torch.split(self.index, 4 * self.bench.feed.size):
             yield self.data.batch(self.data.test, part, dtype=self.dtype)
-
-    def _calibration(self) -> Iterator[Tensor]:
-        feed = self.bench.feed
-        index = feed.training(self.bench.stage)
-        order = index[torch.randperm(len(index), generator=stream("calibration"))][: CALIBRATION * feed.size]
-        whole = len(order) - len(order) % feed.size or len(order)
-        for x, _ in feed.plain(order[:whole], feed.size):
-            yield x
 
     def _batches(self) -> Iterator[Tensor]:
         feed, epoch = self.bench.feed, 0

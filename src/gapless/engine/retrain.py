@@ -23,6 +23,7 @@ from gapless.engine.judge import judge
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import rate
 from gapless.engine.search import peak_memory_mb
+from gapless.engine.sgd import sgd
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.tally import Tally
 
@@ -98,27 +99,10 @@ class Training:
         self.data = data.to(self.device)
         with seeded(seed, "network"):
             self.network = make().to(self.device, self.dtype)
-        self.optimiser = self._sgd()
+        self.optimiser = sgd(self.network.parameters(), protocol)
         self.average = _copies(self.network) if protocol.ema else {}
         self.epoch, self.step = 0, 0
         self.tally = Tally()
-
-    def _sgd(self) -> torch.optim.SGD:
-        p = self.protocol
-        groups: list[dict[str, Any]] = [{"params": list(self.network.parameters())}]
-        if not p.decay_norms:
-            groups = [
-                {"params": [w for w in self.network.parameters() if w.dim() > 1]},
-                {"params": [w for w in self.network.parameters() if w.dim() <= 1], "weight_decay": 0.0},
-            ]
-        return torch.optim.SGD(
-            groups,
-            lr=p.lr,
-            momentum=p.momentum,
-            nesterov=p.nesterov,
-            weight_decay=p.weight_decay,
-            fused=self.device.type == "cuda",
-        )
 
     # ------------------------------------------------------------------ the loop
 

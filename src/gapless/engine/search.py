@@ -35,6 +35,7 @@ from gapless.engine.judge import still
 from gapless.engine.memory import keep_memory
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import learning_rate, locate
+from gapless.engine.sgd import decays, sgd
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
@@ -431,7 +432,7 @@ class Search:
         found = []
         for p in self.supernet.parameters():
             buffer = self.optimiser.state.get(p, {}).get("momentum_buffer")
-            decay = self.train.weight_decay * p.detach() if self._decays(p) else torch.zeros_like(p)
+            decay = self.train.weight_decay * p.detach() if decays(p, self.train) else torch.zeros_like(p)
             found.append(decay if buffer is None else decay + self.train.momentum * buffer)
         return found
 
@@ -498,23 +499,8 @@ class Search:
     # ------------------------------------------------------------------ the optimisers
 
     def _sgd(self) -> torch.optim.SGD:
-        t = self.train
         plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
-        groups: list[dict[str, Any]] = [{"params": [p for p in self.supernet.parameters() if self._decays(p)]}]
-        if not t.decay_norms:
-            rest = [p for p in self.supernet.parameters() if not self._decays(p)]
-            groups.append({"params": rest, "weight_decay": 0.0})
-        return torch.optim.SGD(
-            groups,
-            lr=t.lr,
-            momentum=t.momentum,
-            nesterov=t.nesterov,
-            weight_decay=0.0 if plain else t.weight_decay,
-            fused=self.device.type == "cuda",
-        )
-
-    def _decays(self, parameter: Tensor) -> bool:
-        return self.train.decay_norms or parameter.dim() > 1
+        return sgd(self.supernet.parameters(), self.train, decay=0.0 if plain else None)
 
     def _clip(self, parameters: Sequence[Tensor]) -> None:
         if self.train.clip:
@@ -523,7 +509,7 @@ class Search:
     def _move_weights(self, ran: Sequence[Tensor]) -> None:
         if self.plan.inactive == "coast":
             if self.plan.decay_on == "ran" and self.plan.decay_step == "coupled":
-                for p in filter(self._decays, ran):
+                for p in (p for p in ran if decays(p, self.train)):
                     p.grad = p.grad.add(p.detach(), alpha=self.train.weight_decay)  # type: ignore[union-attr]
             for p in self.supernet.parameters():
                 if p.grad is None:
@@ -533,7 +519,7 @@ class Search:
     def _decay_weights(self, ran: Sequence[Tensor]) -> None:
         """Take the second step of ``decay_step="separate"``: the gradient of ``decay * |w|^2`` over what ran."""
         self.optimiser.zero_grad(set_to_none=True)
-        for p in filter(self._decays, ran):
+        for p in (p for p in ran if decays(p, self.train)):
             p.grad = 2 * self.train.weight_decay * p.detach()
         self._clip(ran)
         self._move_weights(ran)

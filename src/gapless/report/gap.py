@@ -43,6 +43,7 @@ CAUSES = {
     "alone": "training from scratch, at full size",
 }
 """What lies between a step of the chain and the one before it."""
+WORDS = {True: "sound", False: "not sound", None: "fact"}
 BLUE, ORANGE = Look("#0072b2"), Look("#b87a00")
 
 
@@ -71,7 +72,7 @@ def read(run: Run) -> dict[str, Any]:
 
 
 def findings(gap: Mapping[str, Any]) -> list[Finding]:
-    """Return what the numbers say, the gravest first in the order of the chain."""
+    """Return what the numbers say, in the order of the page."""
     found = [_discretisation(gap), _largest(gap), _firmness(gap), _ranking(gap), _parameters(gap), _answer(gap)]
     found += [_seeds(gap), _late(gap)]
     return [finding for finding in found if finding is not None]
@@ -106,8 +107,8 @@ def _firmness(gap: Mapping[str, Any]) -> Finding | None:
         return None
     mean, entropy = sum(kept) / len(kept), sum(d["entropy"] for d in gap["decisions"]) / len(gap["decisions"])
     told = (
-        f"The final mix has {100 * mean:.0f} % of its weight on the options of the answer; its entropy is "
-        f"{100 * entropy:.0f} % of the largest"
+        f"At its end the method gave the options of the answer a probability of {100 * mean:.0f} % on average; the "
+        f"entropy was {100 * entropy:.0f} % of the largest"
     )
     return Finding(mean >= KEPT, f"{told}. " + ("It had decided." if mean >= KEPT else "It had hardly decided."))
 
@@ -170,8 +171,10 @@ def _seeds(gap: Mapping[str, Any]) -> Finding | None:
     )
 
 
-def _late(gap: Mapping[str, Any]) -> Finding:
+def _late(gap: Mapping[str, Any]) -> Finding | None:
     late = gap["late"]
+    if late is None:
+        return None
     if not late["changes"]:
         return Finding(True, f"The answer did not change in the last {late['epochs']} epochs.")
     return Finding(
@@ -187,7 +190,6 @@ def _accuracy(gap: Mapping[str, Any], name: str) -> float:
 
 def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """Return the page as Markdown; ``figures`` says where each figure is."""
-    words = {True: "sound", False: "**not sound**", None: "fact"}
     lines = [
         "# The gap of a search",
         "",
@@ -198,7 +200,7 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {words[finding.sound]} | {finding.text} |" for finding in findings(gap)),
+        *(f"| {WORDS[finding.sound]} | {finding.text} |" for finding in findings(gap)),
         "",
         "## From the supernet to the answer alone",
         "",
@@ -223,7 +225,7 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
             "",
             f"![Accuracy as decisions are fixed]({figures['gap-fixing']})",
             "",
-            "| decision | accuracy once fixed (%) | entropy (share of the largest) | margin | weight on the answer |",
+            "| decision | accuracy once fixed (%) | entropy (share of the largest) | margin | of the answer's option |",
             "|---|---|---|---|---|",
         ]
         by_name = {d["name"]: d for d in gap["decisions"]}

@@ -97,16 +97,17 @@ class Gap:
         Tau that a single training of each cell has with the mean of several, by the table's own columns; None where
         there is no such pair.
     decisions
-        For each decision of the final mix: name, ``entropy`` as a share of the largest, ``margin`` between the two
-        largest weights, ``kept``: the mass on the option of the answer.
+        For each decision, of the method's probabilities at its end: name, ``entropy`` as a share of the largest,
+        ``margin`` between the two largest, ``kept``: that of the answer's option. Empty where it learnt none.
     fixing
-        Accuracy as decision after decision is fixed: names and percent.
+        Accuracy as decision after decision of a soft mix is fixed: names and percent.
     seeds
         With other runs beside: ``runs``, the mean, ``largest`` and ``smallest`` ``tau`` between the rankings of the
         sample by every two of their supernets (``S-Tau``, statistics gathered anew), and ``agreement``: the share of
         the runs that the commonest option of a decision has, averaged over decisions. None without.
     late
-        What the trace says of the last epochs: how many, and how often the answer changed in them.
+        What the trace says of the last epochs: how many, and how often the answer changed in them; None where the
+        answer was not read off scores.
     seconds
         Of all measurements.
     """
@@ -124,7 +125,7 @@ class Gap:
     decisions: tuple[Mapping[str, Any], ...]
     fixing: tuple[tuple[str, float], ...]
     seeds: Mapping[str, float] | None
-    late: Mapping[str, int]
+    late: Mapping[str, int] | None
     seconds: float
 
     def plain(self) -> dict[str, Any]:
@@ -185,61 +186,72 @@ def gap(
     if rows is not None:
         if space.label != "nasbench201":
             raise UserError(f"A table holds cells of nasbench201; {run} searched {space.label}.")
-        rows.row(space.write(arch))
-        if column not in rows.columns:
-            rows.rank(space.write(arch), column)
+        rows.rank(space.write(arch), column)
     others = [trained(path)[0] for path in beside]
     for other in others:
         if other.found()[1].decisions != space.decisions:
             raise UserError(f"--beside takes runs of the same space; {other.path} searched another than {run}.")
-    begun = time.perf_counter()
-    measured = _Measured(source, arch, rows, column, images, tuple(budgets), device, threads, told or (lambda _: None))
-    measured.others = others
-    found = measured.all(archs, seed, begun)
+        if other.recipe().data != source.recipe().data:
+            raise UserError(
+                f"--beside takes runs of the same images; {other.path} had other settings of data than {run}."
+            )
+    use_threads(threads)
+    measured = _Measured(source, device_of(device), images, tuple(budgets), rows, column, told or (lambda _: None))
+    found = measured.all(archs, seed, others)
     source.write_json(report.NAME, found.plain())
     return found
 
 
 class _Measured:
+    """The measurements of one run; what was judged once is not judged again."""
+
     def __init__(
         self,
         source: Run,
-        arch: Arch,
-        rows: nasbench201.Table | None,
-        column: str,
+        device: torch.device,
         images: int,
         budgets: tuple[int, ...],
-        device: str,
-        threads: int,
+        rows: nasbench201.Table | None,
+        column: str,
         told: Told,
     ) -> None:
-        use_threads(threads)
         precision: Precision = source.recipe().settings_of_run()["precision"]
-        self.source, self.arch, self.rows, self.column, self.told = source, arch, rows, column, told
-        self.budgets, self.images, self.others = budgets, images, list[Run]()
-        self.device = device_of(device)
         self.precision: Precision = "float32" if precision == "bfloat16" else precision
+        self.device, self.images, self.budgets = device, images, budgets
+        self.source, self.rows, self.column, self.told = source, rows, column, told
+        self.arch, _ = source.found()
         self.records = list(source.trace())
         self.by = self.opened(source)
         self.rate = max(self.records[-1]["lr"], self.by.train.lr / 100)
+        self.known: dict[tuple[Arch, BatchNorm], float] = {}
+        self.trained: dict[Arch, list[float]] = {}
 
     def opened(self, run: Run) -> Yardstick:
         found = Reopened.of(run, self.device, self.precision)
         bench, train = found.bench, found.resolved.train
         return Yardstick(bench, found.method, bench.feed.data, train, images=self.images, precision=self.precision)
 
+    def inherited(self, arch: Arch, bn: BatchNorm) -> float:
+        if (arch, bn) not in self.known:
+            self.known[arch, bn] = self.by.inherited(arch, bn)
+        return self.known[arch, bn]
+
+    def tuned(self, arch: Arch) -> list[float]:
+        if arch not in self.trained:
+            self.trained[arch] = self.by.tuned(inherited(self.source, arch, self.space), self.budgets, self.rate)
+        return self.trained[arch]
+
     @property
     def space(self) -> Space:
         return self.by.space
 
-    def all(self, archs: int, seed: int, begun: float) -> Gap:
-        mixes = self.by.mixes()
+    def all(self, archs: int, seed: int, others: Sequence[Run]) -> Gap:
+        begun, mixes = time.perf_counter(), self.by.mixes()
         chain, statistics = self.chain(mixes)
         sample = self.sample(archs, seed)
         measures = self.measures(sample)
-        decisions = self.decisions(mixes[0]) if len(mixes) == 1 else ()
         fixing: list[tuple[str, float]] = []
-        if decisions:
+        if len(mixes) == 1 and mixes[0].weight.dim() == 2 and ((mixes[0].weight != 0).sum(dim=-1) > 1).any():
             self.told("fixing the decisions of the mix one after another")
             fixing = self.by.profile(self.arch, mixes[0])
         images = len(self.by.index)
@@ -254,9 +266,9 @@ class _Measured:
             sample=tuple(sample),
             measures=measures,
             ceiling=self.ceiling(sample),
-            decisions=tuple(decisions),
+            decisions=tuple(self.decisions()),
             fixing=tuple(fixing),
-            seeds=self.seeds(sample),
+            seeds=self.seeds(sample, others),
             late=self.late(),
             seconds=round(time.perf_counter() - begun, 1),
         )
@@ -275,14 +287,12 @@ class _Measured:
 
         many = f"the mean of {len(mixes)} draws of its mix" if len(mixes) > 1 else "under its final mix"
         step("supernet", f"{many}, by {self.by.bn} statistics", lambda: self.by.supernet(mixes))
-        step("discretised", "the answer with the supernet's weights", lambda: self.by.inherited(self.arch))
-        step("recalibrated", "its statistics gathered anew", lambda: self.by.inherited(self.arch, "recalibrated"))
-        statistics = {str(bn): round(self.by.inherited(self.arch, bn), 4) for bn in STATISTICS}
+        step("discretised", "the answer with the supernet's weights", lambda: self.inherited(self.arch, self.by.bn))
+        step("recalibrated", "its statistics gathered anew", lambda: self.inherited(self.arch, "recalibrated"))
+        statistics = {str(bn): round(self.inherited(self.arch, bn), 4) for bn in STATISTICS}
         if self.budgets:
-            last = self.budgets[-1]
-            child = inherited(self.source, self.arch, self.space)
-            what = f"trained on for {last} batches at a rate of {self.rate:.2g}"
-            step("tuned", what, lambda: self.by.tuned(child, self.budgets[-1:], self.rate)[0])
+            what = f"trained on for {self.budgets[-1]} batches at a rate of {self.rate:.2g}"
+            step("tuned", what, lambda: self.tuned(self.arch)[-1])
         if self.rows is not None:
             value = self.rows.row(self.space.write(self.arch))[self.column]
             found.append(Step("alone", f"trained from scratch at full size: {self.column} of the table", value, None))
@@ -306,11 +316,12 @@ class _Measured:
 
     def judged(self, arch: Arch) -> Judged:
         text, sizes = self.space.write(arch), size_of(self.space.alone(), arch)
-        scores = {"inherited": self.by.inherited(arch), "recalibrated": self.by.inherited(arch, "recalibrated")}
+        scores = {
+            "inherited": self.inherited(arch, self.by.bn),
+            "recalibrated": self.inherited(arch, "recalibrated"),
+        }
         if self.budgets:
-            child = inherited(self.source, arch, self.space)
-            tuned = self.by.tuned(child, self.budgets, self.rate)
-            scores |= {f"tuned {n}": value for n, value in zip(self.budgets, tuned, strict=True)}
+            scores |= {f"tuned {n}": value for n, value in zip(self.budgets, self.tuned(arch), strict=True)}
         scores = {name: round(value, 4) for name, value in scores.items()} | sizes
         truth = None if self.rows is None else self.rows.row(text)[self.column]
         return Judged(str(arch), text, scores, truth)
@@ -332,21 +343,22 @@ class _Measured:
 
     # ------------------------------------------------------------------ how firmly it had decided
 
-    def decisions(self, mix: Mix) -> list[dict[str, Any]]:
-        """Return what the final mix says of each decision."""
-        legal, weight = self.space.legal, mix.weight.detach().cpu().double()
-        if weight.dim() != 2:
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return what the method's probabilities say of each decision; nothing where they never told options apart."""
+        with torch.no_grad():
+            weight = self.by.method.probabilities().detach().cpu().double()
+        legal = self.space.legal
+        if all(float(row[mask].max() - row[mask].min()) < 1e-12 for row, mask in zip(weight, legal, strict=True)):
             return []
         found = []
         for row, decision in enumerate(self.space.decisions):
             p = weight[row][legal[row]]
-            if (p < 0).any() or p.sum() <= 0 or len(p) < 2:
+            if len(p) < 2:
                 continue
-            p = p / p.sum()
             top = p.topk(2).values
             entropy = float(-torch.special.xlogy(p, p).sum()) / math.log(len(p))
             option = self.arch.get(decision.name)
-            kept = 0.0 if option is None else float(weight[row][decision.options.index(option)] / weight[row].sum())
+            kept = 0.0 if option is None else float(weight[row][decision.options.index(option)])
             found.append(
                 {
                     "name": decision.name,
@@ -357,13 +369,13 @@ class _Measured:
             )
         return found
 
-    def seeds(self, sample: list[Judged]) -> dict[str, float] | None:
+    def seeds(self, sample: list[Judged], others: Sequence[Run]) -> dict[str, float] | None:
         """Return what runs beside say: how alike their supernets rank the sample, and their answers."""
-        if not self.others:
+        if not others:
             return None
         rankings, answers = [[judged.scores["recalibrated"] for judged in sample]], [self.arch]
         archs = [Arch.parse(judged.arch) for judged in sample]
-        for other in self.others:
+        for other in others:
             by = self.opened(other)
             rankings.append([round(by.inherited(arch, "recalibrated"), 4) for arch in archs])
             answers.append(other.found()[0])
@@ -377,7 +389,9 @@ class _Measured:
         values = {"tau": mean, "largest": largest, "smallest": smallest, "agreement": agreement}
         return {"runs": len(answers), **{name: round(value, 4) for name, value in values.items()}}
 
-    def late(self) -> dict[str, int]:
+    def late(self) -> dict[str, int] | None:
+        if self.source.judged()["archs"]:
+            return None
         last = [record["arch"] for record in self.records[-LATE:]]
         changes = sum(a != b for a, b in itertools.pairwise(last))
         return {"epochs": len(last), "changes": changes, "distinct": len(set(last))}
