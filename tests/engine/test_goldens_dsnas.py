@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
-from compare import LAW, Stored, agree, digest, golden
+from compare import Stored, agree, check_gradients, golden
 from rule import FIRST_IMAGE_ORDINAL, fill, images, kind_of, train_labels
 from shufflenet_names import official_order, our_name
 from torch import Tensor, nn
@@ -173,17 +173,7 @@ def test_our_costs_are_the_table_of_the_official_code():
 @NUMBERS
 def test_our_weight_gradients(number, official, execution):
     """Those that are nothing but rounding in the record are so in ours; what did not run has none in both."""
-    step = step_of(number, execution, False)
-    rows = official["weights"]["rows"]
-    assert sorted(step.weights) == sorted(our_name(name) for _, name, *_ in rows)
-    largest = max(float(g.norm()) for g in step.weights.values())
-    for _, name, shape, told in rows:
-        ours = step.weights[our_name(name)]
-        assert list(ours.shape) == shape
-        if told is None:
-            assert float(ours.norm()) <= LAW * largest, name
-        else:
-            agree(digest(ours), told, f"gradient of {name}")
+    check_gradients(step_of(number, execution, False).weights, official["weights"]["rows"], our_name)
 
 
 @EXECUTIONS

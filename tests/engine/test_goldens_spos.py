@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 import torch
-from compare import LAW, PathStep, Stored, agree, check_statistics, digest, golden, judge_path, take_path
+from compare import PathStep, Stored, agree, check_gradients, check_statistics, digest, golden, judge_path, take_path
 from rule import fill, kind_of
 from shufflenet_names import official_order, our_name
 from torch import Tensor
@@ -90,16 +90,7 @@ def test_logits_and_losses(number, official, execution):
 @STEPS
 def test_gradients(number, official, execution):
     """What did not run has none in ours, and lost it in theirs."""
-    found, rows = run(execution)[0][number].gradients, official["weights"]["rows"]
-    assert sorted(found) == sorted(our_name(name) for _, name, *_ in rows)
-    largest = max(float(g.norm()) for g in found.values())
-    for _, name, shape, told, _ in rows:
-        ours = found[our_name(name)]
-        assert list(ours.shape) == shape
-        if told is None:
-            assert float(ours.norm()) <= LAW * largest, name
-        else:
-            agree(digest(ours), told, f"gradient of {name}")
+    check_gradients(run(execution)[0][number].gradients, official["weights"]["rows"], our_name)
 
 
 @EXECUTIONS

@@ -366,6 +366,20 @@ def take(search: Search, record: dict, *, step: int = 0, amend: Callable[[Step],
 # ---------------------------------------------------------------------- one path at a time
 
 
+def check_gradients(found: dict[str, Tensor], rows: list, translate: Callable[[str], str]) -> None:
+    """Compare the gradients of what ran: neither side has one that the other lacks. One that is nothing but rounding in
+    the record is so in ours. Rows are (ordinal, name, shape, digest, ...)."""
+    assert sorted(found) == sorted(translate(name) for _, name, *_ in rows)
+    largest = max(float(g.norm()) for g in found.values())
+    for _, name, shape, told, *_ in rows:
+        ours = found[translate(name)]
+        assert list(ours.shape) == shape
+        if told is None:
+            assert float(ours.norm()) <= LAW * largest, name
+        else:
+            agree(digest(ours), told, f"gradient of {name}")
+
+
 @dataclass(repr=False)
 class PathStep:
     """What a step on one path showed: logits, loss, the gradients of what ran before any clip, the weights that it
