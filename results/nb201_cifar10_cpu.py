@@ -3,7 +3,7 @@
     python results/nb201_cifar10_cpu.py search --data CIFAR10_FOLDER --runs runs/nb201_cifar10_cpu
     python results/nb201_cifar10_cpu.py table --table accuracy.parquet --runs runs/nb201_cifar10_cpu
 
-The first runs what is not there yet of the recipe ``nb201_cifar10_cpu`` (three methods, three seeds) and goes on with
+The first runs what is not there yet of the recipe ``nb201_cifar10_cpu`` (every method, three seeds) and goes on with
 what was interrupted. The second looks every cell up and writes ``results/nb201_cifar10_cpu.csv``, with random cells
 (three seeds, 20 draws each) beside them, and prints the summary of docs/results/nb201_cifar10_cpu.md.
 """

@@ -13,13 +13,13 @@ from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.searchers import value
 
 
-def searched(out, method="darts", **method_settings):
+def searched(out, method="darts", space=None, run=None, **method_settings):
     recipe = gapless.Recipe(
-        space={"name": "nasbench201", "width": 4, "cells": 1},
+        space=space or {"name": "nasbench201", "width": 4, "cells": 1},
         method={"name": method, **method_settings},
         train={"epochs": 2, "batch": 32},
         data={"name": "digits", "train_images": 300, "test_images": 40},
-        run={"threads": 1},
+        run=run or {"threads": 1},
     )
     return gapless.search(recipe, out=out).run
 

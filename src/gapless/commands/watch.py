@@ -8,7 +8,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gapless.core.alarm import alarms
 from gapless.core.method import Method
+from gapless.core.space import Space
 from gapless.data import ImageData
 from gapless.engine import retrain, search
 from gapless.engine.bench import Judged
@@ -80,9 +82,16 @@ class WatchSearch(Watch):
     candidates = 0
     best = 0.0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.space: Space | None = None
+        self.records: list[dict[str, Any]] = []
+        self.raised: set[str] = set()
+
     def started(self, resolved: Resolved | Exploring, run: Run | None, notice: str) -> None:
         """Say what is searched."""
-        space = resolved.space
+        space = self.space = resolved.space
+        self.records = [] if run is None else list(run.trace())
         names = {table: getattr(resolved.recipe, table)["name"] for table in ("space", "method")}
         self.console.print(f"Searching {names['space']} ({space.count:,} architectures) with {names['method']}.")
         if isinstance(resolved, Exploring):
@@ -102,6 +111,12 @@ class WatchSearch(Watch):
             return
         valid = "" if record.valid_accuracy is None else f", held-out accuracy {record.valid_accuracy:5.1f} %"
         self.say(record, valid)
+        self.records.append(record.line())
+        assert self.space is not None
+        for alarm in alarms(self.space, self.records):
+            if alarm.name not in self.raised:  # once is enough
+                self.raised.add(alarm.name)
+                self.console.print(f"Warning after epoch {record.epoch + 1}: {alarm.text}")
 
     def judged(self, one: Judged) -> None:
         """Say how many candidates the trained supernet has judged, and the best of them."""

@@ -1,0 +1,364 @@
+"""The page of a gap: plain words about what is sound and what is not, with the figures behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from gapless.core.errors import UserError
+from gapless.report.panel import (
+    BOTTOM,
+    COLUMN,
+    GREY,
+    INK,
+    PAGE,
+    RULE,
+    SMALL,
+    Look,
+    foot,
+    limits,
+    panel,
+    sheet,
+    side_room,
+    side_title,
+    text_width,
+    write,
+)
+from gapless.runs.run import Run
+
+NAME = "gap.json"
+LOST, KEPT, BEATEN = 5.0, 0.5, 0.9
+"""Bounds of what is called sound, all ours: points that discretisation may cost, weight of the mix on the answer, share
+of random architectures that the answer beats."""
+CAUSES = {
+    "discretised": "reading one architecture off the mix",
+    "recalibrated": "statistics of batch normalisation gathered anew",
+    "tuned": "a little training of the answer's weights on their own",
+    "alone": "training from scratch, at full size",
+}
+"""What lies between a step of the chain and the one before it."""
+BLUE, ORANGE = Look("#0072b2"), Look("#b87a00")
+
+
+class Finding(NamedTuple):
+    """A sentence or two, and whether they speak for the search; None where nothing can be said."""
+
+    sound: bool | None
+    text: str
+
+
+def read(run: Run) -> dict[str, Any]:
+    """Return the content of a run's ``gap.json``.
+
+    Raises
+    ------
+    UserError
+        Where its gap was not measured.
+    """
+    path = run.path / NAME
+    if not path.is_file():
+        raise UserError(f"The gap of {run.path} was not measured yet. Measure it with: gapless gap {run.path}")
+    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------------- words
+
+
+def findings(gap: Mapping[str, Any]) -> list[Finding]:
+    """Return what the numbers say, the gravest first in the order of the chain."""
+    found = [_discretisation(gap), _largest(gap), _firmness(gap), _ranking(gap), _parameters(gap), _answer(gap)]
+    found += [_seeds(gap), _late(gap)]
+    return [finding for finding in found if finding is not None]
+
+
+def _discretisation(gap: Mapping[str, Any]) -> Finding:
+    before, after = (_accuracy(gap, name) for name in ("supernet", "recalibrated"))
+    lost = before - after
+    told = f"The supernet answers {before:.1f} % of the test images rightly, the answer with its weights {after:.1f} %"
+    if lost <= LOST:
+        return Finding(True, f"{told} (statistics gathered anew): what was trained is close to what was read off.")
+    return Finding(
+        False,
+        f"{told}, even with statistics gathered anew: {lost:.1f} points are lost where one architecture is read off. "
+        "What was trained is not what was chosen.",
+    )
+
+
+def _largest(gap: Mapping[str, Any]) -> Finding | None:
+    steps = [
+        (after["accuracy"] - before["accuracy"], after["name"])
+        for before, after in zip(gap["chain"], gap["chain"][1:], strict=False)
+        if after["name"] != "alone"
+    ]
+    change, name = max(steps, key=lambda step: abs(step[0]))
+    return Finding(None, f"The largest step on the way is {CAUSES[name]}: {change:+.1f} points.")
+
+
+def _firmness(gap: Mapping[str, Any]) -> Finding | None:
+    kept = [d["kept"] for d in gap["decisions"] if d["kept"] is not None]
+    if not kept:
+        return None
+    mean, entropy = sum(kept) / len(kept), sum(d["entropy"] for d in gap["decisions"]) / len(gap["decisions"])
+    told = (
+        f"The final mix has {100 * mean:.0f} % of its weight on the options of the answer; its entropy is "
+        f"{100 * entropy:.0f} % of the largest"
+    )
+    return Finding(mean >= KEPT, f"{told}. " + ("It had decided." if mean >= KEPT else "It had hardly decided."))
+
+
+def _ranking(gap: Mapping[str, Any]) -> Finding:
+    if not gap["measures"]:
+        return Finding(
+            None,
+            "How well the supernet ranks architectures is unknown: there was no table of what they are worth alone.",
+        )
+    told = gap["measures"]["recalibrated"]
+    if told["tau"] is None:
+        return Finding(False, f"The supernet cannot tell {told['n']} architectures apart.")
+    low, high = told["interval"]
+    ceiling = "" if gap["ceiling"] is None else f"; noise of one training allows {gap['ceiling']:.2f}"
+    text = (
+        f"Accuracies inherited from the supernet rank {told['n']} architectures with a Kendall tau of "
+        f"{told['tau']:.2f} (95 % interval {low:.2f} to {high:.2f}{ceiling})."
+    )
+    if low > 0:
+        return Finding(True, f"{text} They know something.")
+    return Finding(False, f"{text} That cannot be told from chance.")
+
+
+def _parameters(gap: Mapping[str, Any]) -> Finding | None:
+    if not gap["measures"]:
+        return None
+    own, free = (gap["measures"][name]["tau"] for name in ("recalibrated", "params"))
+    if free is None or own is None:
+        return None
+    if free >= own:
+        return Finding(
+            False,
+            f"The number of parameters, which costs nothing, ranks them with {free:.2f}: not worse than the supernet.",
+        )
+    return Finding(True, f"The number of parameters ranks them with {free:.2f}: the supernet adds something.")
+
+
+def _answer(gap: Mapping[str, Any]) -> Finding | None:
+    if gap["truth"] is None:
+        return None
+    own, *others = [judged["truth"] for judged in gap["sample"]]
+    share = sum(other < own for other in others) / len(others)
+    return Finding(
+        share >= BEATEN,
+        f"The answer alone reaches {own:.2f} % ({gap['truth']}), and beats {100 * share:.0f} % of {len(others)} random "
+        f"architectures, whose mean is {sum(others) / len(others):.2f} % and whose best is {max(others):.2f} %.",
+    )
+
+
+def _seeds(gap: Mapping[str, Any]) -> Finding | None:
+    told = gap["seeds"]
+    if told is None:
+        return None
+    return Finding(
+        told["agreement"] >= BEATEN,
+        f"The supernets of {told['runs']} runs rank the same architectures with a tau of {told['tau']:.2f} between each"
+        f" other ({told['smallest']:.2f} to {told['largest']:.2f}); {100 * told['agreement']:.0f} % of the runs share "
+        "the commonest option of a decision.",
+    )
+
+
+def _late(gap: Mapping[str, Any]) -> Finding:
+    late = gap["late"]
+    if not late["changes"]:
+        return Finding(True, f"The answer did not change in the last {late['epochs']} epochs.")
+    return Finding(
+        False,
+        f"The answer changed {late['changes']} times in the last {late['epochs']} epochs ({late['distinct']} different "
+        "ones): the end of the search was a matter of when it ended.",
+    )
+
+
+def _accuracy(gap: Mapping[str, Any], name: str) -> float:
+    return next(float(step["accuracy"]) for step in gap["chain"] if step["name"] == name)
+
+
+def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """Return the page as Markdown; ``figures`` says where each figure is."""
+    words = {True: "sound", False: "**not sound**", None: "fact"}
+    lines = [
+        "# The gap of a search",
+        "",
+        f"Answer: `{gap['notation']}`",
+        "",
+        f"Accuracies are of {gap['images']:,} test images, which the search never saw; the standard error of one is at "
+        f"most {gap['error']:.1f} points.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {words[finding.sound]} | {finding.text} |" for finding in findings(gap)),
+        "",
+        "## From the supernet to the answer alone",
+        "",
+        f"![The chain of accuracies]({figures['gap-chain']})",
+        "",
+        "| step | accuracy (%) | change (points) | what | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    before = None
+    for step in gap["chain"]:
+        change = "" if before is None else f"{step['accuracy'] - before:+.2f}"
+        seconds = "" if step["seconds"] is None else f"{step['seconds']:.1f}"
+        lines.append(f"| {step['name']} | {step['accuracy']:.2f} | {change} | {step['what']} | {seconds} |")
+        before = step["accuracy"]
+    told = ", ".join(f"{bn} {value:.2f} %" for bn, value in gap["statistics"].items())
+    lines += ["", f"The answer with inherited weights, by the statistics of batch normalisation: {told}.", ""]
+    if gap["measures"]:
+        lines += _ranking_table(gap, figures)
+    if gap["fixing"]:
+        lines += [
+            "## Fixing one decision after another",
+            "",
+            f"![Accuracy as decisions are fixed]({figures['gap-fixing']})",
+            "",
+            "| decision | accuracy once fixed (%) | entropy (share of the largest) | margin | weight on the answer |",
+            "|---|---|---|---|---|",
+        ]
+        by_name = {d["name"]: d for d in gap["decisions"]}
+        for name, accuracy in gap["fixing"]:
+            told_of = by_name.get(name)
+            rest = (
+                "| | | |"
+                if told_of is None
+                else f"| {told_of['entropy']:.2f} | {told_of['margin']:.2f} | "
+                + ("not kept |" if told_of["kept"] is None else f"{told_of['kept']:.2f} |")
+            )
+            lines.append(f"| `{name}` | {accuracy:.2f} {rest}")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _ranking_table(gap: Mapping[str, Any], figures: Mapping[str, str]) -> list[str]:
+    first = next(iter(gap["measures"].values()))
+    (k,) = first["recall"]
+    lines = [
+        f"## Ranking of {first['n']} architectures",
+        "",
+        f"![Each score beside the truth]({figures['gap-ranking']})",
+        "",
+        f"Truth: {gap['truth']}. Ties count against a score; `sparse` calls equal what rounds to the same tenth of a "
+        f"point; the interval is a bootstrap over architectures; recall is of the {k} best; regret is in points.",
+        "",
+        f"| score | tau | 95 % interval | sparse | rho | recall@{k} | best rank of 1, of 3 | regret@1, 3, 5 | ties |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, told in gap["measures"].items():
+        low, high = (_two(value) for value in told["interval"])
+        ranks = ", ".join(str(rank) for rank in told["best_rank"].values())
+        regrets = ", ".join(_two(value) for value in told["regret"].values())
+        lines.append(
+            f"| {name} | {_two(told['tau'])} | {low} to {high} | {_two(told['sparse_tau'])} | {_two(told['rho'])} | "
+            f"{told['recall'][k]:.2f} | {ranks} | {regrets} | {told['ties']} |"
+        )
+    if gap["ceiling"] is not None:
+        lines.append(f"| *ceiling: one training of each* | {gap['ceiling']:.2f} | | | | | | | |")
+    return [*lines, ""]
+
+
+def _two(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def figures(gap: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return name -> figure: ``gap-chain``, and ``gap-ranking`` and ``gap-fixing`` where there is something to show."""
+    found = {"gap-chain": chain(gap["chain"])}
+    if gap["measures"]:
+        found["gap-ranking"] = scatter(gap)
+    if gap["fixing"]:
+        found["gap-fixing"] = fixing(gap)
+    return found
+
+
+def chain(steps: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the accuracies as bars from left to right, with the change beside each, in the width of a column."""
+    room = max(text_width(step["name"]) for step in steps) + 0.1
+    pitch, top = 0.24, 0.05
+    height = top + pitch * len(steps) + BOTTOM
+    figure = sheet(COLUMN, height)
+    axes = panel(figure, room, top, COLUMN - room - 0.75, pitch * len(steps))
+    axes.set_xlim(0, 100)
+    axes.set_ylim(len(steps) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    before = None
+    for place, step in enumerate(steps):
+        value = step["accuracy"]
+        look = ORANGE if step["name"] == "alone" else BLUE
+        axes.add_patch(Rectangle((0, place - 0.33), value, 0.66, facecolor=look.colour, linewidth=0, alpha=0.8))
+        if before is not None:
+            axes.add_line(Line2D([before, before], [place - 0.67, place - 0.33], color=INK, linewidth=0.6))
+        text = f"{value:.1f}" + ("" if before is None else f" ({value - before:+.1f})")
+        level = top + pitch * (place + 0.5) + 0.035
+        write(figure, room - 0.05, level, step["name"], size=SMALL, ha="right")
+        write(figure, COLUMN - 0.72, level, text, size=SMALL)
+        before = value
+    foot(figure, room, COLUMN - 0.75, "accuracy (%)")
+    return figure
+
+
+def scatter(gap: Mapping[str, Any]) -> Figure:
+    """Draw each score beside the truth, a dot an architecture, the answer in orange, in the width of a page."""
+    names = [name for name in gap["measures"] if name != "macs"]
+    truth = [judged["truth"] for judged in gap["sample"]]
+    columns, high, gutter, title = min(5, len(names)), 1.1, 0.2, 0.18
+    rows = -(-len(names) // columns)
+    left = side_room(high, [truth])
+    wide = (PAGE - left - 0.08 - (columns - 1) * gutter) / columns
+    figure = sheet(PAGE, rows * (title + high + BOTTOM))
+    for number, name in enumerate(names):
+        row, column = divmod(number, columns)
+        corner, top = left + column * (wide + gutter), row * (title + high + BOTTOM) + title
+        axes = panel(figure, corner, top, wide, high)
+        scores = [judged["scores"][name] / (1e6 if name == "params" else 1) for judged in gap["sample"]]
+        limits(axes, truth)
+        axes.set_xlim(*_room(scores))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.tick_params(axis="y", labelleft=column == 0)
+        axes.plot(scores[1:], truth[1:], "o", color=BLUE.colour, markersize=2.6, linewidth=0, clip_on=False)
+        axes.plot(scores[:1], truth[:1], "D", color=ORANGE.colour, markersize=4, linewidth=0, clip_on=False)
+        tau = gap["measures"][name]["tau"]
+        write(figure, corner, top - 0.05, name, weight="bold", size=SMALL)
+        write(figure, corner + wide, top - 0.05, f"tau {_two(tau)}", size=SMALL, color=GREY, ha="right")
+        unit = "parameters (M)" if name == "params" else "accuracy (%)"
+        write(figure, corner + wide / 2, top + high + BOTTOM - 0.07, unit, size=SMALL, ha="center")
+    for row in range(rows):
+        side_title(figure, row * (title + high + BOTTOM) + title + high / 2, "alone (%)")
+    return figure
+
+
+def fixing(gap: Mapping[str, Any]) -> Figure:
+    """Draw the accuracy as decision after decision is fixed, in the width of a column."""
+    values = [_accuracy(gap, "supernet"), *(value for _, value in gap["fixing"])]
+    high, top = 1.2, 0.08
+    left = side_room(high, [values])
+    figure = sheet(COLUMN, top + high + BOTTOM)
+    axes = panel(figure, left, top, COLUMN - left - 0.12, high)
+    axes.set_xlim(0, len(values) - 1)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    limits(axes, values)
+    axes.axhline(values[0], color=RULE, linewidth=0.6)
+    axes.plot(range(len(values)), values, "o-", color=BLUE.colour, markersize=2.6, linewidth=0.9, clip_on=False)
+    side_title(figure, top + high / 2, "accuracy (%)")
+    foot(figure, left, COLUMN - 0.12, "decisions fixed")
+    return figure
+
+
+def _room(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    air = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - air, high + air

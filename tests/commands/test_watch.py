@@ -1,0 +1,46 @@
+"""What is printed while a search runs."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from gapless.commands.watch import WatchSearch
+from gapless.engine.search import Record
+from gapless.spaces.nasbench201 import NASBench201
+
+SPACE = NASBench201()
+NOTHING = "1<-0=skip_connect,2<-0=skip_connect,2<-1=none,3<-0=skip_connect,3<-1=none,3<-2=none"
+
+
+def record(epoch: int) -> Record:
+    scores = [[0.1, 0.3 + 0.01 * epoch, 0.2, 0.2, 0.2]] * 6
+    told = dict.fromkeys(Record.__dataclass_fields__)
+    return Record(
+        **{
+            **told,
+            "epoch": epoch,
+            "train_loss": 2.0,
+            "train_accuracy": 10.0,
+            "arch": NOTHING,
+            "scores": scores,
+            "arch_loss": 2.0,
+            "images_per_second": 1.0,
+        }
+    )
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_warning_is_printed_once_and_knows_what_was_before(capsys, before):
+    """A search that goes on has epochs of its trace behind it."""
+    watch = WatchSearch()
+    run = SimpleNamespace(trace=lambda: (record(epoch).line() for epoch in range(before)))
+    resolved = SimpleNamespace(
+        space=SPACE, recipe=SimpleNamespace(space={"name": "nasbench201"}, method={"name": "darts"}), method_class=int
+    )
+    watch.started(resolved, run, "")
+    for epoch in range(before, 6):
+        watch.told(record(epoch))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
+    assert lines == [
+        "Warning after epoch 3: The present choice has had no operation with weights for three epochs: it hardly computes anything."
+    ]
