@@ -190,7 +190,7 @@ def can_show(n: int) -> str:
     With 3 seeds against 3 an exact two-sided test cannot go below p = 0.10 (2 of 20 divisions), nor below 0.25 (2 of 8 signs) for pairs: no difference, however large, is significant at 0.05. That takes at least 4 seeds each (unpaired, 0.029), or 6 pairs (0.031). The bootstrap interval of 3 differences is at best the span from the smallest to the largest, which holds the true median in 75 % of all cases, not in 95 %.
     """  # noqa: E501 (one line is printed)
     if n < 2:
-        return "With one seed each nothing can be said about chance: a second run could differ by as much."
+        return "With fewer than two pairs nothing can be said about chance: a second run could differ by as much."
     divisions, signs = math.comb(2 * n, n), 2**n
     unpaired, paired = least_permutation(n, n), least_sign_flip(n)
     floor = (

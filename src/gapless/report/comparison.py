@@ -163,7 +163,7 @@ def _row(folder: Folder, asked: Comparison, table: Table | None, column: str, ce
         error = folder.failure(cell)
         state = "failed" if error else "not ended"
     value = facts.pop("column", None) if column else facts.get("test_accuracy")
-    return Row(cell, state, error, value, facts)
+    return Row(cell, state, error, value if state == "ended" else None, facts)
 
 
 def _facts(run: Run, table: Table | None, column: str) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def _methods(asked: Comparison, group: Group, title: str) -> Grid:
             line.append(_spread(values, 2) + (f" (of {len(values)})" if 0 < len(values) < len(rows) else ""))
         else:
             line.append(str(len(done)) if len(done) == len(rows) else f"{len(done)} of {len(rows)}")
-        line += [_spread(_known(rows, "percentile"), 1)] if ranked else []
+        line += [_spread(_known(done, "percentile"), 1)] if ranked else []
         line.append(_spread(_known(done, "params"), 0))
         line.append(_spread(_known(done, "seconds"), 1))
         line.append(_most(_known(done, "peak_memory_mb")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,18 +162,24 @@ class Comparison:
             lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
         return "\n".join(lines) + "\n\n" + self.recipe.toml()
 
-    def unlike(self, other: Comparison) -> str:
-        """Return the first setting in which runs of both would differ, as ``train.epochs = 2, not 1`` (that of
-        ``other`` last); "" where they are alike."""
-        for method in self.methods:
-            for data in self.data:
-                if method in other.methods and data in other.data:
-                    cell = Cell(method, data, 0)
-                    here, there = self.recipe_of(cell), other.recipe_of(cell)
-                    skip = () if self.retrain and other.retrain else ("retrain",)
-                    found = _unlike(here, there, skip)
-                    if found:
-                        return found
+    def keeping(self, before: Comparison) -> Comparison:
+        """Return this comparison with what an earlier one says of methods, and of a training, that this one leaves
+        out: their runs stay in the folder, and a later call may list them again."""
+        left = {name: given for name, given in before.recipe.methods.items() if name not in self.methods}
+        retrain = self.recipe.retrain if self.retrain else before.recipe.retrain
+        return replace(
+            self, recipe=replace(self.recipe, methods={**left, **self.recipe.methods}, retrain=dict(retrain))
+        )
+
+    def unlike(self, other: Comparison, methods: Iterable[str], *, retrained: bool) -> str:
+        """Return the first setting in which runs of these methods would differ, as ``train.epochs is 2, and was 1``
+        (that of ``other`` last); "" where they are alike. How answers are trained counts where some were
+        ``retrained``."""
+        for method in methods:
+            cell = Cell(method, "", 0)
+            found = _unlike(self.recipe_of(cell), other.recipe_of(cell), () if retrained else ("retrain",))
+            if found:
+                return found
         return ""
 
 
@@ -247,6 +253,10 @@ class Folder:
     def write(self, asked: Comparison) -> None:
         """Write down what is asked."""
         Run(self.path).write(NAME, asked.toml())
+
+    def begun(self) -> tuple[Run, ...]:
+        """Return all runs that have begun here, whether or not the last call listed them."""
+        return tuple(run for path in sorted(self.path.iterdir()) if begun(run := Run(path)))
 
     def run(self, cell: Cell) -> Run:
         """Return the folder of a search, there or not."""

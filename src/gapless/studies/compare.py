@@ -26,6 +26,8 @@ from gapless.studies.session import device_of
 from gapless.tables import nasbench201
 
 SEEDS = (0, 1, 2)
+PATIENCE = 60.0
+"""Seconds in which a process whose comparison was killed should have saved its run, a step and a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +147,10 @@ def compare(
     runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
     folder = Folder(Path(out))
     if folder.there:
-        unlike = asked.unlike(folder.asked())
-        if unlike:
+        before, runs = folder.asked(), folder.begun()
+        asked = asked.keeping(before)
+        searched = sorted({run.recipe().method["name"] for run in runs if run.kind == "search"})
+        if unlike := asked.unlike(before, searched, retrained=any(run.kind == "retrain" for run in runs)):
             raise UserError(
                 f"{folder.path} holds runs with other settings: {unlike}. They would not be comparable; give the same "
                 "settings, or another --out."
@@ -248,17 +252,15 @@ def _job(asked: Comparison, folder: Folder, cell: Cell) -> Job:
 def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
     """Bring a run to its end from wherever it stands: the search, then with ``alone`` the training of its answer."""
     run, log = Run(out), _Log()
-    if not begun(run):
-        _clear(out)
+    if _free(run):
         search(recipe, out=out, watcher=log)
     elif not run.ended:
         resume(run, searching=log)
     if alone is None:
         return
-    if begun(Run(alone)):
+    if not _free(Run(alone)):
         resume(Run(alone), training=log)
     else:
-        _clear(alone)
         own = run.recipe().retrain
         protocol = {k: v for k, v in recipe.retrain.items() if k != "space"}
         fields = {} if "space" in own else recipe.retrain.get("space", {})
@@ -267,10 +269,15 @@ def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
         )
 
 
-def _clear(path: Path) -> None:
-    """Take away drafts that a process left that was killed before it had written a recipe."""
-    for draft in path.glob(".*.tmp") if path.is_dir() else ():
+def _free(run: Run) -> bool:
+    """Return whether a run has yet to begin. The process of an earlier call that was killed may still be saving it:
+    that is waited for. Drafts of a process that was killed before it had written the recipe are taken away."""
+    if begun(run):
+        with held(run, patience=PATIENCE):
+            return False
+    for draft in run.path.glob(".*.tmp") if run.path.is_dir() else ():
         draft.unlink()
+    return True
 
 
 class _Log:
