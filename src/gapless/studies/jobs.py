@@ -306,11 +306,12 @@ class OnRay:
         try:
             more = {"include_dashboard": False} if self.address == "local" else {}
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **more)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
             raise UserError(
-                f"There is no Ray cluster at {self.address}: {line.strip()} Start one with `ray start --head` and give "
-                "its address, or let --ray local start one on this machine."
+                f"There is no Ray cluster at {self.address} that lets this process in: {line.strip().rstrip('.')}. "
+                "Start one with `ray start --head` and give its address, or let --ray local start one on this machine. "
+                "A cluster that asks for a token wants RAY_AUTH_MODE=token and its token in the environment, too."
             ) from None
         return ray
 
