@@ -1,5 +1,7 @@
 """What a comparison is, and what its folder says of it."""
 
+from pathlib import Path
+
 import pytest
 
 from gapless.core.errors import UserError
@@ -11,7 +13,7 @@ BASE = Recipe(
     space={"name": "nasbench201", "width": 4},
     method={"name": "darts", "arch_lr": 0.001},
     methods={"drnas": {"arch_lr": 0.002}},
-    score={"name": "table", "file": "t.parquet"},
+    score={"name": "table", "file": str(Path("t.parquet").resolve())},
     train={"epochs": 2},
     data={"name": "digits", "train_images": 100},
     run={"seed": 9, "threads": 1},

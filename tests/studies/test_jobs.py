@@ -14,13 +14,6 @@ from gapless.runs.run import Run
 from gapless.studies.compare import bring
 from gapless.studies.jobs import Came, Here, Job, OnRay, _Running
 
-onray = pytest.mark.filterwarnings(
-    "ignore:.*:FutureWarning:ray",  # what Ray says of its own future
-    "ignore:.*:DeprecationWarning:ray",
-    "ignore:unclosed:ResourceWarning",  # its sockets and log files
-    "ignore:subprocess .* is still running:ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
 KILLED = "kill -9 $PPID"
 
 
@@ -124,7 +117,6 @@ def test_how_many_at_once():
         Here(0)
 
 
-@onray
 def test_the_same_on_a_ray_cluster(tmp_path, cluster):
     mark = tmp_path / "mark"
     lost = f"[ -e {mark} ] || {{ touch {mark}; {KILLED}; }}"
@@ -135,7 +127,6 @@ def test_the_same_on_a_ray_cluster(tmp_path, cluster):
     check_some_of_each(tmp_path, came)
 
 
-@onray
 def test_an_interrupt_of_jobs_on_ray(tmp_path, cluster):
     first = job(tmp_path, "first", os.mkdir, path=tmp_path / "first")
 
@@ -150,7 +141,6 @@ def test_an_interrupt_of_jobs_on_ray(tmp_path, cluster):
     assert "Stopped. Go on with: gapless resume" in (tmp_path / "logs" / "run.log").read_text()
 
 
-@onray
 def test_no_cluster_is_an_error_with_a_way_out(cluster):
     with pytest.raises(UserError, match=r"There is no Ray cluster at nowhere:x .*--ray local"):
         OnRay("nowhere:x").run([], lambda job, came: None)

@@ -120,6 +120,7 @@ class Comparison:
             recipe,
             method={},
             methods={m: dict(given[m]) for m in methods if given.get(m)},
+            score=_anywhere(recipe),
             data={k: v for k, v in recipe.data.items() if k != "name"},
             run={k: v for k, v in recipe.run.items() if k != "seed"},
             title="",
@@ -181,6 +182,15 @@ class Comparison:
             if found:
                 return found
         return ""
+
+
+def _anywhere(recipe: Recipe) -> dict[str, Any]:
+    """Return the table ``[score]`` with full paths, so that it holds wherever it is read."""
+    if "name" not in recipe.score:
+        return dict(recipe.score)
+    found = recipe.typed("score", catalogue.find(recipe.score["name"], "scores"), skip=("name", "evaluations"))
+    paths = {k: str(v.expanduser().resolve()) for k, v in found.items() if isinstance(v, Path)}
+    return {**recipe.score, **paths}
 
 
 def _unlike(here: Recipe, there: Recipe, skip: tuple[str, ...]) -> str:

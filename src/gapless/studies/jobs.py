@@ -158,7 +158,8 @@ class _Running:
             return Came("stopped", error, seconds)
         if not error:
             how = f"killed by signal {-code} ({_named(-code)})" if code < 0 else f"exit status {code}"
-            error = f"{how}; the log says no more."
+            said = self.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
+            error = f"{how}; the log ends: {next((line for line in reversed(said) if line.strip()), 'nothing')}"
             if code == -signal.SIGKILL:
                 error = f"{how}, as a system out of memory does."
             with self.job.log.open("a", encoding="utf-8") as log:
