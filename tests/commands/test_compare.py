@@ -1,4 +1,4 @@
-"""The command, in this process; its jobs are real processes in the first test only."""
+"""The command, in this process, its jobs too; tests/studies/test_compare.py has real ones."""
 
 import json
 
@@ -27,7 +27,7 @@ def inside(monkeypatch):
     monkeypatch.setattr(study.Here, "run", run)
 
 
-def test_a_comparison_and_more_of_it(gapless, made_up, tmp_path):
+def test_a_comparison_and_the_rest_of_it(gapless, inside, made_up, tmp_path):
     out = tmp_path / "out"
     status, said, err = gapless(
         "compare", *TINY, "--methods", "random", "--seeds", "0,1", "--table", made_up, "--column", "cifar10_test_200",

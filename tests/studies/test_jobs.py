@@ -9,10 +9,11 @@ import pytest
 
 from gapless.core.errors import UserError
 from gapless.runs.checkpoint import NAME
+from gapless.runs.comparison import last_failure
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies.compare import bring
-from gapless.studies.jobs import Came, Here, Job, OnRay, _Running
+from gapless.studies.jobs import Here, Job, OnRay, _Running
 
 KILLED = "kill -9 $PPID"
 
@@ -77,14 +78,12 @@ def test_a_job_that_fails_or_is_killed_does_not_sink_the_others(tmp_path):
     for _, c in told:
         running, ended = running + (c is None), ended + (c is not None)
         assert running - ended <= 2
-
-
-def test_a_later_try_is_added_to_the_log_and_forgets_the_failure(tmp_path):
-    Here().run([job(tmp_path, "one", os.rmdir, path=tmp_path / "there")], lambda job, came: None)
-    (tmp_path / "there").mkdir()
-    came = Here().run([job(tmp_path, "one", os.rmdir, path=tmp_path / "there")], lambda job, came: None)
-    assert came["one"] == Came("ended", "", came["one"].seconds)
-    assert (tmp_path / "logs" / "one.log").read_text().count("Begun ") == 2
+    (tmp_path / "nowhere").mkdir()
+    again = Here().run([job(tmp_path, "raises", os.rmdir, path=tmp_path / "nowhere")], lambda job, came: None)
+    assert (again["raises"].state, again["raises"].error) == ("ended", "")
+    log = (tmp_path / "logs" / "raises.log").read_text()
+    assert log.count("Begun ") == 2
+    assert not last_failure(tmp_path / "logs" / "raises.log")
 
 
 def test_an_interrupt_lets_runs_save_and_begins_no_more(tmp_path):
