@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 from gapless.core.errors import UserError
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
+from gapless.studies.compare import compare
 from gapless.studies.evaluate import evaluate
 from gapless.studies.export import export
 from gapless.studies.gap import gap
@@ -19,4 +20,17 @@ from gapless.studies.retrain import retrain
 from gapless.studies.search import search
 from gapless.studies.show import figures, show
 
-__all__ = ["Recipe", "Run", "UserError", "evaluate", "export", "figures", "gap", "resume", "retrain", "search", "show"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "UserError",
+    "compare",
+    "evaluate",
+    "export",
+    "figures",
+    "gap",
+    "resume",
+    "retrain",
+    "search",
+    "show",
+]

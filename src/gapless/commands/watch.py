@@ -19,6 +19,7 @@ from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.retraining import Retraining
 from gapless.runs.run import Run
+from gapless.studies.jobs import Came, Job
 
 EVERY = 50
 """Candidates between two lines, where there is no terminal."""
@@ -144,6 +145,29 @@ class WatchTraining(Watch):
         """Say what an epoch did."""
         test = "" if record.test_accuracy is None else f", test accuracy {record.test_accuracy:5.1f} %"
         self.say(record, test)
+
+
+class WatchJobs(Watch):
+    """What a command prints while runs are under way in processes of their own."""
+
+    done = 0
+
+    def planned(self, there: int, wanting: int) -> None:
+        """Say how many runs have ended before, and how many are to be run."""
+        had = f" {there} of them had ended before." if there else ""
+        self.console.print(f"{there + wanting} runs.{had}")
+        self.epochs, self.done = there + wanting, there
+        self.task = self.bar.add_task("runs", total=self.epochs, completed=there)
+
+    def told(self, job: Job, came: Came | None) -> None:
+        """Say what began, and what came of it."""
+        if came is None:
+            self.console.print(f"{job.name}: begun")
+            return
+        self.done += 1
+        self.bar.update(self.task, advance=1)
+        what = f"{came.state} in {came.seconds:.0f} s ({self.done} of {self.epochs})"
+        self.console.print(f"{job.name}: {what}" + (f": {came.error} Log: {job.log}" if came.error else ""))
 
 
 def free(stem: str) -> Path:

@@ -11,11 +11,12 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and has saved where it stands in the folder given; None where it has no folder."""
+    """A run was asked to stop, and has saved where it stands in the folder given; None where it has no folder. With
+    the command ``again`` it goes on."""
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, *, again: str = "gapless resume") -> None:
         self.path = path
-        super().__init__(f"Stopped. Go on with: gapless resume {path}" if path else "Stopped.")
+        super().__init__(f"Stopped. Go on with: {again} {path}" if path else "Stopped.")
 
 
 def nearest(name: str, legal: Iterable[str]) -> str:

@@ -104,15 +104,17 @@ def _digest(run: Run) -> str:
 
 
 @contextmanager
-def held(run: Run) -> Iterator[None]:
+def held(run: Run, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the run, so that no other process writes into it; a process that dies lets go.
+
+    Where another one holds it, that is waited for so many seconds.
 
     Raises
     ------
     UserError
-        Where another process holds it.
+        Where another process still holds it.
     """
-    lock = FileLock(run.path / ".lock", timeout=0)
+    lock = FileLock(run.path / ".lock", timeout=patience)
     try:
         lock.acquire()
     except Timeout:

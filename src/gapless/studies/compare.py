@@ -1,0 +1,294 @@
+"""A comparison: methods times seeds times images as one job that can be interrupted, gone on with, and extended."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gapless.core.errors import Stopped, UserError, unknown
+from gapless.engine.explore import Evaluated
+from gapless.report.comparison import Report, report, write
+from gapless.runs import exploring
+from gapless.runs.checkpoint import held
+from gapless.runs.comparison import Cell, Comparison, Folder, begun
+from gapless.runs.recipe import Recipe
+from gapless.runs.run import Run
+from gapless.studies import retrain as trainings
+from gapless.studies.jobs import Came, Here, Job, OnRay, Told
+from gapless.studies.resume import resume
+from gapless.studies.search import search
+from gapless.studies.session import device_of
+from gapless.tables import nasbench201
+
+SEEDS = (0, 1, 2)
+PATIENCE = 60.0
+"""Seconds in which a process whose comparison was killed should have saved its run, a step and a checkpoint."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a comparison came to.
+
+    Attributes
+    ----------
+    folder
+        Where it lies.
+    report
+        The table of all its runs.
+    came
+        Name of a run -> what came of it in this call; runs that had ended before are not in it.
+    files
+        ``csv``, ``differences``, ``markdown``, ``latex`` -> the file.
+    """
+
+    folder: Folder
+    report: Report
+    came: Mapping[str, Came]
+    files: Mapping[str, Path]
+
+    @property
+    def failed(self) -> dict[str, Came]:
+        """Runs that did not come to their end."""
+        return {name: came for name, came in self.came.items() if came.state != "ended"}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the plain facts."""
+        return {
+            "comparison": str(self.folder.path),
+            **self.report.summary(),
+            "files": {name: str(path) for name, path in self.files.items()},
+        }
+
+
+def compare(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    methods: Sequence[str],
+    seeds: Sequence[int] = SEEDS,
+    data: Sequence[str] = (),
+    baseline: str | None = None,
+    table: str | Path | None = None,
+    columns: Sequence[str] = (nasbench201.DEFAULT,),
+    retrain: bool = False,
+    out: str | Path,
+    jobs: int = 1,
+    ray: str | None = None,
+    gpus: float = 0.0,
+    planned: Callable[[int, int], None] | None = None,
+    told: Told | None = None,
+) -> Compared:
+    """Search with every method under every seed, and tell what the answers are worth and how far that can be trusted.
+
+    What has ended is not run again, what was interrupted goes on from its checkpoint, and methods, seeds and images may
+    be added by a later call: the report is of those that the call names. A run that fails does not keep the others
+    from running.
+
+    Parameters
+    ----------
+    recipe
+        What all runs share (a recipe, the path of one, or the name of one of the package); None is NAS-Bench-201 with
+        each paper's settings. Its ``methods`` hold settings of single methods.
+    methods
+        Names of methods and searchers, or files that define one.
+    seeds
+        Of the searches, and of the trainings of their answers.
+    data
+        Sets of images, each as in a recipe; by default that of the recipe, or the digits.
+    baseline
+        The method that the others are compared with; by default the first.
+    table, columns
+        The NAS-Bench-201 table that says what an answer is worth, and what is read of it: a column for all sets of
+        images or one for each.
+    retrain
+        Whether every answer is trained alone, as the recipe's ``[retrain]`` says.
+    out
+        Folder of the comparison.
+    jobs
+        How many runs at once, each in a process of its own with one thread (or the recipe's ``threads``).
+    ray
+        Address of a Ray cluster that runs them instead, or ``local`` (:class:`gapless.studies.jobs.OnRay`). All nodes
+        must see ``out`` and the images under the same paths.
+    gpus
+        GPUs that a run takes on the cluster.
+    planned
+        Called before the first run with (runs that have ended, runs that are to be run).
+    told
+        Called as runs begin and come to their end.
+
+    Raises
+    ------
+    UserError
+        For anything wrong with what was given, or where ``out`` holds runs with other settings; nothing is written
+        then.
+    Stopped
+        When interrupted, with every run saved.
+    """
+    base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else Recipe.read(recipe)
+    base = base if base.space else base.over(space={"name": "nasbench201"})
+    if not data:
+        data = [base.data["name"]] if "name" in base.data else [] if base.score else ["digits"]
+    asked = Comparison.of(
+        base,
+        tuple(methods),
+        tuple(seeds),
+        tuple(data),
+        baseline=baseline,
+        table="" if table is None else str(Path(table).expanduser().resolve()),
+        columns=tuple(columns),
+        retrain=retrain,
+    )
+    _check(asked)
+    threads = asked.recipe.settings_of_run()["threads"] or 1
+    runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
+    folder = Folder(Path(out))
+    if folder.there:
+        before, runs = folder.asked(), folder.begun()
+        asked = asked.keeping(before)
+        searched = sorted({run.recipe().method["name"] for run in runs if run.kind == "search"})
+        if unlike := asked.unlike(before, searched, retrained=any(run.kind == "retrain" for run in runs)):
+            raise UserError(
+                f"{folder.path} holds runs with other settings: {unlike}. They would not be comparable; give the same "
+                "settings, or another --out."
+            )
+    else:
+        Run.check_free(folder.path)
+    wanting = [cell for cell in asked.cells() if not _ended(folder, asked, cell)]
+    came: dict[str, Came] = {}
+    try:
+        _try_out(asked, folder, wanting, runner)
+        if not folder.there:
+            Run.create(folder.path)
+            folder.write(asked)
+        with held(Run(folder.path)):
+            folder.write(asked)
+            if planned is not None:
+                planned(sum(1 for _ in asked.cells()) - len(wanting), len(wanting))
+            if wanting:
+                came = runner.run([_job(asked, folder, cell) for cell in wanting], told or (lambda job, came: None))
+            found = report(folder)
+            files = write(found, folder.path)
+    except KeyboardInterrupt:
+        raise Stopped(str(folder.path) if folder.there else None, again="gapless compare") from None
+    return Compared(folder, found, came, files)
+
+
+def _check(asked: Comparison) -> None:
+    """Find what is wrong with any of the runs before one begins, as far as that needs no data."""
+    recipes = [asked.recipe_of(cell).completed() for cell in asked.cells()]
+    for recipe in recipes:
+        recipe.check()
+        if recipe.scored:
+            recipe.judging()
+    if asked.retrain and not all("name" in recipe.data for recipe in recipes):
+        raise UserError("--retrain trains on images: say which, as --data digits, a folder, or a name on the hub.")
+    if asked.table:
+        if asked.recipe.space["name"] != "nasbench201":
+            raise UserError(
+                f"A table holds cells of nasbench201; this comparison is of {asked.recipe.space['name']}. "
+                "Leave --table out, or give --retrain: then every answer is trained alone."
+            )
+        legal = nasbench201.load(asked.table).columns
+        for column in asked.columns:
+            if column not in legal:
+                raise unknown("column", column, legal)
+
+
+def _ended(folder: Folder, asked: Comparison, cell: Cell) -> bool:
+    runs = [folder.run(cell), *([folder.retrained(cell)] if asked.retrain else [])]
+    return all(begun(run) and run.ended for run in runs)
+
+
+def _try_out(asked: Comparison, folder: Folder, wanting: Sequence[Cell], runner: Here | OnRay) -> None:
+    """Read each set of images and each score once where no run has used it yet, so that what is wrong with them is
+    found before anything is written.
+
+    That is a job, too: the peak memory of this process would be counted as that of every run, for a process inherits
+    it from the one that starts it.
+    """
+    known = {cell.data for cell in asked.cells() if begun(folder.run(cell))}
+    first: dict[tuple[str, bool], Recipe] = {}
+    for cell in wanting:
+        recipe = asked.recipe_of(cell)
+        if cell.data not in known:
+            first.setdefault((cell.data, recipe.scored), recipe)
+    if not first:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job("check", read, {"recipes": list(first.values())}, Path(scratch) / "check.log")
+        came = runner.run([job], lambda job, came: None)["check"]
+    if came.state == "failed":
+        raise UserError(came.error)
+
+
+def read(recipes: Sequence[Recipe]) -> None:
+    """Read the images of recipes, and what gives the scores.
+
+    Raises
+    ------
+    UserError
+        Where that cannot be done.
+    """
+    for recipe in recipes:
+        device_of(recipe.run.get("device", "auto"))
+        recipe = recipe.completed()
+        if recipe.scored:
+            exploring.resolve(recipe).judge(torch.device("cpu"))
+        else:
+            recipe.resolve()
+
+
+def _job(asked: Comparison, folder: Folder, cell: Cell) -> Job:
+    given: dict[str, Any] = {"recipe": asked.recipe_of(cell), "out": folder.run(cell).path.resolve()}
+    if asked.retrain:
+        given["alone"] = folder.retrained(cell).path.resolve()
+    return Job(cell.name, bring, given, folder.log(cell).resolve())
+
+
+def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
+    """Bring a run to its end from wherever it stands: the search, then with ``alone`` the training of its answer."""
+    run, log = Run(out), _Log()
+    if _free(run):
+        search(recipe, out=out, watcher=log)
+    elif not run.ended:
+        resume(run, searching=log)
+    if alone is None:
+        return
+    if not _free(Run(alone)):
+        resume(Run(alone), training=log)
+    else:
+        own = run.recipe().retrain
+        protocol = {k: v for k, v in recipe.retrain.items() if k != "space"}
+        fields = {} if "space" in own else recipe.retrain.get("space", {})
+        trainings.retrain(
+            out, protocol=protocol, fields=fields, run={"seed": recipe.run["seed"]}, out=alone, watcher=log
+        )
+
+
+def _free(run: Run) -> bool:
+    """Return whether a run has yet to begin. The process of an earlier call that was killed may still be saving it:
+    that is waited for. Drafts of a process that was killed before it had written the recipe are taken away."""
+    if begun(run):
+        with held(run, patience=PATIENCE):
+            return False
+    for draft in run.path.glob(".*.tmp") if run.path.is_dir() else ():
+        draft.unlink()
+    return True
+
+
+class _Log:
+    """What a run prints, into its log: a line an epoch."""
+
+    def started(self, resolved: Any, run: Run | None, notice: str) -> None:
+        print(f"{'' if run is None else run.path.name}: {notice or 'under way'}", flush=True)
+
+    def told(self, record: Any) -> None:
+        if not isinstance(record, Evaluated):
+            print(f"epoch {record.epoch + 1}: loss {record.train_loss:.3f}, {record.seconds:.1f} s", flush=True)
+
+    def judged(self, one: Any) -> None:
+        pass
