@@ -22,8 +22,8 @@ import torch
 import gapless
 from gapless.core.bound import budget
 from gapless.core.progress import stream
+from gapless.core.size import size_of
 from gapless.runs.searched import Reopened
-from gapless.studies.found import size_of
 
 METHODS, SPACES, RANDOM = ("spos", "dsnas", "fairnas", "da_nas"), ("shufflenet", "mobile"), 20
 OUT = Path(__file__).with_suffix(".csv")

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 import gapless
+from gapless.core.size import size_of
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.studies.found import size_of
 from gapless.tables import nasbench201
 
 METHODS = (

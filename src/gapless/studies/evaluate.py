@@ -11,9 +11,9 @@ from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError, nearest
 from gapless.core.settings import fields_of, typed
+from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.runs.run import Run
-from gapless.studies.found import size_of
 from gapless.tables import nasbench201
 
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import torch
-
-from gapless.core.cost import count_macs, count_params
 from gapless.core.decision import Arch
+from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.engine.bench import Judged
 from gapless.engine.explore import Evaluated
@@ -99,10 +97,3 @@ def told_of(judged: Mapping[str, Any], arch: Arch) -> dict[str, Any] | None:
         "accuracy": own[-1]["accuracy"],
         "images": own[-1]["images"],
     }
-
-
-def size_of(space: Space, arch: Arch) -> dict[str, int]:
-    """Return parameters and MACs of an architecture at the size that ``space`` says."""
-    with torch.device("meta"):
-        network = space.network(arch)
-    return {"params": count_params(network), "macs": count_macs(network, (space.channels, space.size, space.size))}

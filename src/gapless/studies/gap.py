@@ -24,6 +24,7 @@ from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
 from gapless.core.ranking import best_rank, bootstrap, kendall, recall, regret, rounded, spearman, stability
+from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.engine.gap import Yardstick
 from gapless.engine.judge import BatchNorm
@@ -32,7 +33,6 @@ from gapless.report import gap as report
 from gapless.report.show import write
 from gapless.runs.run import Run
 from gapless.runs.searched import Reopened, inherited, trained
-from gapless.studies.found import size_of
 from gapless.studies.session import device_of, use_threads
 from gapless.tables import nasbench201
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.settings import fields_of, typed
+from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.engine.retrain import Record, Training
 from gapless.report.show import show
@@ -20,7 +21,6 @@ from gapless.runs.retraining import Retraining, resolve
 from gapless.runs.run import Run
 from gapless.runs.searched import going_on, trained
 from gapless.studies.evaluate import locate
-from gapless.studies.found import size_of
 from gapless.studies.session import begin, device_of, go, restore, use_threads
 
 
