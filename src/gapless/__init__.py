@@ -13,9 +13,10 @@ from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies.evaluate import evaluate
 from gapless.studies.export import export
+from gapless.studies.report import page
 from gapless.studies.resume import resume
 from gapless.studies.retrain import retrain
 from gapless.studies.search import search
 from gapless.studies.show import figures, show
 
-__all__ = ["Recipe", "Run", "UserError", "evaluate", "export", "figures", "resume", "retrain", "search", "show"]
+__all__ = ["Recipe", "Run", "UserError", "evaluate", "export", "figures", "page", "resume", "retrain", "search", "show"]

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
+from gapless.report.gap import WORDS
 from gapless.studies.gap import ARCHS, BUDGETS, IMAGES, drawn, gap
 from gapless.tables import nasbench201
 
@@ -60,8 +61,7 @@ def command(
     page = drawn(run)
     console.print()
     for finding in page.findings:
-        word = {True: "sound", False: "not sound", None: "fact"}[finding.sound]
-        console.print(f"{word:>9}: {finding.text}")
+        console.print(f"{WORDS[finding.sound]:>9}: {finding.text}")
     console.print(f"\nPage: {page.path} ({found.seconds:.0f} s)")
     if json:
         print_json({**found.plain(), "page": str(page.path)})
