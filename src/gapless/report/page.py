@@ -47,7 +47,7 @@ from gapless.tables import nasbench201
 LATENCIES = "latency.json"
 MACHINE = {
     "processor": "Processor",
-    "instructions": "Vector instructions",
+    "instructions": "Instructions",
     "cores": "Cores",
     "threads": "CPU threads",
     "gpu": "GPU",
@@ -158,8 +158,8 @@ class Told:
         """Return a figure; nothing where there is no such figure."""
         if name not in self.figures:
             return NOTHING
-        said = SCORES if name.startswith("scores") else SAID.get(name, "")
-        return drawing(self.figures[name], f"f{list(self.figures).index(name)}", label, prose(said))
+        place = list(self.figures).index(name)
+        return drawing(self.figures[name], f"f{place}", label, prose(SAID.get(name, "")))
 
 
 def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201.DEFAULT) -> Page:
@@ -180,7 +180,8 @@ def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201
     gap = gaps.read(run) if (run.path / gaps.NAME).is_file() else None
     drawn = draw_run(run, table=table, column=column)
     figures = {**drawn.figures, **({} if gap is None else gaps.figures(gap))}
-    notes = tuple(note.replace(str(run.path), run.path.resolve().name) for note in drawn.notes)
+    path = re.compile(rf"(?<!\S){re.escape(str(run.path))}(?= )")
+    notes = tuple(path.sub(lambda _: run.path.resolve().name, note) for note in drawn.notes)
     told = Told(run, run.recipe(), list(run.trace()), *read(run)[:2], figures, gap, drawn.range, notes)
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)
@@ -309,9 +310,14 @@ def trust(told: Told) -> Section | None:
     if told.gap is None:
         if not told.supernet or not told.ended:
             return None
-        body = paragraph(
-            "It is not known how far this answer can be trusted: the gap between what the supernet says of "
-            f"architectures and what they are worth alone was not measured. Measure it with: gapless gap {told.name}"
+        body = tag(
+            "p",
+            text(
+                "It is not known how far this answer can be trusted: the gap between what the supernet says of "
+                "architectures and what they are worth alone was not measured. Measure it with "
+            ),
+            tag("code", text(f"gapless gap {quoted(told.name)}")),
+            text("."),
         )
     else:
         items = []
@@ -396,7 +402,7 @@ def scores(told: Told) -> Section | None:
     if not names:
         return None
     drawn = [told.draw(name, f"The score of every option by epoch: {name.replace('-', ', ')}.") for name in names]
-    return Section("scores", "The scores", join(drawn))
+    return Section("scores", "The scores", join([*drawn, paragraph(SCORES, "quiet")]))
 
 
 def training(told: Told) -> Section | None:
@@ -421,7 +427,7 @@ def judged(told: Told) -> Section | None:
     said = f"The supernet judged {count:,} architectures."
     if own:
         said += f" The answer: {own[-1]['accuracy']:.1f} % of {own[-1]['images']:,} images with its weights."
-    drawn = told.draw("judged", f"{said} A dot an architecture, in their order, and the best so far.")
+    drawn = told.draw("judged", f"{said} Their accuracies in their order, and the best so far.")
     return Section("judged", "What the supernet judged", join([paragraph(said), drawn]))
 
 
@@ -464,7 +470,9 @@ def repeat(told: Told) -> Section:
             lines.append(f"gapless retrain {quoted(name)}{images}")
     if not told.ended:
         lines = [f"gapless resume {quoted(name)}", *lines]
-    said = paragraph("In the folder that holds the run. Another processor can round otherwise, and answer otherwise.")
+    said = paragraph(
+        "To be typed in the folder that holds the run. A processor that rounds otherwise can come to another answer."
+    )
     return Section("repeat", "Commands", join([said, tag("pre", text("\n".join(lines)))]))
 
 
