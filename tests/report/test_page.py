@@ -242,6 +242,7 @@ def test_text_that_looks_like_a_reference_is_left_alone():
 
 
 def test_pieces_of_a_page():
+    assert tag("p", aria_label='"><b>&') == '<p aria-label="&quot;&gt;&lt;b&gt;&amp;"></p>'
     assert tag("td", text(3), class_="number") == '<td class="number">3</td>'
     assert paragraph("use `a & b`", "quiet") == '<p class="quiet">use <code>a &amp; b</code></p>'
     listed = table(("name", "n"), [("<x>", "1")], caption="What", code=(0,))
