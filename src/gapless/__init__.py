@@ -15,6 +15,7 @@ from gapless.studies.compare import compare
 from gapless.studies.evaluate import evaluate
 from gapless.studies.export import export
 from gapless.studies.gap import gap
+from gapless.studies.report import page
 from gapless.studies.resume import resume
 from gapless.studies.retrain import retrain
 from gapless.studies.search import search
@@ -29,6 +30,7 @@ __all__ = [
     "export",
     "figures",
     "gap",
+    "page",
     "resume",
     "retrain",
     "search",

@@ -6,6 +6,7 @@ import torch
 from gapless.core.space import Space
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
+from gapless.studies.gap import ranked
 from gapless.testing.examples import noise
 
 
@@ -74,5 +75,49 @@ def run_of(tmp_path):
         if ended:
             run.write_arch(space.read(records[-1]["arch"]), space, space.label, noise(space, 4))
         return run
+
+    return make
+
+
+@pytest.fixture
+def gap_of():
+    """Return a function that makes up what ``gap.json`` of a search holds; with ``table=False`` nothing is known of
+    what architectures are worth alone."""
+
+    def make(space: Space, *, table: bool = True, **changes) -> dict:
+        archs = [space.sample(torch.Generator().manual_seed(seed)) for seed in range(6)]
+        scores, truth = [40.0, 41.0, 46.0, 44.0, 45.0, 42.0], [92.0, 90.0, 88.0, 91.0, 86.0, 89.0]
+        chain = [("supernet", 71.0), ("discretised", 30.0), ("recalibrated", 40.0), ("tuned", 50.0)]
+        chain += [("alone", 92.0)] if table else []
+        sample = [
+            {
+                "arch": str(arch),
+                "notation": space.write(arch),
+                "scores": {"inherited": s - 10, "recalibrated": s, "params": 1000 + n, "macs": 2000 + n},
+                "truth": t if table else None,
+            }
+            for n, (arch, s, t) in enumerate(zip(archs, scores, truth, strict=True))
+        ]
+        names = [d.name for d in space.decisions]
+        return {
+            "run": "run",
+            "notation": space.write(archs[0]),
+            "images": 2000,
+            "error": 1.118,
+            "truth": "cifar10_test_200" if table else None,
+            "chain": [{"name": n, "what": "as is", "accuracy": a, "seconds": 1.0} for n, a in chain],
+            "statistics": {"running": 30.0, "batch": 35.0, "recalibrated": 40.0},
+            "sample": sample,
+            "measures": {n: ranked([j["scores"][n] for j in sample], truth) for n in sample[0]["scores"]}
+            if table
+            else {},
+            "ceiling": 0.9 if table else None,
+            "decisions": [{"name": n, "entropy": 0.9, "margin": 0.1, "kept": 0.3} for n in names],
+            "fixing": [[n, 70.0 - i] for i, n in enumerate(names)],
+            "seeds": None,
+            "late": {"epochs": 10, "changes": 0, "distinct": 1},
+            "seconds": 10.0,
+            **changes,
+        }
 
     return make

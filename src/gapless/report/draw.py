@@ -8,9 +8,10 @@ that nothing can overlap.  A cell too tall for a page continues in a further col
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from math import ceil, hypot
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,6 +63,9 @@ STYLES = {
 # Colour, width and dashes of a line, in general and for special labels of its edge.
 LINE = ("#333333", 0.9, SOLID)
 LINES = {"": ("#808080", 0.6, SOLID), "none": ("#a6a6a6", 0.7, DASHES)}
+METADATA: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+WRITING: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "gapless", "pdf.fonttype": 42, "savefig.bbox": None}
+"""How figures are written: the same figure gives the same bytes."""
 
 
 class _Box(NamedTuple):
@@ -192,13 +196,20 @@ def save(figure: Figure, path: Path) -> None:
     ValueError
         If the suffix is another one.
     """
-    metadata: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     suffix = path.suffix.lower()
-    if suffix not in metadata:
+    if suffix not in METADATA:
         given = f"the suffix {path.suffix!r}" if suffix else "no suffix"
         raise ValueError(f"cannot write a picture to {path.name!r}, which has {given}; use .svg, .png or .pdf")
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gapless", "pdf.fonttype": 42, "savefig.bbox": None}):
-        figure.savefig(path, format=suffix[1:], dpi=300, metadata=metadata[suffix])
+    with mpl.rc_context(WRITING):
+        figure.savefig(path, format=suffix[1:], dpi=300, metadata=METADATA[suffix])
+
+
+def svg(figure: Figure) -> str:
+    """Return what :func:`save` writes into an .svg file."""
+    buffer = StringIO()
+    with mpl.rc_context(WRITING):
+        figure.savefig(buffer, format="svg", dpi=300, metadata=METADATA[".svg"])
+    return buffer.getvalue()
 
 
 def _titled(picture: Picture, name: str) -> _Sheet:

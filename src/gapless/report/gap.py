@@ -44,6 +44,7 @@ CAUSES = {
 }
 """What lies between a step of the chain and the one before it."""
 WORDS = {True: "sound", False: "not sound", None: "fact"}
+"""What a finding is called."""
 BLUE, ORANGE = Look("#0072b2"), Look("#b87a00")
 
 
@@ -60,12 +61,16 @@ def read(run: Run) -> dict[str, Any]:
     Raises
     ------
     UserError
-        Where its gap was not measured.
+        Where its gap was not measured, or the file is spoilt.
     """
     path = run.path / NAME
     if not path.is_file():
         raise UserError(f"The gap of {run.path} was not measured yet. Measure it with: gapless gap {run.path}")
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no text
+        raise UserError(f"{path} is spoilt. Measure it anew with: gapless gap {run.path}") from None
+    return found
 
 
 # ---------------------------------------------------------------------- words
@@ -160,7 +165,7 @@ def _answer(gap: Mapping[str, Any]) -> Finding | None:
 
 
 def _seeds(gap: Mapping[str, Any]) -> Finding | None:
-    told = gap["seeds"]
+    told = gap.get("seeds")  # older measurements lack it
     if told is None:
         return None
     return Finding(
@@ -188,6 +193,14 @@ def _accuracy(gap: Mapping[str, Any], name: str) -> float:
     return next(float(step["accuracy"]) for step in gap["chain"] if step["name"] == name)
 
 
+class Table(NamedTuple):
+    """Rows of plain text below their heads. In the ones ``code`` names things, by their column."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    code: tuple[int, ...] = ()
+
+
 def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """Return the page as Markdown; ``figures`` says where each figure is."""
     lines = [
@@ -195,8 +208,7 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         f"Answer: `{gap['notation']}`",
         "",
-        f"Accuracies are of {gap['images']:,} test images, which the search never saw; the standard error of one is at "
-        f"most {gap['error']:.1f} points.",
+        measured(gap),
         "",
         "| | |",
         "|---|---|",
@@ -206,67 +218,98 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         f"![The chain of accuracies]({figures['gap-chain']})",
         "",
-        "| step | accuracy (%) | change (points) | what | seconds |",
-        "|---|---|---|---|---|",
+        *_markdown(chain_table(gap)),
+        "",
+        by_statistics(gap),
+        "",
     ]
-    before = None
-    for step in gap["chain"]:
-        change = "" if before is None else f"{step['accuracy'] - before:+.2f}"
-        seconds = "" if step["seconds"] is None else f"{step['seconds']:.1f}"
-        lines.append(f"| {step['name']} | {step['accuracy']:.2f} | {change} | {step['what']} | {seconds} |")
-        before = step["accuracy"]
-    told = ", ".join(f"{bn} {value:.2f} %" for bn, value in gap["statistics"].items())
-    lines += ["", f"The answer with inherited weights, by the statistics of batch normalisation: {told}.", ""]
     if gap["measures"]:
-        lines += _ranking_table(gap, figures)
-    if gap["fixing"]:
         lines += [
-            "## Fixing one decision after another",
+            f"## Ranking of {ranked(gap)} architectures",
             "",
-            f"![Accuracy as decisions are fixed]({figures['gap-fixing']})",
-            "",
-            "| decision | accuracy once fixed (%) | entropy (share of the largest) | margin | of the answer's option |",
-            "|---|---|---|---|---|",
         ]
-        by_name = {d["name"]: d for d in gap["decisions"]}
-        for name, accuracy in gap["fixing"]:
-            told_of = by_name.get(name)
-            rest = (
-                "| | | |"
-                if told_of is None
-                else f"| {told_of['entropy']:.2f} | {told_of['margin']:.2f} | "
-                + ("not kept |" if told_of["kept"] is None else f"{told_of['kept']:.2f} |")
-            )
-            lines.append(f"| `{name}` | {accuracy:.2f} {rest}")
-        lines.append("")
+        lines += ["", how_ranked(gap), "", *_markdown(ranking_table(gap)), ""]
+    if gap["fixing"]:
+        lines += ["## Fixing one decision after another", ""]
+        lines += [f"![Accuracy as decisions are fixed]({figures['gap-fixing']})", "", *_markdown(fixing_table(gap)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _ranking_table(gap: Mapping[str, Any], figures: Mapping[str, str]) -> list[str]:
-    first = next(iter(gap["measures"].values()))
-    (k,) = first["recall"]
-    lines = [
-        f"## Ranking of {first['n']} architectures",
-        "",
-        f"![Each score beside the truth]({figures['gap-ranking']})",
-        "",
+def _markdown(table: Table) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rows = [[f"`{cell}`" if i in table.code else cell for i, cell in enumerate(row)] for row in table.rows]
+    return [line(table.head), "|" + "---|" * len(table.head), *map(line, rows)]
+
+
+def measured(gap: Mapping[str, Any]) -> str:
+    """Return by which images accuracies were measured."""
+    return (
+        f"Accuracies are of {gap['images']:,} test images, which the search never saw; the standard error of one is at "
+        f"most {gap['error']:.1f} points."
+    )
+
+
+def by_statistics(gap: Mapping[str, Any]) -> str:
+    """Return what the answer reaches in the supernet by each kind of statistics."""
+    told = ", ".join(f"{bn} {value:.2f} %" for bn, value in gap["statistics"].items())
+    return f"The answer with inherited weights, by the statistics of batch normalisation: {told}."
+
+
+def chain_table(gap: Mapping[str, Any]) -> Table:
+    """Return the steps of the chain."""
+    rows, before = [], None
+    for step in gap["chain"]:
+        change = "" if before is None else f"{step['accuracy'] - before:+.2f}"
+        seconds = "" if step["seconds"] is None else f"{step['seconds']:.1f}"
+        rows.append((step["name"], f"{step['accuracy']:.2f}", change, step["what"], seconds))
+        before = step["accuracy"]
+    return Table(("step", "accuracy (%)", "change (points)", "what", "seconds"), rows)
+
+
+def ranked(gap: Mapping[str, Any]) -> int:
+    """Return how many architectures were ranked."""
+    return int(next(iter(gap["measures"].values()))["n"])
+
+
+def how_ranked(gap: Mapping[str, Any]) -> str:
+    """Return what the columns of the ranking mean."""
+    (k,) = next(iter(gap["measures"].values()))["recall"]
+    return (
         f"Truth: {gap['truth']}. Ties count against a score; `sparse` calls equal what rounds to the same tenth of a "
-        f"point; the interval is a bootstrap over architectures; recall is of the {k} best; regret is in points.",
-        "",
-        f"| score | tau | 95 % interval | sparse | rho | recall@{k} | best rank of 1, of 3 | regret@1, 3, 5 | ties |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+        f"point; the interval is a bootstrap over architectures; recall is of the {k} best; regret is in points."
+    )
+
+
+def ranking_table(gap: Mapping[str, Any]) -> Table:
+    """Return how well each score ranks."""
+    (k,) = next(iter(gap["measures"].values()))["recall"]
+    rows: list[tuple[str, ...]] = []
     for name, told in gap["measures"].items():
         low, high = (_two(value) for value in told["interval"])
         ranks = ", ".join(str(rank) for rank in told["best_rank"].values())
         regrets = ", ".join(_two(value) for value in told["regret"].values())
-        lines.append(
-            f"| {name} | {_two(told['tau'])} | {low} to {high} | {_two(told['sparse_tau'])} | {_two(told['rho'])} | "
-            f"{told['recall'][k]:.2f} | {ranks} | {regrets} | {told['ties']} |"
-        )
+        taus = (_two(told["tau"]), f"{low} to {high}", _two(told["sparse_tau"]), _two(told["rho"]))
+        rows.append((name, *taus, f"{told['recall'][k]:.2f}", ranks, regrets, str(told["ties"])))
     if gap["ceiling"] is not None:
-        lines.append(f"| *ceiling: one training of each* | {gap['ceiling']:.2f} | | | | | | | |")
-    return [*lines, ""]
+        rows.append(("ceiling: one training of each", f"{gap['ceiling']:.2f}", *[""] * 7))
+    heads = ("tau", "95 % interval", "sparse", "rho", f"recall@{k}", "best rank of 1, of 3", "regret@1, 3, 5", "ties")
+    return Table(("score", *heads), rows)
+
+
+def fixing_table(gap: Mapping[str, Any]) -> Table:
+    """Return the accuracy as decision after decision is fixed, with what the final mix said of each."""
+    by_name, rows = {d["name"]: d for d in gap["decisions"]}, []
+    for name, accuracy in gap["fixing"]:
+        told = by_name.get(name)
+        rest = ("", "", "")
+        if told is not None:
+            kept = "not kept" if told["kept"] is None else f"{told['kept']:.2f}"
+            rest = (f"{told['entropy']:.2f}", f"{told['margin']:.2f}", kept)
+        rows.append((name, f"{accuracy:.2f}", *rest))
+    heads = ("accuracy once fixed (%)", "entropy (share of the largest)", "margin", "of the answer's option")
+    return Table(("decision", *heads), rows, code=(0,))
 
 
 def _two(value: float | None) -> str:

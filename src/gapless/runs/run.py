@@ -39,6 +39,8 @@ FILES = {
     "scores.svg": "the scores of every decision",
     "training.svg": "losses, accuracies, learning rate",
     "range.svg": "what a search draws is worth",
+    "gap.json": "how far the search can be trusted",
+    "report.html": "all of it on one page",
     "tensorboard": "event files",
 }
 
