@@ -26,7 +26,6 @@ def test_what_was_compared_and_what_came_of_it(folder):
     tree = alone(found.html)
     assert found.sections == ("values", "missing", "limits", "answers", "repeat", "recipe", "machine")
     assert (found.arch, found.notes) == (None, report(folder).notes)
-    assert [h["class"] for h in tree.named("p") if h.get("class") == "kind"] == ["kind"]
     assert "random, pc_darts on nasbench201 on digits" in tree.text
     assert "c: 2 methods, 3 seeds (0, 1, 2), 5 of 6 runs have ended" in tree.text
     assert f"Worth {COLUMN} of accuracy.parquet Baseline random" in tree.text
@@ -70,7 +69,7 @@ def test_more_cells_are_folded(folder, made_up):
     assert tree.text.count("The cell of pc_darts, d") == FEW - 1, "one method and set of images each"
     assert len(tree.named("svg")) == 1 + 2 * (FEW - 1)
     assert len(tree.named("details")) == 2 * (FEW - 1) + 1
-    assert tree.text.count("D0: what") == 0 and "d0: what the answers are worth" in tree.text
+    assert "d0: what the answers are worth" in tree.text
 
 
 def test_gaps_that_were_measured(folder, gap_of):
