@@ -37,8 +37,8 @@ def test_what_was_compared_and_what_came_of_it(folder):
 
 def test_what_failed_stands_with_its_error_and_what_few_seeds_show(folder):
     tree = alone(page(folder).html)
-    assert "random-digits-seed2 failed 100 % of_memory | gone" in tree.text
-    assert tree.text.count("100 % of_memory | gone") == 2  # in its section, and in the list of its method's runs
+    assert "Failed random-digits-seed2: 100 % of_memory | gone" in tree.text
+    assert "Not ended" not in tree.text
     assert tree.text.count("With 2 seeds against 2 an exact two-sided test cannot go below") == 1
     assert "gapless compare c mkdir c-again && cp c/comparison.toml c-again && gapless compare c-again" in tree.text
 
@@ -52,7 +52,7 @@ def test_every_answer_is_told_and_the_best_of_each_method_drawn(folder):
     for text in (CONV, POOL, SKIP):
         assert text in tree.text
     for method, runs in SEARCHED.items():
-        assert f"All 3 runs of {method}" in tree.text
+        assert f"All {len(runs)} answers of {method}" in tree.text
         assert re.search(rf"{method} {method}-digits-seed\d: {best[method]:.2f} %, [\d,]+ parameters", tree.text)
         assert all(f"{method}-digits-seed{seed}: " in tree.text for seed in runs)
 
@@ -66,6 +66,7 @@ def test_more_cells_are_folded(folder, made_up):
             searched(run, method, NASBench201(), *SEARCHED[method][0])
     tree = alone(page(folder).html)
     assert "2 of 12 runs are not in the means" in tree.text
+    assert "Not ended pc_darts-d5-seed0, random-d5-seed0" in tree.text
     assert tree.text.count("The cell of pc_darts, d") == FEW - 1, "one method and set of images each"
     assert len(tree.named("svg")) == 1 + 2 * (FEW - 1)
     assert len(tree.named("details")) == 2 * (FEW - 1) + 1
@@ -109,7 +110,7 @@ def test_answers_trained_alone(folder):
     tree = alone(page(folder).html)
     assert "Worth test accuracy of the answer trained alone" in tree.text
     assert "random-digits-seed0: 81.50 %, 77 parameters" in tree.text
-    assert "pc_darts-digits-seed0: not ended" in tree.text and CONV in tree.text, "what was found so far"
+    assert re.search(r"pc_darts-digits-seed0: [\d,]+ parameters, not ended", tree.text) and CONV in tree.text
     assert "diamond" not in tree.text
     assert "different machines or versions" in tree.text
     assert "random-digits-seed0-retrained, random-digits-seed1-retrained Processor another" in tree.text

@@ -192,12 +192,16 @@ def _grid(grid: Grid) -> Html:
 
 def missing(told: Told) -> Section | None:
     """Tell which runs have not come to their end, and why."""
-    rows = [(row.cell.name, row.state, row.error) for row in told.report.missing]
+    rows = told.report.missing
     if not rows:
         return None
     said = f"{len(rows)} of {len(told.report.rows)} runs are not in the means. What they printed stands in `logs/`."
-    listed = table(("run", "state", "error"), rows, caption="Runs that have not ended", words=(0, 1, 2), code=(0,))
-    return Section("missing", "Runs that have not ended", join([paragraph(said), listed]))
+    failed = [tag("li", tag("p", text(f"{row.cell.name}: {row.error}"))) for row in rows if row.error]
+    waiting = ", ".join(row.cell.name for row in rows if not row.error)
+    parts = [paragraph(said)]
+    parts += [tag("h3", text("Failed")), tag("ul", *failed, class_="runs")] if failed else []
+    parts += [tag("h3", text("Not ended")), tag("p", text(waiting))] if waiting else []
+    return Section("missing", "Runs that have not ended", join(parts))
 
 
 def limits(told: Told) -> Section | None:
@@ -243,20 +247,19 @@ def _answer(told: Told, group: Group, rows: Sequence[Row], best: Row, number: in
     drawn = drawing(draw(space.pictures(arch)), f"cell{number}", label)
     head = tag("div", tag("h3", text(name)), *_run(best), *([drawn] if few else []))
     rest = [] if few else [drawn]
-    rest += [tag("ul", *(tag("li", *_run(row)) for row in rows), class_="runs")] if len(rows) > 1 else []
-    what = f"All {len(rows)} runs of {name}" if len(rows) > 1 else f"The cell of {name}"
+    found = [row for row in rows if "architecture" in row.facts]
+    rest += [tag("ul", *(tag("li", *_run(row)) for row in found), class_="runs")] if len(found) > 1 else []
+    what = f"All {len(found)} answers of {name}" if len(found) > 1 else f"The cell of {name}"
     folds = [tag("details", tag("summary", text(what)), *rest)] if rest else []
     return tag("div", head, *folds, class_="method")
 
 
 def _run(row: Row) -> Iterator[Html]:
     """Yield what came of a run: its name, its value, its size; and its answer."""
-    said = [f"{row.value:.2f} %"] if row.value is not None else []
-    said += [f"failed, {row.error}"] if row.state == "failed" else [row.state] if row.state != "ended" else []
-    said += [f"{row.facts['params']:,} parameters"] if "params" in row.facts else []
-    yield tag("p", text(f"{row.cell.name}: {', '.join(said)}"))
-    if "architecture" in row.facts:
-        yield tag("p", tag("code", text(row.facts["architecture"])))
+    value = "" if row.value is None else f"{row.value:.2f} %, "
+    state = "" if row.state == "ended" else f", {row.state}"
+    yield tag("p", text(f"{row.cell.name}: {value}{row.facts['params']:,} parameters{state}"))
+    yield tag("p", tag("code", text(row.facts["architecture"])))
 
 
 # ---------------------------------------------------------------------- what repeats it
@@ -297,7 +300,7 @@ def machine(told: Told) -> Section | None:
         return Section("machine", MACHINES, facts(*found))
     parts = [paragraph("The runs began on different machines or versions: their seconds do not compare.")]
     for pairs, names in found.items():
-        parts += [tag("h3", text(", ".join(names))), facts(pairs)]
+        parts += [tag("p", text(", ".join(names))), facts(pairs)]
     return Section("machine", MACHINES, join(parts))
 
 

@@ -123,16 +123,22 @@ def _method(axes: Axes, row: int, values: Sequence[float], scale: ErrorScale, wi
     """Draw the seeds of a method and their mean."""
     if not values:
         return
-    _upright(axes, mean(values), (row - 0.36, row + 0.36), INK, 1.4)
+    _upright(axes, mean(values), (row - 0.36, row + 0.36), INK, 1.4, order=5)
     heights = [row + level * STEP / PITCH for level in _levels(values, scale, wide)]
     (dots,) = axes.plot(sorted(values), heights, "o", color=SEED.colour, markersize=DOT, linewidth=0)
     dots.set(clip_on=False, zorder=4)
 
 
 def _upright(
-    axes: Axes, value: float, ends: tuple[float, float], colour: str, width: float, dashes: Dashes = SOLID
+    axes: Axes,
+    value: float,
+    ends: tuple[float, float],
+    colour: str,
+    width: float,
+    dashes: Dashes = SOLID,
+    order: float = 2,
 ) -> None:
-    line = Line2D([value, value], ends, color=colour, linewidth=width, zorder=2)
+    line = Line2D([value, value], ends, color=colour, linewidth=width, zorder=order)
     line.set(linestyle=dashes, solid_capstyle="butt", dash_capstyle="butt")
     axes.add_line(line)
 
