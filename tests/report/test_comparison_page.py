@@ -94,8 +94,8 @@ def test_only_costs(folder):
     assert "Nothing here says what the architectures are worth" in tree.text
     assert "random 2 of 3" in tree.text
     assert [svg["aria-label"].split(" as a graph")[0] for svg in tree.named("svg")] == [
-        "The best answer of random",
-        "The best answer of pc_darts",
+        "The first answer of random",
+        "The first answer of pc_darts",
     ]
 
 

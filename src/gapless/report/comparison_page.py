@@ -153,7 +153,8 @@ def _facts(told: Told) -> Iterator[tuple[str, str]]:
         yield "Worth", f"{', '.join(dict.fromkeys(asked.columns))} of {Path(asked.table).name}"
     else:
         yield "Worth", f"{TEST} of the answer trained alone" if asked.retrain else "not known, only costs are compared"
-    yield "Baseline", Path(asked.baseline).stem
+    if len(asked.methods) > 1:
+        yield "Baseline", Path(asked.baseline).stem
     known = [row.facts.get(name) for row in told.report.rows for name in ("seconds", "training_seconds")]
     yield "Time", f"{lasted(sum(seconds for seconds in known if seconds is not None))}, all runs together"
 
@@ -243,7 +244,8 @@ def _answer(told: Told, group: Group, rows: Sequence[Row], best: Row, number: in
     several = len(told.report.groups) > 1 and group.data
     name = f"{best.method}, {Path(group.data).name}" if several else best.method
     arch, space = told.folder.run(best.cell).found()
-    label = f"The best answer of {name} as a graph: {best.facts['architecture']}"
+    which = "first" if best.value is None else "best"
+    label = f"The {which} answer of {name} as a graph: {best.facts['architecture']}"
     drawn = drawing(draw(space.pictures(arch)), f"cell{number}", label)
     head = tag("div", tag("h3", text(name)), *_run(best), *([drawn] if few else []))
     rest = [] if few else [drawn]
