@@ -165,7 +165,7 @@ def _answer(gap: Mapping[str, Any]) -> Finding | None:
 
 
 def _seeds(gap: Mapping[str, Any]) -> Finding | None:
-    told = gap.get("seeds")  # older measurements lack it
+    told = gap["seeds"]
     if told is None:
         return None
     return Finding(
@@ -224,11 +224,9 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
     ]
     if gap["measures"]:
-        lines += [
-            f"## Ranking of {ranked(gap)} architectures",
-            "",
-        ]
-        lines += ["", how_ranked(gap), "", *_markdown(ranking_table(gap)), ""]
+        lines += [f"## Ranking of {ranked(gap)} architectures", ""]
+        lines += [f"![Each score beside the truth]({figures['gap-ranking']})", ""]
+        lines += [how_ranked(gap), "", *_markdown(ranking_table(gap)), ""]
     if gap["fixing"]:
         lines += ["## Fixing one decision after another", ""]
         lines += [f"![Accuracy as decisions are fixed]({figures['gap-fixing']})", "", *_markdown(fixing_table(gap)), ""]
