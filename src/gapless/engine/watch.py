@@ -258,6 +258,18 @@ def has_weights(decision: Decision, column: int, module: nn.Module) -> bool:
     return group == "weights" if group in ("weights", "free") else any(True for _ in module.parameters())
 
 
+def groups_of(supernet: Supernet) -> dict[str, str]:
+    """Return option -> ``weights``, where it has weights in some decision, or ``free``, in the order of the space."""
+    found = {option: "free" for decision in supernet.space.decisions for option in decision.options}
+    for module in supernet.modules():
+        if isinstance(module, MixedEdge | MixedSite):
+            decision = supernet.space.decisions[module.row]
+            for column, (option, op) in enumerate(module.items()):
+                if has_weights(decision, column, op):
+                    found[option] = "weights"
+    return found
+
+
 def flat(tensors: tuple[Tensor, ...]) -> Tensor:
     """Return the entries of all tensors in one vector."""
     return torch.cat([t.flatten() for t in tensors])
