@@ -48,8 +48,8 @@ PANELS = (
 )
 """Panels of the course from top to bottom: title of the axis, field, factor."""
 ALIKE, AHEAD = 0.05, 5.0
-"""Least difference of mean correlations, and of accuracies in points (the standard error of one with 256 images is 3.1 at
-most), that a sentence is made of. Ours."""
+"""Least difference of mean correlations, and of accuracies in points (the standard error of one with 256 images is at
+most 3.1), that a sentence is made of. Ours."""
 HIGH, BETWEEN, TOP, GUTTER = 1.15, 0.16, 0.2, 0.3
 
 Told = Mapping[str, Any]
@@ -178,7 +178,7 @@ def _accuracy(one: Told) -> str:
         f"average, those without {free_early:.1f} % and {free_late:.1f} %"
     )
     if abs(free_early - early) < AHEAD:
-        return f"{text}: neither are clearly ahead early."
+        return f"{text}: neither is clearly ahead early."
     if early > free_early:
         return f"{text}: those with weights mature first."
     if late > free_late + AHEAD:
@@ -209,8 +209,8 @@ def _matthew(one: Told) -> str:
     else:
         says = "what is ahead early receives less of it"
     return (
-        f"Matthew index {told['rho']:+.2f}, the rank correlation between early score and late share of the gradient among"
-        f" options with weights, averaged over {told['decisions']} decisions: {says}."
+        f"Matthew index {told['rho']:+.2f}, the rank correlation between early score and late share of the gradient "
+        f"among options with weights, averaged over {told['decisions']} decisions: {says}."
     )
 
 
@@ -387,6 +387,7 @@ def course(told: Told) -> Figure:
             axes = panel(figure, corner, upper, wide, HIGH)
             epochs(axes, one["epochs"], (), labels=line + 1 == len(shown))
             limits(axes, values[field])
+            axes.tick_params(axis="y", labelleft=number == 0)
             drawn = {
                 option: curve(axes, [None if v is None else factor * v for v in told_of], look[option])
                 for option, told_of in one["course"][field].items()

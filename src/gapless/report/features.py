@@ -31,23 +31,26 @@ def drawn(decision: str, runs: Sequence[tuple[str, Sequence[Told]]]) -> Figure:
     runs
         (Name, places of that decision) of each run.
     """
-    options = list(dict.fromkeys(o for _, places in runs for o in ordered(places[0])))
-    names = max(map(text_width, options)) + 0.1
-    pitch = TITLE + SIDE + names + FOOT
-    figure = sheet(PAGE, len(runs) * pitch + (len(runs) - 1) * GAP + PITCH)
+    sides = [ordered(places[0]) for _, places in runs]
+    names = max(text_width(option) for side in sides for option in side) + 0.1
+    left = names + SIDE + GUTTER
+    named = [number + 1 == len(runs) or side != sides[number + 1] for number, side in enumerate(sides)]
+    heights = [TITLE + SIDE + (names + FOOT if below else GAP) for below in named]
+    figure = sheet(PAGE, sum(heights))
     for number, (name, places) in enumerate(runs):
-        top = number * (pitch + GAP) + TITLE
-        _matrix(figure, top, names, places)
-        _plane(figure, top, names + SIDE + GUTTER, places[min(1, len(places) - 1)])
-        where = "1 place" if len(places) == 1 else f"{len(places)} places"
+        top, shown = sum(heights[:number]) + TITLE, places[min(1, len(places) - 1)]
+        _matrix(figure, top, names, places, below=named[number])
+        _plane(figure, top, left, shown)
+        where = "1 place" if len(places) == 1 else f"mean of {len(places)} places"
         title = f"|correlation|, {decision}, {where}"
-        write(figure, 0.0, top - TITLE + 0.11, title, weight="bold", size=SMALL)
-        left = names + SIDE + GUTTER
-        title = f"mean maps, {places[min(1, len(places) - 1)]['place'].removeprefix('network.')}"
+        write(figure, 0.02, top - TITLE + 0.11, title, weight="bold", size=SMALL)
+        title = f"mean maps, {shown['place'].removeprefix('network.')}"
         write(figure, left, top - TITLE + 0.11, title, weight="bold", size=SMALL)
         if len(runs) > 1:
             room = PAGE - left - text_width(title, weight="bold") - 0.15
-            write(figure, PAGE, top - TITLE + 0.11, shortened(name, room), size=SMALL, color=GREY, ha="right")
+            write(figure, PAGE - 0.02, top - TITLE + 0.11, shortened(name, room), size=SMALL, color=GREY, ha="right")
+    legend = "first two principal components; dots have weights, squares have none"
+    write(figure, left, sum(heights[:-1]) + TITLE + SIDE + PITCH, legend, size=SMALL, color=GREY)
     return figure
 
 
@@ -70,7 +73,7 @@ def mean_matrix(places: Sequence[Told]) -> NDArray[np.float64]:
     return np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
-def _matrix(figure: Figure, top: float, left: float, places: Sequence[Told]) -> None:
+def _matrix(figure: Figure, top: float, left: float, places: Sequence[Told], *, below: bool) -> None:
     options, values = ordered(places[0]), mean_matrix(places)
     count = len(options)
     square = SIDE / count
@@ -81,7 +84,8 @@ def _matrix(figure: Figure, top: float, left: float, places: Sequence[Told]) -> 
     for row in range(count):
         write(figure, left - 0.05, top + square * (row + 0.5) + 0.035, options[row], size=SMALL, ha="right")
         across = left + square * (row + 0.5) + 0.045
-        write(figure, across, top + SIDE + 0.05, options[row], size=SMALL, rotation=90, ha="right", va="top")
+        if below:
+            write(figure, across, top + SIDE + 0.05, options[row], size=SMALL, rotation=90, ha="right", va="top")
         for column in range(count):
             value = float(values[row, column])
             shade = "#ffffff" if np.isnan(value) else str(1 - 0.85 * min(value, 1.0))
@@ -124,8 +128,6 @@ def _plane(figure: Figure, top: float, left: float, place: Told) -> None:
         box = free_box(x, y, text_width(option), wide, taken)
         taken.append(box)
         write(figure, left + box[0], top + box[3] - 0.03, option, size=SMALL, color=look.text)
-    legend = "first two principal components; dots have weights, squares have none"
-    write(figure, left, top + SIDE + PITCH, legend, size=SMALL, color=GREY)
 
 
 def free_box(x: float, y: float, width: float, room: float, taken: Sequence[Box]) -> Box:
