@@ -102,7 +102,7 @@ def test_what_is_said():
             "those with weights mature first",
         ),
         ({"option_accuracy": {o: [20.0 if "conv" in o else 40.0] * 20 for o in OPTIONS}}, "and are not overtaken"),
-        ({"scores": {"a": [1.0] * 10 + [0.0] * 10, "b": [0.5] * 20}}, "is a (1.000) early and b (0.500) late"),
+        ({"scores": {"a": [1.0] * 10 + [0.0] * 10, "b": [0.5] * 20}}, "is a (1.0000) early and b (0.5000) late"),
     ],
 )
 def test_other_numbers_are_other_words(course, expected):
@@ -159,7 +159,7 @@ def test_tables():
         "-",
     )
     rows = {row[1]: row[2:] for row in course_table(told()).rows}
-    assert rows["none"] == ("0.200", "0.200", "-", "-", "-", "-")
+    assert rows["none"] == ("0.2000", "0.2000", "-", "-", "-", "-")
     assert rows["conv_3x3"][2:] == ("16.0", "61.0", "25.0", "25.0")
     assert len({len(row) for row in clusters_table(both).rows}) == 1
 

@@ -156,10 +156,10 @@ def _early(one: Told) -> str:
     early, late = (_leader(scores, one, end) for end in ("early", "late"))
     if early is None or late is None:
         return ""
-    text = f"The option with the highest mean score is {early[0]} ({early[1]:.3f}) early"
+    text = f"The option with the highest mean score is {early[0]} ({early[1]:.4f}) early"
     if early[0] == late[0]:
-        return f"{text} and still late ({late[1]:.3f})."
-    return f"{text} and {late[0]} ({late[1]:.3f}) late."
+        return f"{text} and still late ({late[1]:.4f})."
+    return f"{text} and {late[0]} ({late[1]:.4f}) late."
 
 
 def _accuracy(one: Told) -> str:
@@ -327,7 +327,7 @@ def course_table(told: Told) -> Table:
             cells: list[str] = []
             for _, field, factor in PANELS:
                 values = ends(told_of[field].get(option, ()), one["part"])
-                form = "{:.3f}" if field == "scores" else "{:.1f}"
+                form = "{:.4f}" if field == "scores" else "{:.1f}"
                 cells += ["-" if v is None else form.format(factor * v) for v in values]
             if set(cells) != {"-"}:
                 rows.append((name, option, *cells))

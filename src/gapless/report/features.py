@@ -91,7 +91,7 @@ def _matrix(figure: Figure, top: float, left: float, places: Sequence[Told], *, 
             shade = "#ffffff" if np.isnan(value) else str(1 - 0.85 * min(value, 1.0))
             heat.add_patch(Rectangle((column, row), 1, 1, facecolor=shade, edgecolor="white", linewidth=0.5))
             if row != column:
-                ink = "white" if value > 0.5 else INK
+                ink = "white" if value > 0.6 else INK
                 heat.text(column + 0.5, row + 0.5, short(value), ha="center", va="center", fontsize=SMALL, color=ink)
     border = sum(places[0]["groups"][option] == "weights" for option in options)
     if 0 < border < count:
@@ -127,6 +127,15 @@ def _plane(figure: Figure, top: float, left: float, place: Told) -> None:
         axes.plot(*point, "s" if free else "o", color=look.colour, markersize=4, clip_on=False)
         box = free_box(x, y, text_width(option), wide, taken)
         taken.append(box)
+        if abs(box[1] + box[3] - 2 * y) > 0.02:  # not beside the point
+            end, middle = (box[0] - 0.02 if box[0] > x else box[2] + 0.02), (box[1] + box[3]) / 2
+            axes.plot(
+                [x / wide, end / wide],
+                [1 - y / SIDE, 1 - middle / SIDE],
+                color=look.colour,
+                linewidth=0.5,
+                transform=axes.transAxes,
+            )
         write(figure, left + box[0], top + box[3] - 0.03, option, size=SMALL, color=look.text)
 
 
