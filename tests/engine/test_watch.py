@@ -16,7 +16,7 @@ from gapless.core.progress import Progress, stream
 from gapless.engine.judge import judge, untouched
 from gapless.engine.search import Search
 from gapless.engine.supernet import MixedEdge
-from gapless.engine.watch import DRAWS, IMAGES, Watcher, largest_eigenvalue
+from gapless.engine.watch import DRAWS, IMAGES, Watcher, edge_by_edge, largest_eigenvalue
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged, noise
 from gapless.testing.methods import flat, made, moved, story
@@ -238,6 +238,25 @@ def test_the_eigenvalue_is_that_of_the_whole_matrix(method, space):
     assert expected > 1e-4
     assert watcher.hessian(NOW, tolerance=1e-10) == pytest.approx(expected, rel=1e-7)
     assert watcher.hessian(NOW) == pytest.approx(expected, rel=2e-3)
+
+
+def test_with_little_memory_the_images_are_taken_in_parts(monkeypatch):
+    """The Hessian of the mean loss over the parts: here two of four images, each by its own statistics."""
+    watcher = watcher_of()
+    monkeypatch.setattr("gapless.engine.watch.PART", 4)
+    images = watcher._fixed(watcher.feed.judging(0), IMAGES)
+    whole = watcher.hessian(NOW, tolerance=1e-10)
+    matrices = []
+    for part in images.split(4):
+        with watcher._measuring(), edge_by_edge(watcher.supernet):
+            slope = watcher._slope(NOW, part)
+            rows = [torch.autograd.grad(g, watcher.method.alpha, retain_graph=True)[0].flatten() for g in slope]
+        matrices.append(torch.stack(rows))
+    assert len(matrices) == 2
+    watcher.supernet.recompute = True
+    expected = float(torch.linalg.eigvalsh(sum(matrices) / 2)[-1])
+    assert watcher.hessian(NOW, tolerance=1e-10) == pytest.approx(expected, rel=1e-7) != whole
+    assert watcher.supernet.recompute and watcher.supernet.execution == "fused"
 
 
 @pytest.mark.parametrize("method", ["spos", "rsps", "fairnas", "dsnas", "enas"])

@@ -8,7 +8,7 @@ so that a search that is watched ends as one that is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -35,6 +35,8 @@ DRAWS = 8
 """Mixes over which the gradient of a method that draws them is summed. Ours."""
 STEPS, TOLERANCE = 50, 1e-3
 """Most products of Lanczos' method, and the relative error at which it ends. Ours."""
+PART = 16
+"""Images that the curvature holds in memory at a time under ``recompute``. Ours."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Watcher:
         wanted = [p for *_, parameters in owners for p in parameters]
         if not wanted:
             return found
-        batch = self._batch(self.feed.training(self.stage))
+        batch = self._batch(self._fixed(self.feed.training(self.stage), IMAGES))
         places = [(row, column) for row, column, parameters in owners for _ in parameters]
         with self._measuring():
             for mix in mixes:
@@ -157,48 +159,48 @@ class Watcher:
     def hessian(self, now: Progress, tolerance: float = TOLERANCE) -> float | None:
         """Return the largest eigenvalue of the Hessian of the loss by the method's parameters, on images that the
         architecture trains on, under the mix that judges; None where a method has no such loss: it has no parameters,
-        learns from rewards, or judges by one path, which does not change with its parameters."""
-        loss = self.arch_loss(now)
-        parameters = self._parameters()
-        if loss is None:
+        learns from rewards, or judges by one path, which does not change with its parameters.
+
+        It is differentiated twice, edge by edge, and the graph of that keeps the outputs of all options. Under
+        ``recompute`` the images are therefore taken in parts, each by its own statistics, and their graphs built anew
+        for every product."""
+        if self.arch_mix(now) is None:
             return None
-        mix, run = loss
+        images = self._fixed(self.feed.judging(self.stage), IMAGES)
+        parts = images.split(PART if self.supernet.recompute else IMAGES)
+        kept: Tensor | None = None
+
+        def product(vector: Tensor) -> Tensor:
+            total = torch.zeros_like(vector)
+            for part in parts:
+                slope = self._slope(now, part) if kept is None else kept
+                found = flat_gradient(slope, self._parameters(), vector.to(slope), retain_graph=kept is not None)
+                total += len(part) / len(images) * found.to(total)
+            return total
+
+        size = sum(p.numel() for p in self._parameters())
         with self._measuring(), frozen(self.supernet), edge_by_edge(self.supernet):
-            slope = flat(
-                torch.autograd.grad(run(mix), parameters, create_graph=True, allow_unused=True, materialize_grads=True)
-            )
-            if not slope.requires_grad:
-                return 0.0
-
-            def product(vector: Tensor) -> Tensor:
-                return flat(
-                    torch.autograd.grad(
-                        slope,
-                        parameters,
-                        vector.to(slope),
-                        retain_graph=True,
-                        allow_unused=True,
-                        materialize_grads=True,
-                    )
-                ).to(vector)
-
-            found = largest_eigenvalue(product, len(slope), stream("hessian"), tolerance=tolerance)
+            kept = self._slope(now, parts[0]) if len(parts) == 1 else None
+            found = largest_eigenvalue(product, size, stream("hessian"), tolerance=tolerance)
         return found if math.isfinite(found) else None
 
-    def arch_loss(self, now: Progress) -> tuple[Mix, Callable[[Mix], Tensor]] | None:
-        """Return the mix, with its graph to the method's parameters, and the loss as a function of a mix; None where
-        nothing leads to them."""
+    def _slope(self, now: Progress, index: Tensor) -> Tensor:
+        """Return the gradient of the loss on images by the method's parameters, in one vector with a graph to them."""
+        mix = self.arch_mix(now)
+        assert mix is not None
+        torch.manual_seed(derive_seed("watch"))  # the same noise each time
+        return flat_gradient(self._loss(self._batch(index), mix), self._parameters(), create_graph=True)
+
+    def arch_mix(self, now: Progress) -> Mix | None:
+        """Return the mix that judges, or of a method that draws that one, too, its probabilities, with its graph to the
+        method's parameters; None where nothing leads to them."""
         if not self._parameters() or isinstance(self.method, Rewarded):
             return None
         first, second = (self.method.mix(now.at("judge", turn)) for turn in range(2))
-        mix = (
-            first if torch.equal(first.weight, second.weight) else Mix(self.method.probabilities(), self.method.active)
-        )
+        drawn = not torch.equal(first.weight, second.weight)
+        mix = Mix(self.method.probabilities(), self.method.active) if drawn else first
         soft = mix.active is None or any(len(columns) > 1 for columns in mix.active)
-        if not soft or not mix.weight.requires_grad:
-            return None
-        batch = self._batch(self.feed.judging(self.stage))
-        return mix, lambda mix: self._loss(batch, mix)
+        return mix if soft and mix.weight.requires_grad else None
 
     def _parameters(self) -> list[Tensor]:
         return [p for p in self.method.parameters() if p.requires_grad]
@@ -228,7 +230,7 @@ class Watcher:
         return index[torch.randperm(len(index), generator=stream("watch"))][:count]
 
     def _batch(self, index: Tensor) -> Batch:
-        return next(self.feed.plain(self._fixed(index, IMAGES), IMAGES))
+        return next(self.feed.plain(index, len(index)))
 
     def _loss(self, batch: Batch, mix: Mix) -> Tensor:
         images, labels = batch
@@ -270,9 +272,28 @@ def groups_of(supernet: Supernet) -> dict[str, str]:
     return found
 
 
-def flat(tensors: tuple[Tensor, ...]) -> Tensor:
-    """Return the entries of all tensors in one vector."""
-    return torch.cat([t.flatten() for t in tensors])
+def flat_gradient(
+    value: Tensor,
+    inputs: Sequence[Tensor],
+    along: Tensor | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Tensor:
+    """Return the gradient of a scalar, or of the product of a vector with another one, in one vector; zero where
+    nothing arrives."""
+    if not value.requires_grad:
+        return torch.cat([torch.zeros_like(p).flatten() for p in inputs])
+    found = torch.autograd.grad(
+        value,
+        inputs,
+        along,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return torch.cat([g.flatten() for g in found])
 
 
 @contextmanager
