@@ -47,7 +47,7 @@ PANELS = (
     ("gradient (%)", "gradient_share", 100.0),
 )
 """Panels of the course from top to bottom: title of the axis, field, factor."""
-ALIKE, AHEAD = 0.05, 5.0
+ALIKE, AHEAD = 0.05, 10.0
 """Least difference of mean correlations, and of accuracies in points (the standard error of one with 256 images is at
 most 3.1), that a sentence is made of. Ours."""
 HIGH, BETWEEN, TOP, GUTTER = 1.15, 0.16, 0.2, 0.3
@@ -210,7 +210,7 @@ def _matthew(one: Told) -> str:
         says = "what is ahead early receives less of it"
     return (
         f"Matthew index {told['rho']:+.2f}, the rank correlation between early score and late share of the gradient "
-        f"among options with weights, averaged over {told['decisions']} decisions: {says}."
+        f"among options with weights, averaged over {many(told['decisions'], 'decision')}: {says}."
     )
 
 
@@ -252,6 +252,15 @@ def _leader(told: Mapping[str, Sequence[float | None]], one: Told, end: str) -> 
     return max(found.items(), key=lambda pair: pair[1]) if found else None
 
 
+def many(count: int, what: str) -> str:
+    """Return a number of things.
+
+    >>> many(1, "epoch"), many(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def _listing(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -284,7 +293,7 @@ def page(told: Told, drawn: Mapping[str, str]) -> str:
 def measured(told: Told) -> str:
     """Return over which images and which epochs it was looked at."""
     parts = dict.fromkeys(one["part"] for one in told["runs"])
-    spans = _listing([f"{part} epoch" if part == 1 else f"{part} epochs" for part in parts])
+    spans = _listing([many(part, "epoch") for part in parts])
     return (
         f"Feature maps are of {told['images']:,} training images, at the first and the last decision of each kind of "
         f"cell. Early and late mean the first and the last {spans}."
