@@ -44,6 +44,7 @@ def run(name="one", epochs=20, **course):
         "method": "darts",
         "epochs": epochs,
         "part": epochs // 4,
+        "starts": [],
         "watched": True,
         "groups": {"none": "free", **GROUPS},
         "places": [place(), place("network.cells.1", clusters={"2": [0, 0, 1, 0]})],
@@ -184,6 +185,12 @@ def test_the_figures(count):
     assert "mean of 2 places" in text and (">two<" in text) == (count == 2)
     files = {name: f"{name}.svg" for name in drawn}
     assert all(f"({file})" in page(both, files) for file in files.values())
+
+
+def test_a_line_where_a_stage_starts():
+    plain, staged = (figures(told({**run(), "starts": starts}))["diagnose-course"] for starts in ([], [8]))
+    assert all(len(b.lines) == len(a.lines) + 1 for a, b in zip(plain.axes, staged.axes, strict=True))
+    assert [list(line.get_xdata()) for line in staged.axes[0].lines].count([8, 8]) == 1
 
 
 def test_a_figure_of_what_is_missing():

@@ -366,7 +366,7 @@ def figures(told: Told) -> dict[str, Figure]:
 
 
 def course(told: Told) -> Figure:
-    """Draw what the trace tells of the options, a curve for each; a column for each run, in the width of a column of
+    """Draw what the trace tells of the options, a curve for each, with a thin line where a stage starts; a column for each run, in the width of a column of
     text for one and of a page for two."""
     runs = told["runs"]
     shown = [row for row in PANELS if any(one["course"][row[1]] for one in runs)]
@@ -394,7 +394,7 @@ def course(told: Told) -> Figure:
                 write(figure, corner, upper + HIGH / 2, "not recorded", size=SMALL, color=GREY)
                 continue
             axes = panel(figure, corner, upper, wide, HIGH)
-            epochs(axes, one["epochs"], (), labels=line + 1 == len(shown))
+            epochs(axes, one["epochs"], one["starts"], labels=line + 1 == len(shown))
             limits(axes, values[field])
             axes.tick_params(axis="y", labelleft=number == 0)
             drawn = {

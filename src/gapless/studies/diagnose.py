@@ -31,6 +31,7 @@ from gapless.engine.features import Features, alike, features
 from gapless.engine.precision import Precision, arithmetic
 from gapless.engine.watch import groups_of
 from gapless.report import diagnose as report
+from gapless.report.curves import starts
 from gapless.report.show import write
 from gapless.runs.run import Run
 from gapless.runs.searched import Reopened, trained
@@ -108,8 +109,8 @@ class Diagnosed:
     ----------
     run, method
         Its folder; what searched.
-    epochs, part
-        Of the search; how many of them are early, and how many late.
+    epochs, part, starts
+        Of the search; how many of them are early, and how many late; how many lie before each stage but the first.
     watched
         Whether the trace holds what ``--watch`` records.
     groups
@@ -126,6 +127,7 @@ class Diagnosed:
     method: str
     epochs: int
     part: int
+    starts: tuple[int, ...]
     watched: bool
     groups: Mapping[str, str]
     places: tuple[Place, ...]
@@ -230,6 +232,7 @@ def _diagnosed(source: Run, images: int, device: torch.device) -> tuple[Diagnose
         method=recipe.method["name"],
         epochs=len(records),
         part=part,
+        starts=tuple(starts(records)),
         watched=any("option_accuracy" in record for record in records),
         groups=groups_of(bench.supernet),
         places=places,
