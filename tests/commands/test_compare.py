@@ -13,20 +13,6 @@ TINY = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def inside(monkeypatch):
-    """Do jobs in this process."""
-
-    def run(self, jobs, told):
-        for job in jobs:
-            told(job, None)
-            job.work(**job.given)
-            told(job, Came("ended"))
-        return {job.name: Came("ended") for job in jobs}
-
-    monkeypatch.setattr(study.Here, "run", run)
-
-
 def test_a_comparison_and_the_rest_of_it(gapless, inside, made_up, tmp_path):
     out = tmp_path / "out"
     status, said, err = gapless(

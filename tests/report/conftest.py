@@ -2,12 +2,16 @@ import math
 
 import pytest
 import torch
+from compared import folder
+from scored import made_up
 
 from gapless.core.space import Space
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies.gap import ranked
 from gapless.testing.examples import noise
+
+__all__ = ["folder", "made_up"]
 
 
 @pytest.fixture

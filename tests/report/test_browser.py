@@ -1,15 +1,21 @@
-"""The page of a run in a real browser, without a window: wide and narrow, and in print."""
+"""The pages of a run and of a comparison in a real browser, without a window: wide and narrow, and in print."""
 
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
+from compared import SEARCHED, searched
 
+from gapless.report import comparison_page
 from gapless.report.html import POLICY
 from gapless.report.page import page
+from gapless.runs.comparison import Cell
+from gapless.runs.run import Run
 from gapless.spaces.darts import Darts
+from gapless.spaces.nasbench201 import NASBench201
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; .ci/run installs it where it can")
@@ -32,10 +38,11 @@ addEventListener("load", () => {
 def browse(tmp_path):
     """Return a function that runs the browser on a file."""
 
-    def run(*arguments):
+    def run(*arguments, errors=False):
         usual = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
         command = [BROWSER, *usual, f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True).stdout
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
+        return done.stderr if errors else done.stdout
 
     return run
 
@@ -48,6 +55,23 @@ def file(trace, run_of, gap_of, tmp_path):
     run.write_json("machine.json", {"processor": "x" * 200, "gapless": "0.1.0"})
     path = tmp_path / "page.html"
     path.write_text(page(run).html, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def comparison(folder, gap_of, tmp_path):
+    """The page of a comparison with everything that is wide: two sets of images, many seeds, long names and errors."""
+    asked = folder.asked()
+    many, name = tuple(range(12)), "images_of_a_rather_long_name"
+    for seed in many[1:]:
+        run = Run.create(folder.run(Cell("pc_darts", name, seed)).path)
+        searched(run, "pc_darts", NASBench201(), *SEARCHED["pc_darts"][seed % 3])
+        run.write_json("machine.json", {"processor": "x" * 200, "gapless": "0.1.0"})
+        run.write_json("gap.json", gap_of(NASBench201()))
+    folder.write(replace(asked, seeds=many, data=("digits", name), columns=asked.columns * 2))
+    folder.log(Cell("pc_darts", name, 0)).write_text(f"Failed: {'what went wrong ' * 20} {'y' * 300}\n")
+    path = tmp_path / "page.html"
+    path.write_text(comparison_page.page(folder).html, encoding="utf-8")
     return path
 
 
@@ -68,6 +92,39 @@ def test_nothing_sticks_out_and_all_figures_are_there(browse, file, width):
     assert len(told["sizes"]) == 7
     assert all(wide > 100 and high > 50 for wide, high in told["sizes"])
     assert told["asked"] == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_page_of_a_comparison_fits(browse, comparison, width):
+    told = measured(browse, comparison, width)
+    assert told["wide"] == told["room"] == width, "the page scrolls sideways"
+    assert len(told["sizes"]) == 1 + 3
+    assert all(wide > 100 and high > 50 for wide, high in told["sizes"])
+    assert told["asked"] == []
+
+
+@pytest.mark.parametrize("of", ["file", "comparison"])
+def test_the_console_stays_empty(browse, of, request):
+    """What the policy forbids, and what is wrong with the page, the browser tells on its error output."""
+    page = request.getfixturevalue(of)
+    told = browse("--enable-logging=stderr", "--log-level=0", "--dump-dom", f"file://{page}", errors=True)
+    assert "CONSOLE" not in told
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", '<img src="no.png"></body>'), encoding="utf-8")
+    assert "CONSOLE" in browse("--enable-logging=stderr", "--log-level=0", "--dump-dom", f"file://{page}", errors=True)
+
+
+def test_a_comparison_prints_with_all_that_is_folded(browse, comparison, tmp_path):
+    paper = tmp_path / "page.pdf"
+    browse("--no-pdf-header-footer", f"--print-to-pdf={paper}", f"file://{comparison}")
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF-") and 4 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 25
+    reader = shutil.which("pdftotext")
+    if reader:
+        words = subprocess.run([reader, str(paper), "-"], capture_output=True, text=True, check=True).stdout
+        assert "[comparison]" in words and "what went wrong" in words
+        assert "".join(words.replace("-", "").split()).count("pc_dartsimages_of_a_rather_long_nameseed7") >= 3, (
+            "in the gaps, the runs, the machines"
+        )
 
 
 def test_a_page_too_wide_would_be_seen(browse, file):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gapless.core.errors import UserError
-from gapless.report.draws import APART, CHOICE, Range, _accuracy, _height, draw_ranges, ranges, summary, ticks
+from gapless.report.draws import CHOICE, Range, draw_ranges, ranges, summary
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.tables.nasbench201 import Table, load
@@ -82,26 +82,6 @@ def test_the_figure_shows_the_numbers(count, records, table):
 def test_a_table_may_reach_all_right(records):
     perfect = Table(tuple(SPACE.write(arch(p)) for p in WORTH), {"cifar10_test_200": np.full(len(WORTH), 100.0)})
     draw_ranges(ranges(records, SPACE, perfect), perfect, "cifar10_test_200", records).canvas.draw()
-
-
-def test_the_scale_and_its_inverse():
-    accuracies = np.array([0.0, 10.0, 50.0, 90.0, 94.37])
-    heights = _height(accuracies, 0.5)
-    assert (np.diff(heights) > 0).all()
-    np.testing.assert_allclose(_accuracy(heights, 0.5), accuracies, atol=1e-12)
-    np.testing.assert_allclose(heights[3] - heights[2], np.log(50 / 10))
-
-
-@pytest.mark.parametrize("limits", [(8.0, 94.6), (93.1, 94.4), (0.5, 47.5), (99.2, 99.9)])
-def test_ticks_are_round_apart_and_enough(limits):
-    def forward(x):
-        return _height(x, 0.05)
-
-    found = ticks(*limits, forward)
-    assert len(found) >= 3
-    assert all(limits[0] <= t <= limits[1] for t in found)
-    heights = (forward(np.array(found)) - forward(limits[0])) / (forward(limits[1]) - forward(limits[0]))
-    assert (np.diff(heights) >= APART - 1e-9).all()
 
 
 def test_the_real_table(table_file, trace):

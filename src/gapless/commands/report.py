@@ -9,17 +9,16 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
-from gapless.core.errors import UserError
 from gapless.studies.report import page
 from gapless.tables import nasbench201
 
 
 def command(
-    run: Annotated[Path, Parameter(help="Folder of a search or of a retraining, ended or not.")],
+    folder: Annotated[Path, Parameter(help="Folder of a search, of a retraining or of a comparison, ended or not.")],
     /,
     *,
     out: Annotated[
-        Path | None, Parameter(help="The file, ending in .html [default: report.html in the run folder].")
+        Path | None, Parameter(help="The file, ending in .html [default: report.html in the folder].")
     ] = None,
     table: Annotated[
         Path | None,
@@ -31,24 +30,16 @@ def command(
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    """Write all that is known of a run on one page of HTML: the answer, how far it can be trusted, the cell, the
-    curves, what repeats it. The page needs no network and no other file."""
+    """Write all that is known of a run or of a comparison on one page of HTML: the answers, how far they can be
+    trusted, the cells, the figures, what repeats it. The page needs no network and no other file."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    if column and table is None:
-        raise UserError("--column is a column of the NAS-Bench-201 table; give the table, too: --table PATH.")
-    found = page(run, out=out, table=table, column=column or nasbench201.DEFAULT)
+    found = page(folder, out=out, table=table, column=column)
     console.print(f"Written: {found.path} ({found.bytes / 1000:,.0f} kB)")
     for note in found.notes:
         console.print(note)
     if json:
-        print_json(
-            {
-                "run": str(run),
-                "arch": str(found.arch),
-                "notation": found.space.write(found.arch),
-                "page": str(found.path),
-                "bytes": found.bytes,
-                "sections": list(found.sections),
-                "notes": list(found.notes),
-            }
-        )
+        of: dict[str, str] = {"comparison": str(folder)}
+        if found.arch is not None and found.space is not None:
+            of = {"run": str(folder), "arch": str(found.arch), "notation": found.space.write(found.arch)}
+        rest = {"page": str(found.path), "bytes": found.bytes, "sections": found.sections, "notes": found.notes}
+        print_json({**of, **rest})

@@ -98,11 +98,29 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """The tables of a comparison, and in ``notes`` what is to be known with them, in plain sentences."""
+    """The tables of a comparison, and in ``limits`` what they cannot show, in plain sentences."""
 
     asked: Comparison
     groups: tuple[Group, ...]
-    notes: tuple[str, ...]
+    limits: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All runs."""
+        return tuple(row for group in self.groups for found in group.rows.values() for row in found)
+
+    @property
+    def missing(self) -> tuple[Row, ...]:
+        """The runs that have not come to their end."""
+        return tuple(row for row in self.rows if row.state != "ended")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known with the tables: which runs are not in them, and their limits."""
+        if not self.missing:
+            return self.limits
+        what = "; ".join(f"{row.cell.name}: {row.error or row.state}" for row in self.missing)
+        return (f"{len(self.missing)} of {len(self.rows)} runs are not in the means. {what}", *self.limits)
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON types: ``runs``, ``references``, ``methods``, ``differences``, ``notes``."""
@@ -124,7 +142,7 @@ def report(folder: Folder) -> Report:
     asked = folder.asked()
     table = nasbench201.load(asked.table) if asked.table else None
     groups = tuple(_group(folder, asked, table, data) for data in asked.data)
-    return Report(asked, groups, tuple(_notes(asked, groups)))
+    return Report(asked, groups, tuple(_limits(asked, groups)))
 
 
 def _group(folder: Folder, asked: Comparison, table: Table | None, data: str) -> Group:
@@ -201,12 +219,7 @@ def _references(table: Table | None, column: str) -> tuple[Reference, ...]:
     )
 
 
-def _notes(asked: Comparison, groups: Sequence[Group]) -> Iterator[str]:
-    rows = [row for group in groups for found in group.rows.values() for row in found]
-    missing = [row for row in rows if row.state != "ended"]
-    if missing:
-        what = "; ".join(f"{row.cell.name}: {row.error or row.state}" for row in missing)
-        yield f"{len(missing)} of {len(rows)} runs are not in the means. {what}"
+def _limits(asked: Comparison, groups: Sequence[Group]) -> Iterator[str]:
     if not any(group.measure for group in groups):
         yield (
             "Nothing here says what the architectures are worth, only what it cost to find them: give --table (cells "
@@ -240,56 +253,72 @@ class Grid:
 
 def grids(found: Report) -> Iterator[Grid]:
     """Yield the tables of a report: for each set of images the methods, then the differences."""
-    asked = found.asked
-    several = len(found.groups) > 1
     for group in found.groups:
-        yield _methods(asked, group, _titled(group, several))
+        yield methods(found.asked, group)
         if group.differences:
-            yield _differences(asked, group, several)
+            yield differences(found.asked, group)
 
 
-def _titled(group: Group, several: bool) -> str:
-    what = f"What the answers are worth, {group.measure} in %" if group.measure else "What the searches cost"
-    return f"{Path(group.data).name}: {what[:1].lower()}{what[1:]}" if several and group.data else what
+def _titled(what: str, asked: Comparison, group: Group) -> str:
+    several = len(asked.data) > 1 and group.data
+    return f"{Path(group.data).name}: {what[:1].lower()}{what[1:]}" if several else what
 
 
-def _methods(asked: Comparison, group: Group, title: str) -> Grid:
-    valued, ranked, trained = bool(group.measure), bool(asked.table), asked.retrain
+def methods(asked: Comparison, group: Group) -> Grid:
+    """Return what the answers are worth and what they cost, a line for each method and each reference."""
+    value, cost = worth(asked, group), costs(asked, group)
+    rest = [line[1:] for line in cost.lines]
+    rest += [("",) * (len(cost.header) - 1)] * (len(value.lines) - len(rest))
+    lines = tuple(one + other for one, other in zip(value.lines, rest, strict=True))
+    return Grid(value.title if group.measure else cost.title, value.header + cost.header[1:], lines)
+
+
+def worth(asked: Comparison, group: Group) -> Grid:
+    """Return what the answers are worth, a line for each method and each reference; where nothing says it, how many
+    runs ended."""
+    ranked, tested = bool(asked.table), bool(asked.table) and asked.retrain
     header = ["method"]
-    header += [*(f"seed {seed}" for seed in asked.seeds), "mean ± deviation"] if valued else ["runs"]
-    header += ["percentile"] if ranked else []
-    header += ["parameters", "seconds", "memory in MiB"]
-    header += ["training seconds"] if trained else []
-    header += [TEST] if trained and ranked else []
+    header += [*(f"seed {seed}" for seed in asked.seeds), "mean ± deviation"] if group.measure else ["runs"]
+    header += [*(["percentile"] if ranked else []), *([TEST] if tested else [])]
     lines = []
     for name, rows in group.rows.items():
         done = [row for row in rows if row.state == "ended"]
         line = [Path(name).stem]
-        if valued:
+        if group.measure:
             line += [row.state if row.value is None else f"{row.value:.2f}" for row in rows]
             values = [row.value for row in rows if row.value is not None]
             line.append(_spread(values, 2) + (f" (of {len(values)})" if 0 < len(values) < len(rows) else ""))
         else:
             line.append(str(len(done)) if len(done) == len(rows) else f"{len(done)} of {len(rows)}")
         line += [_spread(_known(done, "percentile"), 1)] if ranked else []
-        line.append(_spread(_known(done, "params"), 0))
-        line.append(_spread(_known(done, "seconds"), 1))
-        line.append(_most(_known(done, "peak_memory_mb")))
-        line += [_spread(_known(done, "training_seconds"), 1)] if trained else []
-        line += [_spread(_known(done, "test_accuracy"), 2)] if trained and ranked else []
+        line += [_spread(_known(done, "test_accuracy"), 2)] if tested else []
         lines.append(tuple(line))
     for r in group.references:
         spread = "" if r.spread is None else f" ± {r.spread:.2f}"
         percentile = "" if r.percentile is None else f"{r.percentile:.1f}"
         line = [r.name, *[""] * len(asked.seeds), f"{r.value:.2f}{spread}", percentile]
         lines.append(tuple(line + [""] * (len(header) - len(line))))
-    return Grid(title, tuple(header), tuple(lines))
+    title = f"What the answers are worth, {group.measure} in %" if group.measure else "Runs that ended"
+    return Grid(_titled(title, asked, group), tuple(header), tuple(lines))
 
 
-def _differences(asked: Comparison, group: Group, several: bool) -> Grid:
+def costs(asked: Comparison, group: Group) -> Grid:
+    """Return what the answers and the searches cost, a line for each method: means and deviations over the runs that
+    ended, and the most memory of any."""
+    header = ["method", "parameters", "seconds", "memory in MiB", *(["training seconds"] if asked.retrain else [])]
+    lines = []
+    for name, rows in group.rows.items():
+        done = [row for row in rows if row.state == "ended"]
+        line = [Path(name).stem, _spread(_known(done, "params"), 0), _spread(_known(done, "seconds"), 1)]
+        line.append(_most(_known(done, "peak_memory_mb")))
+        line += [_spread(_known(done, "training_seconds"), 1)] if asked.retrain else []
+        lines.append(tuple(line))
+    return Grid(_titled("What the searches cost", asked, group), tuple(header), tuple(lines))
+
+
+def differences(asked: Comparison, group: Group) -> Grid:
+    """Return how far each method lies above the baseline."""
     title = f"Difference from {Path(asked.baseline).stem}, seed by seed, in percentage points"
-    if several and group.data:
-        title = f"{Path(group.data).name}: {title[:1].lower()}{title[1:]}"
     header = ("method", "pairs", "mean difference", "95 % interval", "p (signs)", "p (unpaired)")
     lines = []
     for name, d in group.differences.items():
@@ -304,7 +333,7 @@ def _differences(asked: Comparison, group: Group, several: bool) -> Grid:
                 _p(d.p_unpaired, d.least_unpaired),
             )
         )
-    return Grid(title, header, tuple(lines))
+    return Grid(_titled(title, asked, group), header, tuple(lines))
 
 
 def _p(value: float, least: float) -> str:
@@ -341,15 +370,16 @@ def _means(rows: Sequence[Row]) -> dict[str, Any]:
 
 def markdown(found: Report) -> str:
     """Return the report as Markdown: columns stand under each other, too."""
-    parts = [f"# {_title(found.asked)}"]
+    parts = [f"# {heading(found.asked)}"]
     parts += [f"{grid.title}:\n\n{_aligned(grid)}" for grid in grids(found)]
     parts += ["\n".join(f"* {_star(note)}" for note in found.notes)] if found.notes else []
     return "\n\n".join(parts) + "\n"
 
 
-def _title(asked: Comparison) -> str:
-    methods = ", ".join(Path(m).stem for m in asked.methods)
-    return f"{methods} on {Path(str(asked.recipe.space.get('name', ''))).stem}".removesuffix(" on ")
+def heading(asked: Comparison) -> str:
+    """Return what was compared, and in which space."""
+    names = ", ".join(Path(m).stem for m in asked.methods)
+    return f"{names} on {Path(str(asked.recipe.space.get('name', ''))).stem}".removesuffix(" on ")
 
 
 def _star(note: str) -> str:

@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from math import ceil, floor
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
-from numpy.typing import NDArray
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError, unknown
@@ -37,12 +33,11 @@ from gapless.report.panel import (
     text_width,
     write,
 )
+from gapless.report.scale import ErrorScale
 from gapless.tables.nasbench201 import DEFAULT, Table
 
 CHOICE, MEDIAN, EDGE, OPTIMUM = Look("#0072b2"), Look("#333333"), Look("#666666"), Look("#b87a00")
 OUTER, INNER = "#e3e3e3", "#c2c2c2"
-STEPS = (50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-TICKS, APART = 5, 0.08  # so many ticks are enough; they are at least this part of the axis apart
 
 
 @dataclass(frozen=True)
@@ -145,23 +140,13 @@ def draw_ranges(found: Sequence[Range], table: Table, column: str, records: Sequ
         End(f"worst of {count}", by_name["min"][-1], EDGE),
     ]
     room = LEADER + max(text_width(end.text) for end in ends) + 0.04
-    rest = 0.5 * (100 - best) if best < 100 else 0.01  # keeps the logarithm finite where a table reaches 100 %
-    forward, inverse = partial(_height, rest=rest), partial(_accuracy, rest=rest)
-    low = min(by_name["min"].min(), by_name["choice"].min())
-    bottom, ceiling = float(forward(np.array(low))), float(forward(np.array(best)))
-    air = 0.03 * (ceiling - bottom) or 0.1
-    limits = float(inverse(np.array(bottom - air))), float(inverse(np.array(ceiling + air)))
-    marks = ticks(*limits, forward)
-    left = SIDE + max(text_width(f"{mark:g}") for mark in marks)
+    scale = ErrorScale(min(by_name["min"].min(), by_name["choice"].min()), best)
+    left = SIDE + max(text_width(f"{mark:g}") for mark in scale.marks)
     top, high = 0.24, 1.75
     figure = sheet(COLUMN, top + high + BOTTOM)
     axes = panel(figure, left, top, COLUMN - left - room, high)
     epochs(axes, len(found), starts(records))
-    axes.set_yscale("function", functions=(forward, inverse))
-    axes.set_ylim(*limits)
-    axes.yaxis.set_major_locator(FixedLocator(marks))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    scale.upwards(axes)
     x = np.arange(1, len(found) + 1)
     if len(found) == 1:  # a band needs two ends
         x, by_name = np.array([0.5, 1.0]), {name: np.repeat(v, 2) for name, v in by_name.items()}
@@ -178,28 +163,3 @@ def draw_ranges(found: Sequence[Range], table: Table, column: str, records: Sequ
     side_title(figure, top + high / 2, "accuracy (%)")
     foot(figure, left, COLUMN - room)
     return figure
-
-
-def _height(accuracy: NDArray[np.float64], rest: float) -> NDArray[np.float64]:
-    """Return minus the logarithm of the error, in percent."""
-    return -np.log(np.maximum(100 - np.asarray(accuracy, dtype=np.float64), rest))
-
-
-def _accuracy(height: NDArray[np.float64], rest: float) -> NDArray[np.float64]:
-    """The inverse of `_height`."""
-    return 100 - np.exp(-np.asarray(height, dtype=np.float64))
-
-
-def ticks(low: float, high: float, forward: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[float]:
-    """Return round accuracies between two, the rounder first, that lie far enough apart on the axis."""
-    bottom, top = float(forward(np.array(low))), float(forward(np.array(high)))
-    taken: dict[float, float] = {}
-    for step in STEPS:
-        if len(taken) >= TICKS:
-            break
-        for number in range(ceil(low / step), floor(high / step) + 1):
-            value = round(number * step, 2)
-            place = (float(forward(np.array(value))) - bottom) / (top - bottom)
-            if all(abs(place - other) >= APART for other in taken.values()):
-                taken[value] = place
-    return sorted(taken)

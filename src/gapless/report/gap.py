@@ -314,6 +314,20 @@ def fixing_table(gap: Mapping[str, Any]) -> Table:
     return Table(("decision", *heads), rows, code=(0,))
 
 
+def summary_table(gaps: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return how the supernet of each run ranks, and the ends of its chain; ``gaps`` are by name of the run."""
+    steps = ("supernet", "recalibrated", "alone")
+    rows = []
+    for name, gap in gaps.items():
+        told = gap["measures"].get("recalibrated", {"tau": None, "interval": (None, None)})
+        low, high = map(_two, told["interval"])
+        chain = {step["name"]: step["accuracy"] for step in gap["chain"]}
+        span = "-" if told["tau"] is None else f"{low} to {high}"
+        rows.append((name, _two(told["tau"]), span, *(_two(chain.get(step)) for step in steps)))
+    heads = ("tau", "95 % interval", "supernet (%)", "answer with its weights (%)", "answer alone (%)")
+    return Table(("run", *heads), rows, code=(0,))
+
+
 def _two(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 

@@ -1,7 +1,6 @@
 """The page of a run: what it found, how far that can be trusted, how it went, and what repeats it.
 
-A section is a small function from what the folder holds to HTML; it returns None where there is nothing to say. Another
-kind of page (of a comparison, say) is another list of sections for :func:`gapless.report.html.document`.
+A section is a small function from what the folder holds to HTML; it returns None where there is nothing to say.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gapless.core import catalogue
 from gapless.core.alarm import STILL, alarms
 from gapless.core.bound import Bound, budget, told
 from gapless.core.decision import Arch
-from gapless.core.method import Method
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.engine.latency import LatencyTable
@@ -38,6 +35,16 @@ from gapless.report.html import (
     tag,
     text,
 )
+from gapless.report.parts import (
+    MACHINES,
+    Page,
+    commands,
+    folded,
+    lasted,
+    machine_facts,
+    quoted,
+    trains_supernet,
+)
 from gapless.report.show import draw_run, read
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
@@ -45,18 +52,6 @@ from gapless.runs.searched import going_on
 from gapless.tables import nasbench201
 
 LATENCIES = "latency.json"
-MACHINE = {
-    "processor": "Processor",
-    "instructions": "Instructions",
-    "cores": "Cores",
-    "threads": "CPU threads",
-    "gpu": "GPU",
-    "system": "System",
-    "gapless": "Gapless",
-    "torch": "PyTorch",
-    "python": "Python",
-}
-"""What is told of a machine, in this order: field of ``machine.json`` -> its name."""
 SCORES = (
     "Bold is the option of the answer. Lines that still cross at the end: the search had not made up its mind. A "
     "bundle that never opens: it hardly moved."
@@ -73,29 +68,6 @@ SAID = {
     "gap-fixing": "The accuracy of the supernet as decision after decision is fixed, the surest first.",
 }
 """What stands below figures."""
-
-
-@dataclass(frozen=True, eq=False)
-class Page:
-    """The page of a run.
-
-    Attributes
-    ----------
-    arch, space
-        The architecture that it shows, and its space.
-    html
-        The file's content.
-    sections
-        Names of the parts, in their order.
-    notes
-        What is missing or provisional, in a sentence each.
-    """
-
-    arch: Arch
-    space: Space
-    html: str
-    sections: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +123,7 @@ class Told:
     @cached_property
     def supernet(self) -> bool:
         """Whether a supernet was trained, so that there is a gap to measure."""
-        kind = catalogue.find(self.recipe.method["name"], "methods", "searchers") if not self.alone else None
-        return kind is not None and issubclass(kind, Method)
+        return not self.alone and trains_supernet(self.recipe)
 
     def draw(self, name: str, label: str) -> Html:
         """Return a figure; nothing where there is no such figure."""
@@ -185,7 +156,7 @@ def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201
     told = Told(run, run.recipe(), list(run.trace()), *read(run)[:2], figures, gap, drawn.range, notes)
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)
-    return Page(drawn.arch, drawn.space, html, tuple(section.name for section in sections), drawn.notes)
+    return Page(html, tuple(section.name for section in sections), drawn.notes, drawn.arch, drawn.space)
 
 
 # ---------------------------------------------------------------------- what was found
@@ -257,7 +228,7 @@ def _facts(told: Told) -> Iterator[tuple[str, Html]]:
             yield "To be known", text(score["notice"])
     if told.records:
         seconds = sum(record["seconds"] for record in told.records) + told.run.judged()["seconds"]
-        yield "Time", text(_time(seconds))
+        yield "Time", text(lasted(seconds))
         yield "Memory", text(f"{max(record['peak_memory_mb'] for record in told.records):,.0f} MB at most")
 
 
@@ -286,20 +257,6 @@ def _limits(told: Told) -> Iterator[tuple[Bound, str]]:
 def told_of(cost: float, bound: Bound) -> str:
     """Return a cost in the unit of a bound, in words."""
     return told(cost, bound.unit)
-
-
-def _time(seconds: float) -> str:
-    """Return a time for a reader.
-
-    >>> _time(0.21), _time(90), _time(8000)
-    ('0.2 s', '90 s', '2 h 13 min')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 # ---------------------------------------------------------------------- how far it can be trusted
@@ -470,34 +427,20 @@ def repeat(told: Told) -> Section:
             lines.append(f"gapless retrain {quoted(name)}{images}")
     if not told.ended:
         lines = [f"gapless resume {quoted(name)}", *lines]
-    said = paragraph(
-        "To be typed in the folder that holds the run. A processor that rounds otherwise can come to another answer."
-    )
-    return Section("repeat", "Commands", join([said, tag("pre", text("\n".join(lines)))]))
-
-
-def quoted(name: str) -> str:
-    """Return a name as a shell reads it: in quotes where it needs them.
-
-    >>> quoted("run-0"), quoted("my run")
-    ('run-0', "'my run'")
-    """
-    return name if re.fullmatch(r"[\w./+-]+", name) else "'" + name.replace("'", "'\\''") + "'"
+    return commands("run", lines)
 
 
 def recipe(told: Told) -> Section:
     """Tell everything that determines the run, folded."""
     source = told.recipe.source
-    content = (told.run.path / "recipe.toml").read_text(encoding="utf-8")
-    folded = tag("details", tag("summary", text("recipe.toml, every setting")), tag("pre", text(content)))
-    return Section("recipe", "Recipe", join([paragraph(source), folded] if source else [folded]))
+    everything = folded("recipe.toml, every setting", told.run.path / "recipe.toml")
+    return Section("recipe", "Recipe", join([paragraph(source), everything] if source else [everything]))
 
 
 def machine(told: Told) -> Section | None:
     """Tell where it ran, by which versions."""
-    found = told.run.machine()
-    pairs = [(name, text(found[key])) for key, name in MACHINE.items() if found.get(key) is not None]
-    return Section("machine", "Machine and versions", facts(pairs)) if pairs else None
+    found = machine_facts(told.run)
+    return Section("machine", MACHINES, facts(found)) if found else None
 
 
 SECTIONS: tuple[Callable[[Told], Section | None], ...] = (

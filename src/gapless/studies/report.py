@@ -1,4 +1,4 @@
-"""``gapless report``: all that is known of a run on one page of HTML."""
+"""``gapless report``: all that is known of a run, or of a comparison, on one page of HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.space import Space
-from gapless.report import page as pages
+from gapless.report import comparison_page, parts
+from gapless.report import page as run_page
+from gapless.runs.comparison import NAME as COMPARISON
+from gapless.runs.comparison import Folder, begun
 from gapless.runs.run import Run
 from gapless.tables import nasbench201
 
@@ -18,12 +21,10 @@ NAME = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The page of a run, written.
+    """A page, written.
 
     Attributes
     ----------
-    arch, space
-        The architecture that it shows, and its space.
     path
         The file.
     bytes
@@ -32,47 +33,64 @@ class Page:
         Names of its parts, in their order.
     notes
         What is missing or provisional, in a sentence each.
+    arch, space
+        The architecture that the page of a run shows, and its space; None of a comparison, whose runs have their own.
     """
 
-    arch: Arch
-    space: Space
     path: Path
     bytes: int
     sections: tuple[str, ...]
     notes: tuple[str, ...]
+    arch: Arch | None
+    space: Space | None
 
 
 def page(
-    run: str | Path,
+    folder: str | Path,
     *,
     out: str | Path | None = None,
     table: str | Path | None = None,
-    column: str = nasbench201.DEFAULT,
+    column: str | None = None,
 ) -> Page:
-    """Write one page of HTML that tells all of a run, and needs no other file and no network.
+    """Write one page of HTML that tells all of a run or of a comparison, and needs no other file and no network.
 
     Parameters
     ----------
-    run
-        Folder of a search or of a retraining, ended or not.
+    folder
+        Of a search, of a retraining or of a comparison, ended or not.
     out
-        The file, ending in .html; by default ``report.html`` in the run folder.
+        The file, ending in .html; by default ``report.html`` in the folder.
     table, column
-        The NAS-Bench-201 table and what is read of it; with a table the page shows what a search draws.
+        The NAS-Bench-201 table and what is read of it; with a table the page of a run shows what a search draws.
 
     Raises
     ------
     UserError
-        Where the folder holds no run or nothing to show yet, the table does not fit, or the file cannot be written;
+        Where the folder holds neither or nothing to show yet, the table does not fit, or the file cannot be written;
         nothing is written then.
     """
-    path = Path(run) / NAME if out is None else Path(out)
+    path = Path(folder) / NAME if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"The report is one page of HTML: give --out a file that ends in .html; given: {out}.")
-    found = pages.page(Run.open(run), table=table, column=column)
+    found = _page(Path(folder), table, column)
     content = found.html.encode()
     _write(path, content)
-    return Page(found.arch, found.space, path, len(content), found.sections, found.notes)
+    return Page(path, len(content), found.sections, found.notes, found.arch, found.space)
+
+
+def _page(folder: Path, table: str | Path | None, column: str | None) -> parts.Page:
+    if Folder(folder).there:
+        if table is not None or column is not None:
+            raise UserError(
+                f"--table and --column are for the page of a run; {folder} is a comparison and has its own. To read "
+                f"its answers off another one: gapless compare {folder} --table PATH --column NAME"
+            )
+        return comparison_page.page(Folder(folder))
+    if not begun(Run(folder)):
+        raise UserError(f"{folder} is neither a run nor a comparison: it has no recipe.toml and no {COMPARISON}.")
+    if column is not None and table is None:
+        raise UserError("--column is a column of the NAS-Bench-201 table; give the table, too: --table PATH.")
+    return run_page.page(Run(folder), table=table, column=column or nasbench201.DEFAULT)
 
 
 def _write(path: Path, content: bytes) -> None:
