@@ -366,8 +366,8 @@ def figures(told: Told) -> dict[str, Figure]:
 
 
 def course(told: Told) -> Figure:
-    """Draw what the trace tells of the options, a curve for each, with a thin line where a stage starts; a column for each run, in the width of a column of
-    text for one and of a page for two."""
+    """Draw what the trace tells of the options, a curve for each, with a thin line where a stage starts; a column for
+    each run, in the width of a column of text for one and of a page for two."""
     runs = told["runs"]
     shown = [row for row in PANELS if any(one["course"][row[1]] for one in runs)]
     options = list(dict.fromkeys(o for one in runs for o in one["groups"]))
