@@ -224,11 +224,9 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
     ]
     if gap["measures"]:
-        lines += [
-            f"## Ranking of {ranked(gap)} architectures",
-            "",
-        ]
-        lines += ["", how_ranked(gap), "", *markdown(ranking_table(gap)), ""]
+        lines += [f"## Ranking of {ranked(gap)} architectures", ""]
+        lines += [f"![Each score beside the truth]({figures['gap-ranking']})", ""]
+        lines += [how_ranked(gap), "", *markdown(ranking_table(gap)), ""]
     if gap["fixing"]:
         lines += ["## Fixing one decision after another", ""]
         lines += [f"![Accuracy as decisions are fixed]({figures['gap-fixing']})", "", *markdown(fixing_table(gap)), ""]
