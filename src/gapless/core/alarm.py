@@ -16,7 +16,8 @@ the change of a score that is one. Ours."""
 WINDOW, BACK, EARLIEST, BENT = 5, 4, 10, 0.75
 """Values of a curvature that are averaged; how many values lie between the two means; the first epoch, from 0, whose
 mean is compared; the ratio of the earlier mean to the later one below which the loss bends too sharply (arXiv
-1909.09656, which stops there; its released code measures every second epoch, ours every one)."""
+1909.09656, which stops there; window, distance and first epoch are defaults of its released code, whose ratio is
+1 / 1.3)."""
 
 
 class Alarm(NamedTuple):
