@@ -12,6 +12,7 @@ from gapless.core.errors import UserError
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies.compare import compare
+from gapless.studies.diagnose import diagnose
 from gapless.studies.evaluate import evaluate
 from gapless.studies.export import export
 from gapless.studies.gap import gap
@@ -26,6 +27,7 @@ __all__ = [
     "Run",
     "UserError",
     "compare",
+    "diagnose",
     "evaluate",
     "export",
     "figures",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapless.core.alarm import alarms
+from gapless.core.alarm import alarms, bends
 from gapless.core.decision import Arch
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
@@ -97,3 +97,24 @@ def test_a_space_whose_options_all_have_weights_never_collapses():
     space = ShuffleNet()
     arch = Arch({d.name: "k3" for d in space.decisions})
     assert names(space, {"arch": str(arch), "scores": [[0.4, 0.2, 0.2, 0.2]] * 20, "arch_loss": None}) == []
+
+
+def bent(*values):
+    arch = cell(*["nor_conv_3x3"] * 6)
+    return names(CELL, *[{**record(arch, trained=False), "hessian": v} for v in values], times=1)
+
+
+def test_a_loss_that_bends_ever_more_sharply():
+    flat = [1.0] * 16
+    assert bent(*flat, 1.0, 1.0) == []
+    assert bent(*flat, 2.6) == []  # the mean of five grows by 0.32
+    assert bent(*flat, 2.7) == ["sharp"]  # by 0.34
+    assert bent(*flat, 2.7, 2.0, 1.0, 1.0, 1.0, 1.0) == []  # it is over
+    assert bent(*flat[:15], 2.7) == []  # the earlier five lie around the ninth epoch
+    assert bent(*flat, None) == bent(*flat[:-1], None, 9.0) == []
+
+
+def test_what_is_not_convex_is_compared_from_the_first_positive_mean():
+    assert bends([-1.0] * 20) is None
+    assert bends([-1.0] * 15 + [1.0] * 10) == 22
+    assert bends([1.0] * 16 + [-20.0]) is None

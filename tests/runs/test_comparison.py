@@ -78,6 +78,7 @@ def test_other_settings_are_told():
         one, ["darts"], retrained=False
     )
     assert asked(base=BASE.over(run={"save_every": 1.0})).unlike(one, ["darts"], retrained=True) == ""
+    assert asked(base=BASE.over(run={"watch": True})).unlike(one, ["darts"], retrained=True) == ""
     trained = asked(base=BASE.over(retrain={"epochs": 5}), retrain=True)
     assert trained.unlike(one, ["darts"], retrained=False) == ""
     assert trained.unlike(one, ["darts"], retrained=True) == "retrain.epochs is 5, and was not set"

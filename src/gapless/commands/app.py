@@ -12,7 +12,21 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 from rich.console import Console
 
 from gapless import __version__
-from gapless.commands import check, compare, evaluate, export, gap, list_, report, resume, retrain, search, show, table
+from gapless.commands import (
+    check,
+    compare,
+    diagnose,
+    evaluate,
+    export,
+    gap,
+    list_,
+    report,
+    resume,
+    retrain,
+    search,
+    show,
+    table,
+)
 from gapless.core import catalogue
 from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import fields_of
@@ -40,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         app.command(export.command(arguments), name="export")
         app.command(show.command, name="show")
         app.command(gap.command, name="gap")
+        app.command(diagnose.command, name="diagnose")
         app.command(report.command, name="report")
         app.command(check.command(), name="check")
         app.command(list_.command, name="list")

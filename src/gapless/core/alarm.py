@@ -13,6 +13,11 @@ from gapless.core.space import Space
 RARE, LASTING, STILL, MOVED = 0.05, 3, 5, 1e-3
 """How seldom a random architecture has so few weights, and for how many epochs that lasts; epochs without a move, and
 the change of a score that is one. Ours."""
+WINDOW, BACK, EARLIEST, BENT = 5, 4, 10, 0.75
+"""Values of a curvature that are averaged; how many values lie between the two means; the first epoch, from 0, whose
+mean is compared; the ratio of the earlier mean to the later one below which the loss bends too sharply (arXiv
+1909.09656, which stops there; window, distance and first epoch are defaults of its released code, whose ratio is
+1 / 1.3)."""
 
 
 class Alarm(NamedTuple):
@@ -28,14 +33,16 @@ def alarms(space: Space, records: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     *Few weights*: for three epochs, so many operations of the choice have no weights (skip connections, pools, "none")
     as fewer than one random architecture in twenty has, in one kind of cell: the collapse of DARTS (arXiv 1909.09656).
     *No weights*: none has. Both are said of methods whose scores tell options apart. *Still*: no score has moved by a
-    thousandth in the last five epochs, in which the architecture was trained.
+    thousandth in the last five epochs, in which the architecture was trained. *Sharp*, of a watched search: the largest
+    eigenvalue of the Hessian of the architecture's loss has grown by a third in four epochs, each the mean of five,
+    where the DARTS of arXiv 1909.09656 stops.
     """
     found = [_weights(space, record) for record in records[-LASTING:]]
     lasting = [] if len(found) < LASTING else found[-1]
     for earlier in found[:-1]:
         named = {alarm.name for alarm in earlier}
         lasting = [alarm for alarm in lasting if alarm.name in named]
-    return [*lasting, *_still(records[-STILL - 1 :])]
+    return [*lasting, *_still(records[-STILL - 1 :]), *_sharp(records)]
 
 
 def _weights(space: Space, record: Mapping[str, Any]) -> list[Alarm]:
@@ -107,3 +114,38 @@ def _still(records: Sequence[Mapping[str, Any]]) -> list[Alarm]:
             "too small to settle it.",
         )
     ]
+
+
+def _sharp(records: Sequence[Mapping[str, Any]]) -> list[Alarm]:
+    found = bends([record.get("hessian") for record in records])
+    if found is None or found != len(records) - 1:
+        return []
+    return [
+        Alarm(
+            "sharp",
+            "The largest eigenvalue of the Hessian of the architecture's loss has grown by more than a third in "
+            f"{BACK} epochs: where DARTS went on from there, it collapsed (arXiv 1909.09656).",
+        )
+    ]
+
+
+def bends(values: Sequence[float | None]) -> int | None:
+    """Return the last epoch, from 0, at whose end the criterion of arXiv 1909.09656 says that the loss bends too
+    sharply; None where there is none.
+
+    Parameters
+    ----------
+    values
+        The largest eigenvalue behind each epoch; None where it was not measured.
+
+    >>> bends([1.0] * 20), bends([1.0] * 18 + [2.0] * 2)
+    (None, 19)
+    """
+    for last in reversed(range(EARLIEST + WINDOW // 2 + BACK, len(values))):
+        later, earlier = (values[end - WINDOW + 1 : end + 1] for end in (last, last - BACK))
+        if None in later or None in earlier:
+            continue
+        before, now = (sum(v for v in part if v is not None) / WINDOW for part in (earlier, later))
+        if 0 < before < BENT * now:
+            return last
+    return None

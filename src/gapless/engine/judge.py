@@ -53,6 +53,14 @@ def still(module: nn.Module) -> Iterator[None]:
             counter.copy_(count)
 
 
+def batch_statistics(module: nn.Module) -> None:
+    """Set a module up to normalise by the statistics of each batch, with nothing dropped."""
+    module.train()
+    for m in module.modules():
+        if isinstance(m, (_DropoutNd, DropPath)):
+            m.eval()
+
+
 @torch.no_grad()
 def judge(
     module: nn.Module,
@@ -89,10 +97,10 @@ def judge(
         torch.manual_seed(derive_seed("judge"))  # noise in a network: a judgement is a function of network and images
         if bn == "recalibrated":
             recalibrate(module, forward, calibration)
-        module.train(bn == "batch")
-        for m in module.modules():
-            if isinstance(m, (_DropoutNd, DropPath)):
-                m.eval()
+        if bn == "batch":
+            batch_statistics(module)
+        else:
+            module.eval()
         for x, y in batches:
             logits = forward(x).float()
             batch_loss = F.cross_entropy(logits, y, reduction="sum")

@@ -40,6 +40,7 @@ from gapless.engine.state import load_optimiser, optimiser_state, own_random_num
 from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
 from gapless.engine.unrolled import hypergradient
+from gapless.engine.watch import Watched, Watcher
 from gapless.engine.widen import carry, widen
 
 Batches = Batch | list[Batch]
@@ -51,7 +52,7 @@ DRAWS = 100
 
 @dataclass(frozen=True)
 class Record:
-    """What one epoch of a search did. ``asdict`` of it is a line of the trace.
+    """What one epoch of a search did.
 
     Attributes
     ----------
@@ -76,6 +77,8 @@ class Record:
         Architectures drawn from the distribution that the method holds now, packed (:meth:`Space.unpack`).
     images_per_second, seconds, peak_memory_mb
         Training images a second; wall time; largest memory of the process (or of the GPU) so far.
+    watched
+        What was measured behind the epoch, where that was asked for.
     """
 
     epoch: int
@@ -93,10 +96,12 @@ class Record:
     images_per_second: float
     seconds: float
     peak_memory_mb: float
+    watched: Watched | None = None
 
     def line(self) -> dict[str, Any]:
-        """Return the record as plain JSON types."""
-        return asdict(self)
+        """Return the record as plain JSON types, a line of the trace: what was watched stands beside the rest."""
+        found = asdict(self)
+        return found | (found.pop("watched") or {})
 
 
 class Search:
@@ -131,6 +136,8 @@ class Search:
         answer holds them.
     strength
         Weight of that penalty.
+    watch
+        Whether to measure behind every epoch what :class:`gapless.engine.watch.Watched` holds; no other number changes.
     """
 
     def __init__(
@@ -149,6 +156,7 @@ class Search:
         objective: Objective | None = None,
         budget: Budget | None = None,
         strength: float = STRENGTH,
+        watch: bool = False,
     ) -> None:
         self.plan = method.plan
         self.lengths = self.plan.stage_epochs(train.epochs)
@@ -162,7 +170,7 @@ class Search:
         self.graphs: Graphs | None = None
         self._record = graphs and not recompute and self.plan.coupling != "unrolled"
         self.budget = None if budget is None else budget.to(self.device)
-        self.strength = strength
+        self.strength, self.watch = strength, watch
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
         with seeded(seed, "weights"):
@@ -252,6 +260,8 @@ class Search:
         done = (self.epoch + (steps - 1) / steps) / self.train.epochs
         now = Progress(self.epoch, self.train.epochs, self.step, steps, done, stage, stage_epoch, seed=self.seed)
         valid_loss, valid_accuracy = self.validate(now)
+        watcher = Watcher(self.supernet, self.method, self.feed, self.objective, self.stage)
+        watched = watcher.watch(now) if self.watch else None
         record = Record(
             epoch=self.epoch,
             stage=stage,
@@ -268,6 +278,7 @@ class Search:
             images_per_second=tally.images / tally.seconds,
             seconds=tally.seconds + time.perf_counter() - begun,
             peak_memory_mb=peak_memory_mb(self.device),
+            watched=watched,
         )
         self.epoch += 1
         self.tally = Tally()

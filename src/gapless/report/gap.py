@@ -218,7 +218,7 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         f"![The chain of accuracies]({figures['gap-chain']})",
         "",
-        *_markdown(chain_table(gap)),
+        *markdown(chain_table(gap)),
         "",
         by_statistics(gap),
         "",
@@ -226,14 +226,16 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     if gap["measures"]:
         lines += [f"## Ranking of {ranked(gap)} architectures", ""]
         lines += [f"![Each score beside the truth]({figures['gap-ranking']})", ""]
-        lines += [how_ranked(gap), "", *_markdown(ranking_table(gap)), ""]
+        lines += [how_ranked(gap), "", *markdown(ranking_table(gap)), ""]
     if gap["fixing"]:
         lines += ["## Fixing one decision after another", ""]
-        lines += [f"![Accuracy as decisions are fixed]({figures['gap-fixing']})", "", *_markdown(fixing_table(gap)), ""]
+        lines += [f"![Accuracy as decisions are fixed]({figures['gap-fixing']})", "", *markdown(fixing_table(gap)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _markdown(table: Table) -> list[str]:
+def markdown(table: Table) -> list[str]:
+    """Return a table as lines of Markdown."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 

@@ -23,7 +23,7 @@ NAME = "comparison.toml"
 LOGS = "logs"
 FAILED = "Failed: "
 """How the last line of a log begins where a run could not be brought to its end."""
-FREE = ("seed", "save_every")
+FREE = ("seed", "save_every", "watch")
 """Settings of ``[run]`` that may differ between the runs of a comparison."""
 
 

@@ -45,10 +45,16 @@ RUN: dict[str, tuple[Any, Any, str]] = {
     "execution": (Execution, "fused", "fused runs a cell at once, reference edge by edge; the numbers agree."),
     "recompute": (bool, False, "Compute cells again in the backward pass: far less memory, a third more time."),
     "graphs": (bool, False, "On a GPU: record passes of all options as CUDA graphs and replay them."),
+    "watch": (
+        bool,
+        False,
+        "Record after each epoch which options receive the gradient, what each is worth alone, and how sharply the "
+        "loss bends in the architecture, for `gapless diagnose`; no other number changes.",
+    ),
     "save_every": (float, 10.0, "Minutes between two checkpoints inside an epoch; 0 saves at the ends of epochs only."),
 }
 """Settings of the table ``[run]``: name -> (type, default, help)."""
-SUPERNET = ("execution", "recompute", "graphs")
+SUPERNET = ("execution", "recompute", "graphs", "watch")
 """Those that speak of supernets only."""
 LIMIT: dict[str, tuple[Any, Any, str]] = {
     **{unit: (str, None, f"The most that the answer may cost, as {example}.") for unit, example in EXAMPLES.items()},

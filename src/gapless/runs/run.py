@@ -40,6 +40,7 @@ FILES = {
     "training.svg": "losses, accuracies, learning rate",
     "range.svg": "what a search draws is worth",
     "gap.json": "how far the search can be trusted",
+    "diagnose.json": "how its options relate",
     "report.html": "all of it on one page",
     "tensorboard": "event files",
 }

@@ -164,4 +164,5 @@ def _loop(resolved: Resolved, asked: Asked | None) -> Search | None:
         graphs=run["graphs"],
         budget=None if asked is None else asked.budget,
         strength=resolved.recipe.limit.get("strength", STRENGTH),
+        watch=run["watch"],
     )

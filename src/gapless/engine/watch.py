@@ -1,0 +1,362 @@
+"""What a search does to its options and to its loss, measured at the end of an epoch: which options receive the
+gradient, what each is worth alone, how sharply the loss bends in the architecture.
+
+It is measured on fixed images that are not augmented. Weights, buffers, optimisers and random numbers stay as they are,
+so that a search that is watched ends as one that is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from gapless.core.decision import Decision
+from gapless.core.method import Method, Rewarded
+from gapless.core.mix import Mix
+from gapless.core.objective import Objective
+from gapless.core.op import OpModule
+from gapless.core.progress import Progress, derive_seed, stream
+from gapless.engine.bench import SupernetBench
+from gapless.engine.feed import Batch, Feed
+from gapless.engine.graphs import frozen
+from gapless.engine.judge import batch_statistics, untouched
+from gapless.engine.state import own_random_numbers
+from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
+
+IMAGES, JUDGED = 64, 256
+"""Images of the gradient and of the curvature: the batch by which RobustDARTS measures (arXiv 1909.09656, released code
+with its default batch). Images by which options are judged: ours."""
+DRAWS = 8
+"""Mixes over which the gradient of a method that draws them is summed. Ours."""
+STEPS, TOLERANCE = 50, 1e-3
+"""Most products of Lanczos' method, and the relative error at which it ends. Ours."""
+PART = 16
+"""Images that the curvature holds in memory at a time under ``recompute``. Ours."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was measured behind one epoch.
+
+    Attributes
+    ----------
+    gradient_share
+        Option with weights -> its share of the squared norm of the gradient of all such options' weights, over all
+        decisions; None where there is no gradient.
+    decision_gradient_share
+        [D][O]: the same within each decision; None where an option has no weights, is pruned, or nothing arrives.
+    option_accuracy
+        Option that computes something -> accuracy in percent where every decision that has it takes it alone; the other
+        decisions keep their probabilities.
+    hessian
+        Largest eigenvalue of the Hessian of the architecture's loss by the method's parameters; None where the method
+        has no loss that is differentiable by them.
+    """
+
+    gradient_share: dict[str, float] | None
+    decision_gradient_share: list[list[float | None]]
+    option_accuracy: dict[str, float]
+    hessian: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Watcher:
+    """Measures one supernet and its method.
+
+    Parameters
+    ----------
+    supernet, method, feed, objective
+        Those of the search; all stay as they are.
+    stage
+        Whose images and classes are used.
+    """
+
+    supernet: Supernet
+    method: Method
+    feed: Feed
+    objective: Objective
+    stage: int = 0
+
+    def watch(self, now: Progress) -> Watched:
+        """Measure all at a moment."""
+        gradient = self.gradient(now)
+        total = float(gradient.nansum())
+        share = None
+        if 0 < total < math.inf:
+            share = {o: float(gradient[mask].nansum()) / total for o, mask in self._by_option(~gradient.isnan())}
+        rows = gradient.nansum(dim=-1, keepdim=True)
+        within = torch.where((rows > 0) & rows.isfinite(), gradient / rows, torch.nan)
+        return Watched(
+            gradient_share=share,
+            decision_gradient_share=[[None if v != v else v for v in row] for row in within.tolist()],
+            option_accuracy=self.accuracy(),
+            hessian=self.hessian(now),
+        )
+
+    # ------------------------------------------------------------------ who receives the gradient
+
+    def gradient(self, now: Progress) -> Tensor:
+        """Return [D, O]: the squared norm of the gradient of the loss by an option's weights, on images that the
+        weights train on; NaN where it has none, or is pruned. Of a method that draws its mixes it is the sum over
+        several draws."""
+        with torch.no_grad():
+            mixes = [self.method.mix(now.at("weights", turn)).detach() for turn in range(DRAWS)]
+        if all(torch.equal(mix.weight, mixes[0].weight) for mix in mixes):
+            mixes = mixes[:1]
+        found = torch.full(self.supernet.space.shape, torch.nan, dtype=torch.float64)
+        owners = [
+            (row, column, parameters)
+            for row, column, module in self._options()
+            if column in self.method.active[row]
+            and has_weights(self.supernet.space.decisions[row], column, module)
+            and (parameters := list(module.parameters()))
+        ]
+        for row, column, _ in owners:
+            found[row, column] = 0.0
+        wanted = [p for *_, parameters in owners for p in parameters]
+        if not wanted:
+            return found
+        batch = self._batch(self._fixed(self.feed.training(self.stage), IMAGES))
+        places = [(row, column) for row, column, parameters in owners for _ in parameters]
+        with self._measuring():
+            for mix in mixes:
+                arrived = torch.autograd.grad(self._loss(batch, mix), wanted, allow_unused=True, materialize_grads=True)
+                norms = torch.stack([g.double().square().sum() for g in arrived]).cpu()
+                for (row, column), norm in zip(places, norms, strict=True):
+                    found[row, column] += norm
+        return found
+
+    # ------------------------------------------------------------------ what an option is worth alone
+
+    def accuracy(self) -> dict[str, float]:
+        """Return option -> accuracy in percent of the supernet where every decision that has it takes it alone, by the
+        statistics of the batch, on images that the search judges by."""
+        computes = torch.zeros(self.supernet.space.shape, dtype=torch.bool)
+        for row, column, module in self._options():
+            computes[row, column] = not (isinstance(module, OpModule) and module.zero)
+        with torch.no_grad():
+            base = self.method.probabilities().detach().cpu()
+        index = self._fixed(self.feed.judging(self.stage), JUDGED)
+        bench = SupernetBench(self.supernet, self.supernet, self.feed, replace(self.method.plan, bn="batch"))
+        bench = replace(bench, stage=self.stage)
+        found = {}
+        for option, mask in self._by_option(computes & self.method.alive.cpu()):
+            weight, active = base.clone(), list(self.method.active)
+            for row, column in mask.nonzero().tolist():
+                weight[row], active[row] = 0.0, (column,)
+                weight[row, column] = 1.0
+            _, share = bench.measure(Mix(weight, tuple(active)), self.feed.plain(index, JUDGED))
+            found[option] = 100 * share
+        return found
+
+    # ------------------------------------------------------------------ how sharply the loss bends
+
+    def hessian(self, now: Progress, tolerance: float = TOLERANCE) -> float | None:
+        """Return the largest eigenvalue of the Hessian of the loss by the method's parameters, on images that the
+        architecture trains on, under the mix that judges; None where a method has no such loss: it has no parameters,
+        learns from rewards, or judges by one path, which does not change with its parameters.
+
+        It is differentiated twice, edge by edge, and the graph of that keeps the outputs of all options. Under
+        ``recompute`` the images are therefore taken in parts, each by its own statistics, and their graphs built anew
+        for every product."""
+        if self.arch_mix(now) is None:
+            return None
+        images = self._fixed(self.feed.judging(self.stage), IMAGES)
+        parts = images.split(PART if self.supernet.recompute else IMAGES)
+        kept: Tensor | None = None
+
+        def product(vector: Tensor) -> Tensor:
+            total = torch.zeros_like(vector)
+            for part in parts:
+                slope = self._slope(now, part) if kept is None else kept
+                found = flat_gradient(slope, self._parameters(), vector.to(slope), retain_graph=kept is not None)
+                total += len(part) / len(images) * found.to(total)
+            return total
+
+        size = sum(p.numel() for p in self._parameters())
+        with self._measuring(), frozen(self.supernet), edge_by_edge(self.supernet):
+            kept = self._slope(now, parts[0]) if len(parts) == 1 else None
+            found = largest_eigenvalue(product, size, stream("hessian"), tolerance=tolerance)
+        return found if math.isfinite(found) else None
+
+    def _slope(self, now: Progress, index: Tensor) -> Tensor:
+        """Return the gradient of the loss on images by the method's parameters, in one vector with a graph to them."""
+        mix = self.arch_mix(now)
+        assert mix is not None
+        torch.manual_seed(derive_seed("watch"))  # the same noise each time
+        return flat_gradient(self._loss(self._batch(index), mix), self._parameters(), create_graph=True)
+
+    def arch_mix(self, now: Progress) -> Mix | None:
+        """Return the mix that judges, or of a method that draws that one, too, its probabilities, with its graph to the
+        method's parameters; None where nothing leads to them."""
+        if not self._parameters() or isinstance(self.method, Rewarded):
+            return None
+        first, second = (self.method.mix(now.at("judge", turn)) for turn in range(2))
+        drawn = not torch.equal(first.weight, second.weight)
+        mix = Mix(self.method.probabilities(), self.method.active) if drawn else first
+        soft = mix.active is None or any(len(columns) > 1 for columns in mix.active)
+        return mix if soft and mix.weight.requires_grad else None
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for p in self.method.parameters() if p.requires_grad]
+
+    # ------------------------------------------------------------------ what all need
+
+    def _options(self) -> Iterator[tuple[int, int, nn.Module]]:
+        """Yield (row, column, module) of every option of every decision, wherever in the network it stands."""
+        for module in self.supernet.modules():
+            if isinstance(module, MixedEdge | MixedSite):
+                for column, option in enumerate(module.values()):
+                    yield module.row, column, option
+
+    def _by_option(self, mask: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield (option, [D, O] mask of where it stands) of those that a mask holds."""
+        decisions = self.supernet.space.decisions
+        for option in dict.fromkeys(o for d in decisions for o in d.options):
+            own = torch.zeros_like(mask)
+            for row, decision in enumerate(decisions):
+                if option in decision.options:
+                    own[row, decision.options.index(option)] = True
+            if (own & mask).any():
+                yield option, own & mask
+
+    def _fixed(self, index: Tensor, count: int) -> Tensor:
+        """Return the numbers of so many images, the same each time."""
+        return index[torch.randperm(len(index), generator=stream("watch"))][:count]
+
+    def _batch(self, index: Tensor) -> Batch:
+        return next(self.feed.plain(index, len(index)))
+
+    def _loss(self, batch: Batch, mix: Mix) -> Tensor:
+        images, labels = batch
+        device = next(self.supernet.parameters()).device
+
+        def run(images: Tensor, mix: Mix) -> Tensor:
+            return self.feed.seen(self.supernet(images, mix), self.stage)
+
+        labels = self.feed.named(labels, self.stage)
+        loss, _ = self.objective(run, images, labels, mix.to(dtype=self.feed.dtype, device=device))
+        return loss
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Run passes by the statistics of their batch, with nothing dropped, and leave no trace."""
+        device = next(self.supernet.parameters()).device
+        with own_random_numbers(device), untouched(self.supernet):
+            torch.manual_seed(derive_seed("watch"))  # noise in a network
+            batch_statistics(self.supernet)
+            yield
+
+
+def has_weights(decision: Decision, column: int, module: nn.Module) -> bool:
+    """Return whether an option is one with weights: what its group says, where it has one of that kind, else whether
+    its module holds parameters."""
+    group = decision.groups.get(decision.options[column])
+    return group == "weights" if group in ("weights", "free") else any(True for _ in module.parameters())
+
+
+def groups_of(supernet: Supernet) -> dict[str, str]:
+    """Return option -> ``weights``, where it has weights in some decision, or ``free``, in the order of the space."""
+    found = {option: "free" for decision in supernet.space.decisions for option in decision.options}
+    for module in supernet.modules():
+        if isinstance(module, MixedEdge | MixedSite):
+            decision = supernet.space.decisions[module.row]
+            for column, (option, op) in enumerate(module.items()):
+                if has_weights(decision, column, op):
+                    found[option] = "weights"
+    return found
+
+
+def flat_gradient(
+    value: Tensor,
+    inputs: Sequence[Tensor],
+    along: Tensor | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> Tensor:
+    """Return the gradient of a scalar, or of the product of a vector with another one, in one vector; zero where
+    nothing arrives."""
+    if not value.requires_grad:
+        return torch.cat([torch.zeros_like(p).flatten() for p in inputs])
+    found = torch.autograd.grad(
+        value,
+        inputs,
+        along,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return torch.cat([g.flatten() for g in found])
+
+
+@contextmanager
+def edge_by_edge(supernet: Supernet) -> Iterator[None]:
+    """Run the reference execution without recomputing: the fused kernels cannot be differentiated twice."""
+    before = supernet.execution, supernet.recompute
+    supernet.execution, supernet.recompute = "reference", False
+    try:
+        yield
+    finally:
+        supernet.execution, supernet.recompute = before
+
+
+def largest_eigenvalue(
+    product: Callable[[Tensor], Tensor],
+    size: int,
+    generator: torch.Generator,
+    *,
+    steps: int = STEPS,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Return the largest eigenvalue of a symmetric matrix that is known by its products with vectors (Lanczos, with all
+    vectors kept orthogonal: exact after ``size`` steps).
+
+    Parameters
+    ----------
+    product
+        Maps a vector [size], float64, to the matrix times it.
+    size
+        Of the matrix.
+    generator
+        Draws the first vector.
+    steps
+        Most products.
+    tolerance
+        Ends when the residual is at most so large a share of the eigenvalue.
+
+    >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    >>> round(largest_eigenvalue(lambda v: matrix @ v, 2, torch.Generator().manual_seed(0)), 6)
+    3.0
+    """
+    vector = torch.randn(size, generator=generator, dtype=torch.float64)
+    basis = [vector / vector.norm()]
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
+    top = math.nan
+    for _ in range(min(steps, size)):
+        new = product(basis[-1])
+        if not new.isfinite().all():
+            return math.nan
+        diagonal.append(new @ basis[-1])
+        kept = torch.stack(basis)
+        for _ in range(2):
+            new = new - kept.T @ (kept @ new)
+        rest = new.norm()
+        matrix = torch.diag(torch.stack(diagonal))
+        if beside:
+            sides = torch.stack(beside)
+            matrix = matrix + torch.diag(sides, 1) + torch.diag(sides, -1)
+        values, vectors = torch.linalg.eigh(matrix)
+        top = float(values[-1])
+        if float(rest * vectors[-1, -1].abs()) <= tolerance * abs(top):
+            break
+        beside.append(rest)
+        basis.append(new / rest)
+    return top
