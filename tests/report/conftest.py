@@ -116,6 +116,7 @@ def gap_of():
             if table
             else {},
             "ceiling": 0.9 if table else None,
+            "small": None,
             "decisions": [{"name": n, "entropy": 0.9, "margin": 0.1, "kept": 0.3} for n in names],
             "fixing": [[n, 70.0 - i] for i, n in enumerate(names)],
             "seeds": None,

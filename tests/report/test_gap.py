@@ -37,6 +37,7 @@ def made(*, table=True, decided=False, **changes):
         "sample": sample,
         "measures": {name: ranked([j["scores"][name] for j in sample], TRUTH) for name in names},
         "ceiling": 0.9 if table else None,
+        "small": None,
         "decisions": [
             {"name": "1<-0", "entropy": 0.1, "margin": 0.9, "kept": 0.95}
             if decided
@@ -65,7 +66,7 @@ def test_a_search_that_had_not_is_told_so():
     assert (
         "a probability of 22 % on average; the entropy was 94 % of the largest. It had hardly decided." in found[2].text
     )
-    assert "cannot be told from chance" in found[3].text and "noise of one training allows 0.90" in found[3].text
+    assert "cannot be told from chance" in found[3].text and "noise of trainings allows 0.90" in found[3].text
     assert "not worse than the supernet" in found[4].text
     assert "changed 4 times in the last 10 epochs (3 different ones)" in found[6].text
 

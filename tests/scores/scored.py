@@ -13,13 +13,14 @@ from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.searchers import value
 
 
-def searched(out, method="darts", space=None, run=None, data=None, **method_settings):
+def searched(out, method="darts", space=None, run=None, data=None, retrain=None, **method_settings):
     recipe = gapless.Recipe(
         space=space or {"name": "nasbench201", "width": 4, "cells": 1},
         method={"name": method, **method_settings},
         train={"epochs": 2, "batch": 32},
         data=data or {"name": "digits", "train_images": 300, "test_images": 40},
         run=run or {"threads": 1},
+        retrain=retrain or {},
     )
     return gapless.search(recipe, out=out).run
 

@@ -14,8 +14,10 @@ from gapless.core.errors import Stopped, UserError
 from gapless.runs.comparison import Cell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
+from gapless.studies import bring as bringing
 from gapless.studies import compare as study
-from gapless.studies.compare import bring, compare
+from gapless.studies.bring import bring
+from gapless.studies.compare import compare
 from gapless.studies.jobs import Came
 
 SPACE = {"name": "nasbench201", "width": 4, "cells": 1}
@@ -206,10 +208,10 @@ def test_a_run_that_a_killed_call_still_saves_is_waited_for(tmp_path, monkeypatc
     )
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        monkeypatch.setattr(study, "PATIENCE", 0.0)
+        monkeypatch.setattr(bringing, "PATIENCE", 0.0)
         with pytest.raises(UserError, match="Another process is running"):
             bring(recipe, out)
-        monkeypatch.setattr(study, "PATIENCE", 60.0)
+        monkeypatch.setattr(bringing, "PATIENCE", 60.0)
         bring(recipe, out)
     assert Run.open(out).ended
 

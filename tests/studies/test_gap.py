@@ -2,16 +2,21 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from scored import searched
 
 from gapless.core.errors import UserError
+from gapless.core.ranking import kendall
 from gapless.engine.gap import Yardstick
 from gapless.runs.run import Run
+from gapless.studies.alone import Trainings
 from gapless.studies.evaluate import evaluate
 from gapless.studies.gap import drawn, gap, ranked
+from gapless.studies.jobs import Here
+from gapless.studies.retrain import retrain
 from gapless.studies.search import finished
 
 FEW = {"archs": 4, "images": 40, "budgets": (1, 3), "threads": 1, "device": "cpu"}
@@ -174,3 +179,91 @@ def test_what_cannot_be_is_a_sentence(supernet, made_up, tmp_path):
         gap(run.path)
     with pytest.raises(UserError, match="was not measured yet. Measure it with: gapless gap"):
         drawn(run.path)
+
+
+SHORT = {"epochs": 1, "batch": 50, "aux_weight": 0.0, "drop_path": 0.0}
+
+
+@pytest.fixture(scope="module")
+def from_scratch(tmp_path_factory):
+    """A tiny search, and its gap with all of the sample trained twice at both sizes."""
+    run = searched(tmp_path_factory.mktemp("scratch") / "darts", retrain={"space": {"width": 4, "cells": 2}})
+    asked = Trainings(2, jobs=2, protocol=SHORT)
+    return run, gap(run.path, trainings=asked, **{**FEW, "archs": 2})
+
+
+def test_trainings_from_scratch_are_the_truth_where_there_is_no_table(from_scratch):
+    run, found = from_scratch
+    assert [step.name for step in found.chain] == [
+        "supernet", "discretised", "recalibrated", "tuned", "retrained", "alone",
+    ]  # fmt: skip
+    assert found.truth == "test accuracy from scratch, the mean of 2 trainings"
+    for judged in found.sample:
+        assert {size: len(values) for size, values in judged.trainings.items()} == {"small": 2, "full": 2}
+        assert judged.truth == pytest.approx(sum(judged.trainings["full"]) / 2, abs=1e-4)
+        assert judged.scores["retrained"] == pytest.approx(sum(judged.trainings["small"]) / 2, abs=1e-4)
+    assert found.chain[-2].accuracy == pytest.approx(found.sample[0].scores["retrained"], abs=1e-4)
+    assert found.chain[-1].accuracy == pytest.approx(found.sample[0].truth, abs=1e-4)
+    first, second = zip(*(judged.trainings["full"] for judged in found.sample), strict=True)
+    assert found.ceiling == pytest.approx(kendall(first, second), abs=1e-4, nan_ok=True)
+    here, truth = [j.scores["retrained"] for j in found.sample], [j.truth for j in found.sample]
+    assert found.small["depth"] == ranked(here, truth) == found.measures["retrained"]
+    assert found.small["sharing"] == ranked([j.scores["recalibrated"] for j in found.sample], here)
+    text = drawn(run.path).path.read_text()
+    assert "retrained" in text and "test accuracy from scratch" in text
+
+
+def test_each_training_is_that_of_the_command(from_scratch):
+    """A training comes to what ``gapless retrain`` makes of the architecture, at each size."""
+    _, found = from_scratch
+    data = {"name": "digits", "test_images": 40}
+    for size, cells in (("small", 1), ("full", 2)):
+        fields = {"width": 4, "cells": cells}
+        alone = retrain(
+            found.sample[1].notation, data=data, fields=fields, protocol=SHORT, run={"seed": 1, "threads": 1}
+        )
+        assert found.sample[1].trainings[size][1] == alone.accuracy
+        assert alone.space.cells == cells
+
+
+def test_trainings_that_ended_are_not_run_again_and_keep_to_their_settings(from_scratch, made_up, monkeypatch):
+    run, found = from_scratch
+    monkeypatch.setattr("gapless.studies.alone.Here.run", lambda *given: pytest.fail("a training was run again"))
+    few = {**FEW, "archs": 2}
+    again = gap(run.path, trainings=Trainings(2, protocol=SHORT), **few)
+    assert again.sample == found.sample
+    with pytest.raises(UserError, match=r"by other settings: retrain.epochs is 3, and was 1\..*remove that folder"):
+        gap(run.path, trainings=Trainings(2, protocol={**SHORT, "epochs": 3}), **few)
+    small = gap(run.path, table=made_up, trainings=Trainings(2, protocol=SHORT), **few)
+    assert set(small.sample[0].trainings) == {"small"} and small.truth == "cifar10_test_200"
+    assert [step.name for step in small.chain][-2:] == ["retrained", "alone"]
+
+
+def test_a_training_that_fails_is_a_sentence_and_the_others_are_kept(tmp_path, monkeypatch):
+    run = searched(tmp_path / "run", retrain={"space": {"width": 4, "cells": 1}})
+    here = Here.run
+
+    def run_them(self, jobs, told):
+        broken = [replace(jobs[0], given={**jobs[0].given, "space": "nowhere"}), *jobs[1:]]
+        return here(self, broken, told)
+
+    monkeypatch.setattr(Here, "run", run_them)
+    with pytest.raises(UserError, match=r"1 trainings did not come to their end; full-\w+-seed0: .*nowhere.*goes on"):
+        gap(run.path, trainings=Trainings(1, protocol=SHORT), **{**FEW, "archs": 2})
+    assert not (run.path / "gap.json").exists()
+    assert len(list((run.path / "alone").glob("full-*/result.json"))) == 2
+    monkeypatch.setattr(Here, "run", here)
+    found = gap(run.path, trainings=Trainings(1, protocol=SHORT), **{**FEW, "archs": 2})
+    assert found.small is None and found.ceiling is None  # the supernet had that size; one training shows no noise
+    assert "retrained" not in found.sample[0].scores
+
+
+def test_trainings_that_cannot_be(supernet, made_up, tmp_path):
+    with pytest.raises(UserError, match="--trainings is 0; it must be at least 1"):
+        Trainings(0)
+    run = searched(tmp_path / "run", retrain={"space": {"width": 4, "cells": 1}})
+    with pytest.raises(UserError, match=r"has that depth and width: leave --trainings out"):
+        gap(run.path, table=made_up, trainings=Trainings(1), **FEW)
+    with pytest.raises(UserError, match=r"Did you mean 'epochs'"):
+        gap(run.path, trainings=Trainings(1, protocol={"epoch": 1}), **FEW)
+    assert not (run.path / "alone").exists()

@@ -12,7 +12,7 @@ from gapless.runs.checkpoint import NAME
 from gapless.runs.comparison import last_failure
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
-from gapless.studies.compare import bring
+from gapless.studies.bring import bring
 from gapless.studies.jobs import Here, Job, OnRay, _Running
 
 KILLED = "kill -9 $PPID"

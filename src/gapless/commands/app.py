@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         app.command(compare.command(arguments), name="compare")
         app.command(export.command(arguments), name="export")
         app.command(show.command, name="show")
-        app.command(gap.command, name="gap")
+        app.command(gap.command(arguments), name="gap")
         app.command(diagnose.command, name="diagnose")
         app.command(report.command, name="report")
         app.command(check.command(), name="check")

@@ -2,69 +2,99 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 
-from gapless.commands.options import print_json
+from gapless.commands.evaluate import space_of
+from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.core.errors import UserError, unknown
+from gapless.core.protocol import PROTOCOLS, Protocol
+from gapless.data import load
 from gapless.report.gap import WORDS
+from gapless.studies.alone import Trainings
 from gapless.studies.gap import ARCHS, BUDGETS, IMAGES, drawn, gap
+from gapless.studies.jobs import Came, Job
 from gapless.tables import nasbench201
 
+DOC = """Measure how far what the supernet of a search says can be trusted: the way from the supernet to its answer
+alone, how well it ranks architectures, how firmly it had decided, and what parameters and chance would have said.
 
-def command(
-    run: Annotated[Path, Parameter(help="Folder of a finished search that trained a supernet.")],
-    /,
-    *,
-    table: Annotated[Path | None, Parameter(help="NAS-Bench-201 table: what architectures are worth alone.")] = None,
-    column: Annotated[str, Parameter(help="Column of the table.")] = nasbench201.DEFAULT,
-    archs: Annotated[int, Parameter(help="Random architectures to rank beside the answer.")] = ARCHS,
-    images: Annotated[int, Parameter(help="Test images by which all are judged.")] = IMAGES,
-    budgets: Annotated[
-        tuple[int, ...],
-        Parameter(
-            help=f"Batches of fine-tuning after which they are judged again; 0 tunes none "
-            f"[default: {' '.join(map(str, BUDGETS))}].",
-            consume_multiple=True,
-            negative="",
-            show_default=False,
-        ),
-    ] = BUDGETS,
-    beside: Annotated[
-        tuple[Path, ...],
-        Parameter(
-            help="Runs of other seeds: how far they rank and answer alike.",
-            consume_multiple=True,
-            negative="",
-            show_default=False,
-        ),
-    ] = (),
-    device: Annotated[str, Parameter(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, Parameter(help="CPU threads; 0 leaves PyTorch's own.")] = 0,
-    seed: Annotated[int, Parameter(help="Of the random architectures.")] = 0,
-    json: Annotated[
-        bool,
-        Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
-    ] = False,
-) -> None:
-    """Measure how far what the supernet of a search says can be trusted: the way from the supernet to its answer alone,
-    how well it ranks architectures, how firmly it had decided, and what parameters and chance would have said.
+What architectures are worth alone is looked up in a table (`--table`), or found by training all of the sample from
+scratch (`--trainings`) as `--protocol`, `--retrain.*` and `--data.*` say, in the folder `alone` of the run. Where these
+are interrupted, the same command goes on.
 
-    Writes gap.json, gap.md and figures into the run folder, and changes nothing else there."""
+Writes gap.json, gap.md and figures into the run folder, and changes nothing else there.
+
+Examples: `gapless gap runs/RUN --table accuracy.parquet`,
+`gapless gap runs/RUN --archs 8 --trainings 2 --jobs 2 --retrain.epochs 20`."""
+
+
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind for these arguments: the protocol shown follows the run's space."""
+    wanted = arguments[:1] == ["gap"]
+    space = space_of(arguments[:2]) if wanted else None
+    name = (peek(arguments, "protocol") if wanted else None) or (space.protocol if space else "photos")
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    options = [
+        Option("table", Path, "NAS-Bench-201 table: what architectures are worth alone."),
+        Option("column", str, "Column of the table.", default=nasbench201.DEFAULT),
+        Option("archs", int, "Random architectures to rank beside the answer.", default=ARCHS),
+        Option("images", int, "Test images by which all are judged.", default=IMAGES),
+        Option(
+            "budgets",
+            tuple[int, ...],
+            "Batches of fine-tuning after which they are judged again; 0 tunes none.",
+            default=BUDGETS,
+        ),
+        Option("beside", tuple[Path, ...], "Runs of other seeds: how far they rank and answer alike."),
+        Option("trainings", int, "Train each of them from scratch so often: two tell noise, too.", default=0),
+        Option("jobs", int, "How many trainings at once, each in a process of its own with one thread.", default=1),
+        Option("protocol", str, f"How to train: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),
+        Option("device", str, "auto, cpu or cuda.", default="auto"),
+        Option("threads", int, "CPU threads; 0 leaves PyTorch's own, and is one of a training.", default=0),
+        Option("seed", int, "Of the random architectures.", default=0),
+        Option("json", bool, "Print one JSON object as the last line of standard output."),
+        *settings("retrain", Protocol, f"Protocol {name} (--trainings)", dataclasses.asdict(PROTOCOLS[name][1])),
+        *settings("data", load, "Images of the trainings, where they are not the search's"),
+    ]
+    return bind(_run, DOC, [("run", Path, "Folder of a finished search that trained a supernet.", True)], options)
+
+
+def _run(run: Path, typed: Mapping[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    count, threads = typed.get("trainings", 0), typed.get("threads", 0)
+    protocol, data = table(typed, "retrain"), table(typed, "data")
+    if "protocol" in typed:
+        protocol["protocol"] = typed["protocol"]
+    if not count:
+        for name in ("protocol", "jobs", *(n for n in typed if n.startswith(("retrain.", "data.")))):
+            if name in typed:
+                raise UserError(f"--{name} is of trainings from scratch; say how many of each, as: --trainings 2.")
+    asked = Trainings(count, typed.get("jobs", 1), protocol, data, threads) if count else None
+    budgets = typed.get("budgets", BUDGETS)
+
+    def begun(job: Job, came: Came | None) -> None:
+        told = "begun" if came is None else f"{came.state} in {came.seconds:.0f} s {came.error}".rstrip()
+        console.print(f"training {job.name}: {told}")
+
     found = gap(
         run,
-        table=table,
-        column=column,
-        archs=archs,
-        images=images,
+        table=typed.get("table"),
+        column=typed.get("column", nasbench201.DEFAULT),
+        archs=typed.get("archs", ARCHS),
+        images=typed.get("images", IMAGES),
         budgets=() if budgets == (0,) else budgets,
-        beside=beside,
-        device=device,
+        beside=typed.get("beside", ()),
+        trainings=asked,
+        begun=begun,
+        device=typed.get("device", "auto"),
         threads=threads,
-        seed=seed,
+        seed=typed.get("seed", 0),
         told=console.print,
     )
     page = drawn(run)
@@ -72,5 +102,5 @@ def command(
     for finding in page.findings:
         console.print(f"{WORDS[finding.sound]:>9}: {finding.text}")
     console.print(f"\nPage: {page.path} ({found.seconds:.0f} s)")
-    if json:
+    if typed.get("json"):
         print_json({**found.plain(), "page": str(page.path)})

@@ -11,6 +11,7 @@ import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -45,10 +46,10 @@ class Option:
     default: Any = None
 
     @property
-    def numbers(self) -> bool:
-        """Whether it takes any number of numbers: they are typed one after the other, as ``1 1 2 2``."""
+    def several(self) -> bool:
+        """Whether it takes any number of numbers or paths: they are typed one after the other, as ``1 1 2 2``."""
         inner = typing.get_args(self.kind)
-        return typing.get_origin(self.kind) is tuple and inner[1:] == (Ellipsis,) and inner[0] in (int, float)
+        return typing.get_origin(self.kind) is tuple and inner[1:] == (Ellipsis,) and inner[0] in (int, float, Path)
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter that cyclopts binds."""
@@ -56,7 +57,7 @@ class Option:
         extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
         if self.name == "json" or typing.get_origin(self.kind) in (tuple, list):
             extra["negative"] = ""
-        if self.numbers:
+        if self.several:
             extra["consume_multiple"] = True
         text = self.help.replace("``", "`") + shown
         annotation = Parameter(name=f"--{self.name}", help=text, show_default=False, **extra)

@@ -44,6 +44,8 @@ class Space(abc.ABC):
     """What such a space needs that only Python can give; empty where the command line can make it."""
     readings: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Fields under which an architecture given without its space is read, in the order in which they are tried."""
+    scale: ClassVar[tuple[str, ...]] = ()
+    """Fields that set depth and width: those of a supernet may be smaller than those of the network trained alone."""
     classes: int = 10
     channels: int = 3
     size: int = 32

@@ -40,11 +40,14 @@ CAUSES = {
     "discretised": "reading one architecture off the mix",
     "recalibrated": "statistics of batch normalisation gathered anew",
     "tuned": "a little training of the answer's weights on their own",
+    "retrained": "training from scratch, at the supernet's depth and width",
     "alone": "training from scratch, at full size",
 }
 """What lies between a step of the chain and the one before it."""
 WORDS = {True: "sound", False: "not sound", None: "fact"}
 """What a finding is called."""
+SCRATCH = ("retrained", "alone")
+"""Steps of the chain that inherit no weight."""
 BLUE, ORANGE = Look("#0072b2"), Look("#b87a00")
 
 
@@ -78,8 +81,8 @@ def read(run: Run) -> dict[str, Any]:
 
 def findings(gap: Mapping[str, Any]) -> list[Finding]:
     """Return what the numbers say, in the order of the page."""
-    found = [_discretisation(gap), _largest(gap), _firmness(gap), _ranking(gap), _parameters(gap), _answer(gap)]
-    found += [_seeds(gap), _late(gap)]
+    found = [_discretisation(gap), _largest(gap), _firmness(gap), _ranking(gap), _parameters(gap), _sharing(gap)]
+    found += [_depth(gap), _answer(gap), _seeds(gap), _late(gap)]
     return [finding for finding in found if finding is not None]
 
 
@@ -100,7 +103,7 @@ def _largest(gap: Mapping[str, Any]) -> Finding | None:
     steps = [
         (after["accuracy"] - before["accuracy"], after["name"])
         for before, after in zip(gap["chain"], gap["chain"][1:], strict=False)
-        if after["name"] != "alone"
+        if after["name"] not in SCRATCH
     ]
     change, name = max(steps, key=lambda step: abs(step[0]))
     return Finding(None, f"The largest step on the way is {CAUSES[name]}: {change:+.1f} points.")
@@ -122,13 +125,14 @@ def _ranking(gap: Mapping[str, Any]) -> Finding:
     if not gap["measures"]:
         return Finding(
             None,
-            "How well the supernet ranks architectures is unknown: there was no table of what they are worth alone.",
+            "How well the supernet ranks architectures is unknown: there was no table of what they are worth alone, "
+            "and none was trained from scratch at full size.",
         )
     told = gap["measures"]["recalibrated"]
     if told["tau"] is None:
         return Finding(False, f"The supernet cannot tell {told['n']} architectures apart.")
     low, high = told["interval"]
-    ceiling = "" if gap["ceiling"] is None else f"; noise of one training allows {gap['ceiling']:.2f}"
+    ceiling = "" if gap["ceiling"] is None else f"; noise of trainings allows {gap['ceiling']:.2f}"
     text = (
         f"Accuracies inherited from the supernet rank {told['n']} architectures with a Kendall tau of "
         f"{told['tau']:.2f} (95 % interval {low:.2f} to {high:.2f}{ceiling})."
@@ -150,6 +154,31 @@ def _parameters(gap: Mapping[str, Any]) -> Finding | None:
             f"The number of parameters, which costs nothing, ranks them with {free:.2f}: not worse than the supernet.",
         )
     return Finding(True, f"The number of parameters ranks them with {free:.2f}: the supernet adds something.")
+
+
+def _sharing(gap: Mapping[str, Any]) -> Finding | None:
+    if gap["small"] is None or gap["small"]["sharing"]["tau"] is None:
+        return None
+    told = gap["small"]["sharing"]
+    low, high = told["interval"]
+    return Finding(
+        low > 0,
+        f"With trainings from scratch at the supernet's own depth and width the inherited accuracies agree with a tau "
+        f"of {told['tau']:.2f} ({low:.2f} to {high:.2f}): what sharing weights costs where no size changes.",
+    )
+
+
+def _depth(gap: Mapping[str, Any]) -> Finding | None:
+    told = (gap["small"] or {}).get("depth")
+    if told is None or told["tau"] is None:
+        return None
+    low, high = told["interval"]
+    return Finding(
+        low > 0,
+        f"Trained from scratch at the supernet's depth and width, {told['n']} architectures stand in an order that has "
+        f"a tau of {told['tau']:.2f} ({low:.2f} to {high:.2f}) with that at full size: the depth gap. A search at that "
+        "size that made no other error would rank so.",
+    )
 
 
 def _answer(gap: Mapping[str, Any]) -> Finding | None:
@@ -293,7 +322,7 @@ def ranking_table(gap: Mapping[str, Any]) -> Table:
         taus = (_two(told["tau"]), f"{low} to {high}", _two(told["sparse_tau"]), _two(told["rho"]))
         rows.append((name, *taus, f"{told['recall'][k]:.2f}", ranks, regrets, str(told["ties"])))
     if gap["ceiling"] is not None:
-        rows.append(("ceiling: one training of each", f"{gap['ceiling']:.2f}", *[""] * 7))
+        rows.append(("ceiling: noise of trainings", f"{gap['ceiling']:.2f}", *[""] * 7))
     heads = ("tau", "95 % interval", "sparse", "rho", f"recall@{k}", "best rank of 1, of 3", "regret@1, 3, 5", "ties")
     return Table(("score", *heads), rows)
 
@@ -357,7 +386,7 @@ def chain(steps: Sequence[Mapping[str, Any]]) -> Figure:
     before = None
     for place, step in enumerate(steps):
         value = step["accuracy"]
-        look = ORANGE if step["name"] == "alone" else BLUE
+        look = ORANGE if step["name"] in SCRATCH else BLUE
         axes.add_patch(Rectangle((0, place - 0.33), value, 0.66, facecolor=look.colour, linewidth=0, alpha=0.8))
         if before is not None:
             axes.add_line(Line2D([before, before], [place - 0.67, place - 0.33], color=INK, linewidth=0.6))

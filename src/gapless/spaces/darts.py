@@ -107,6 +107,7 @@ class Darts(Space):
 
     source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
     label: ClassVar[str] = "darts"
+    scale: ClassVar[tuple[str, ...]] = ("cells", "width", "stem_width")
     readings: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"inputs": None}, {"options": "s4"})
     options: Literal["darts", "drnas", "original", "3-skip", "1-skip", "s1", "s2", "s3", "s4"] = "darts"
     cells: int = 8

@@ -148,6 +148,7 @@ class Mobile(Space):
         "FairNAS, Chu, Zhang and Xu, arXiv 1907.01845; ProxylessNAS, Cai, Zhu and Han, arXiv 1812.00332"
     )
     label: ClassVar[str] = "mobile"
+    scale: ClassVar[tuple[str, ...]] = ("width",)
     readings: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"variant": "proxyless"})
     variant: Variant = "fairnas"
     kernels: tuple[int, ...] = (3, 5, 7)

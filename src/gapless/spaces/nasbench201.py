@@ -43,6 +43,7 @@ class NASBench201(Space):
 
     source: ClassVar[str] = "NAS-Bench-201, Dong and Yang, arXiv 2001.00326"
     label: ClassVar[str] = "nasbench201"
+    scale: ClassVar[tuple[str, ...]] = ("width", "cells")
     width: int = 16
     cells: int = 5
     affine: bool = False

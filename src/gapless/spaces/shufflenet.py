@@ -85,6 +85,7 @@ class ShuffleNet(Space):
 
     source: ClassVar[str] = "Single Path One-Shot, Guo et al., arXiv 1904.00420; DSNAS, Hu et al., arXiv 2002.09128"
     label: ClassVar[str] = "shufflenet"
+    scale: ClassVar[tuple[str, ...]] = ("width",)
     stem_width: int = 16
     widths: tuple[int, ...] = (64, 160, 320, 640)
     repeats: tuple[int, ...] = (4, 4, 8, 4)

@@ -11,23 +11,18 @@ from typing import Any
 import torch
 
 from gapless.core.errors import Stopped, UserError, unknown
-from gapless.engine.explore import Evaluated
 from gapless.report.comparison import Report, report, write
 from gapless.runs import exploring
 from gapless.runs.checkpoint import held
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
-from gapless.studies import retrain as trainings
+from gapless.studies.bring import bring
 from gapless.studies.jobs import Came, Here, Job, OnRay, Told
-from gapless.studies.resume import resume
-from gapless.studies.search import search
 from gapless.studies.session import device_of
 from gapless.tables import nasbench201
 
 SEEDS = (0, 1, 2)
-PATIENCE = 60.0
-"""Seconds in which a process whose comparison was killed should have saved its run, a step and a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,48 +242,3 @@ def _job(asked: Comparison, folder: Folder, cell: Cell) -> Job:
     if asked.retrain:
         given["alone"] = folder.retrained(cell).path.resolve()
     return Job(cell.name, bring, given, folder.log(cell).resolve())
-
-
-def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
-    """Bring a run to its end from wherever it stands: the search, then with ``alone`` the training of its answer."""
-    run, log = Run(out), _Log()
-    if _free(run):
-        search(recipe, out=out, watcher=log)
-    elif not run.ended:
-        resume(run, searching=log)
-    if alone is None:
-        return
-    if not _free(Run(alone)):
-        resume(Run(alone), training=log)
-    else:
-        own = run.recipe().retrain
-        protocol = {k: v for k, v in recipe.retrain.items() if k != "space"}
-        fields = {} if "space" in own else recipe.retrain.get("space", {})
-        trainings.retrain(
-            out, protocol=protocol, fields=fields, run={"seed": recipe.run["seed"]}, out=alone, watcher=log
-        )
-
-
-def _free(run: Run) -> bool:
-    """Return whether a run has yet to begin. The process of an earlier call that was killed may still be saving it:
-    that is waited for. Drafts of a process that was killed before it had written the recipe are taken away."""
-    if begun(run):
-        with held(run, patience=PATIENCE):
-            return False
-    for draft in run.path.glob(".*.tmp") if run.path.is_dir() else ():
-        draft.unlink()
-    return True
-
-
-class _Log:
-    """What a run prints, into its log: a line an epoch."""
-
-    def started(self, resolved: Any, run: Run | None, notice: str) -> None:
-        print(f"{'' if run is None else run.path.name}: {notice or 'under way'}", flush=True)
-
-    def told(self, record: Any) -> None:
-        if not isinstance(record, Evaluated):
-            print(f"epoch {record.epoch + 1}: loss {record.train_loss:.3f}, {record.seconds:.1f} s", flush=True)
-
-    def judged(self, one: Any) -> None:
-        pass

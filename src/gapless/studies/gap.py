@@ -26,6 +26,7 @@ from gapless.core.progress import stream
 from gapless.core.ranking import best_rank, bootstrap, kendall, recall, regret, rounded, spearman, stability
 from gapless.core.size import size_of
 from gapless.core.space import Space
+from gapless.core.statistics import mean
 from gapless.engine.gap import Yardstick
 from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision
@@ -33,6 +34,8 @@ from gapless.report import gap as report
 from gapless.report.show import write
 from gapless.runs.run import Run
 from gapless.runs.searched import Reopened, inherited, trained
+from gapless.studies.alone import Size, Trainings, sizes, train_alone
+from gapless.studies.jobs import Told as ToldOfJobs
 from gapless.studies.session import device_of, use_threads
 from gapless.tables import nasbench201
 
@@ -40,6 +43,7 @@ ARCHS, IMAGES, BUDGETS, LATE = 20, 2000, (8, 64), 10
 """Random architectures; test images; batches of fine-tuning (arXiv 2001.01431: 5 to 10, and 64); late epochs."""
 STATISTICS: tuple[BatchNorm, ...] = ("running", "batch", "recalibrated")
 Told = Callable[[str], None]
+Alone = Mapping[Size, Mapping[Arch, Sequence[float]]]
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Judged:
-    """One architecture of the sample: percent by each predictor, its ``truth`` in percent or None, and its size."""
+    """One architecture of the sample: percent by each predictor and its size, its ``truth`` in percent or None, and of
+    each size at which it was trained from scratch the test accuracies of these trainings, in percent."""
 
     arch: str
     notation: str
     scores: Mapping[str, float]
     truth: float | None
+    trainings: Mapping[Size, Sequence[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +90,7 @@ class Gap:
         Test images by which accuracies were measured; ``error`` is the standard error of one of them at 50 %, in
         points.
     truth
-        What ``truth`` of the sample is: a column of the table; None where there is none.
+        What ``truth`` of the sample is: a column of the table, or the trainings from scratch; None where there is none.
     chain
         From the supernet to the answer alone.
     statistics
@@ -94,8 +100,11 @@ class Gap:
     measures
         Predictor -> measure -> value, over the sample, where there is a truth.
     ceiling
-        Tau that a single training of each cell has with the mean of several, by the table's own columns; None where
-        there is no such pair.
+        Tau that noise allows: with a table that of a single training of each cell with the mean of several, by its own
+        columns; else the mean tau between the orders of two trainings. None where neither is known.
+    small
+        How well the trainings from scratch at the supernet's own depth and width rank (``depth``: against ``truth``),
+        and how well ``recalibrated`` ranks them (``sharing``); None where there are none, or that size is the full one.
     decisions
         For each decision, of the method's probabilities at its end: name, ``entropy`` as a share of the largest,
         ``margin`` between the two largest, ``kept``: that of the answer's option. Empty where it learnt none.
@@ -122,6 +131,7 @@ class Gap:
     sample: tuple[Judged, ...]
     measures: Mapping[str, Mapping[str, Any]]
     ceiling: float | None
+    small: Mapping[str, Mapping[str, Any]] | None
     decisions: tuple[Mapping[str, Any], ...]
     fixing: tuple[tuple[str, float], ...]
     seeds: Mapping[str, float] | None
@@ -142,12 +152,15 @@ def gap(
     images: int = IMAGES,
     budgets: Sequence[int] = BUDGETS,
     beside: Sequence[str | Path] = (),
+    trainings: Trainings | None = None,
+    begun: ToldOfJobs | None = None,
     device: str = "auto",
     threads: int = 0,
     seed: int = 0,
     told: Told | None = None,
 ) -> Gap:
-    """Measure the gap of a finished search, and write ``gap.json`` into its folder; nothing else there changes.
+    """Measure the gap of a finished search, and write ``gap.json`` into its folder; nothing else there changes, but for
+    the folder ``alone`` of trainings from scratch.
 
     Parameters
     ----------
@@ -163,6 +176,12 @@ def gap(
         Batches of fine-tuning, ascending, after each of which architectures are judged again; () tunes none.
     beside
         Finished searches of the same space and images that differ by their seeds, to see how far they agree.
+    trainings
+        How all of the sample are trained from scratch (:class:`gapless.studies.alone.Trainings`): at the supernet's
+        depth and width, and without a table at those at which the space trains alone: that is the truth then. They go
+        on where they were interrupted. None trains nothing.
+    begun
+        Called as trainings begin and come to their end.
     device, threads
         Where to measure: ``auto``, ``cpu``, ``cuda``; CPU threads, of which 0 leaves PyTorch's own.
     seed
@@ -173,7 +192,9 @@ def gap(
     Raises
     ------
     UserError
-        Where the run has no supernet, the table does not fit, or a number is out of range.
+        Where the run has no supernet, the table does not fit, a number is out of range, or a training failed.
+    Stopped
+        When interrupted in the trainings from scratch, which are saved.
     """
     for name, value, least in (("archs", archs, 2), ("images", images, 1)):
         if value < least:
@@ -197,7 +218,9 @@ def gap(
             )
     use_threads(threads)
     measured = _Measured(source, device_of(device), images, tuple(budgets), rows, column, told or (lambda _: None))
-    found = measured.all(archs, seed, others)
+    sample = measured.drawn(archs, seed)
+    alone = {} if trainings is None else measured.from_scratch(sample, trainings, begun)
+    found = measured.all(sample, alone, others)
     source.write_json(report.NAME, found.plain())
     return found
 
@@ -245,10 +268,21 @@ class _Measured:
     def space(self) -> Space:
         return self.by.space
 
-    def all(self, archs: int, seed: int, others: Sequence[Run]) -> Gap:
+    def from_scratch(self, archs: Sequence[Arch], asked: Trainings, told: ToldOfJobs | None) -> Alone:
+        at = sizes(self.source)
+        if self.rows is not None:
+            at.pop("full")
+        if not at:
+            raise UserError(
+                f"The table says what architectures are worth at full size, and the supernet of {self.source.path} has "
+                "that depth and width: leave --trainings out, or --table."
+            )
+        return train_alone(self.source, archs, at, asked, told)
+
+    def all(self, archs: Sequence[Arch], alone: Alone, others: Sequence[Run]) -> Gap:
         begun, mixes = time.perf_counter(), self.by.mixes()
-        chain, statistics = self.chain(mixes)
-        sample = self.sample(archs, seed)
+        chain, statistics = self.chain(mixes, alone)
+        sample = self.sample(archs, alone)
         measures = self.measures(sample)
         fixing: list[tuple[str, float]] = []
         if len(mixes) == 1 and mixes[0].weight.dim() == 2 and ((mixes[0].weight != 0).sum(dim=-1) > 1).any():
@@ -260,12 +294,13 @@ class _Measured:
             notation=self.space.write(self.arch),
             images=images,
             error=100 * math.sqrt(0.25 / images),
-            truth=None if self.rows is None else self.column,
+            truth=self.truth(alone),
             chain=tuple(chain),
             statistics=statistics,
             sample=tuple(sample),
             measures=measures,
             ceiling=self.ceiling(sample),
+            small=self.small(sample),
             decisions=tuple(self.decisions()),
             fixing=tuple(fixing),
             seeds=self.seeds(sample, others),
@@ -275,7 +310,7 @@ class _Measured:
 
     # ------------------------------------------------------------------ the chain
 
-    def chain(self, mixes: list[Mix]) -> tuple[list[Step], dict[str, float]]:
+    def chain(self, mixes: list[Mix], alone: Alone) -> tuple[list[Step], dict[str, float]]:
         found: list[Step] = []
 
         def step(name: str, what: str, measure: Callable[[], float]) -> float:
@@ -285,6 +320,10 @@ class _Measured:
             self.told(f"{name}: {value:.2f} %, {what}")
             return value
 
+        def looked_up(name: str, what: str, value: float) -> None:
+            found.append(Step(name, what, round(value, 4), None))
+            self.told(f"{name}: {value:.2f} %, {what}")
+
         many = f"the mean of {len(mixes)} draws of its mix" if len(mixes) > 1 else "under its final mix"
         step("supernet", f"{many}, by {self.by.bn} statistics", lambda: self.by.supernet(mixes))
         step("discretised", "the answer with the supernet's weights", lambda: self.inherited(self.arch, self.by.bn))
@@ -293,28 +332,42 @@ class _Measured:
         if self.budgets:
             what = f"trained on for {self.budgets[-1]} batches at a rate of {self.rate:.2g}"
             step("tuned", what, lambda: self.tuned(self.arch)[-1])
+        trained = {size: by_arch[self.arch] for size, by_arch in alone.items()}
+        if small := trained.get("small"):
+            what = f"trained from scratch at the supernet's depth and width, {_trained(len(small))}"
+            looked_up("retrained", what, mean(small))
         if self.rows is not None:
             value = self.rows.row(self.space.write(self.arch))[self.column]
-            found.append(Step("alone", f"trained from scratch at full size: {self.column} of the table", value, None))
-            self.told(f"alone: {value:.2f} %, {self.column} of the table")
+            looked_up("alone", f"trained from scratch at full size: {self.column} of the table", value)
+        elif full := trained.get("full"):
+            looked_up("alone", f"trained from scratch at full size, {_trained(len(full))}", mean(full))
         return found, statistics
+
+    def truth(self, alone: Alone) -> str | None:
+        """Return what the truth is, in words; None without."""
+        if self.rows is not None:
+            return self.column
+        return f"test accuracy from scratch, {_trained(len(alone['full'][self.arch]))}" if "full" in alone else None
 
     # ------------------------------------------------------------------ the sample
 
-    def sample(self, archs: int, seed: int) -> list[Judged]:
+    def drawn(self, archs: int, seed: int) -> list[Arch]:
         drawn = (self.space.sample(stream(seed, "gap sample", i)) for i in itertools.count())
         tries = itertools.islice(drawn, 100 * archs)
         distinct = list(dict.fromkeys([self.arch, *tries]))[: archs + 1]
         if len(distinct) <= archs:
             raise UserError(f"--archs is {archs}, but the space hardly has so many architectures. Ask for fewer.")
+        return distinct
+
+    def sample(self, archs: Sequence[Arch], alone: Alone) -> list[Judged]:
         found = []
-        for number, arch in enumerate(distinct, start=1):
-            found.append(self.judged(arch))
+        for number, arch in enumerate(archs, start=1):
+            found.append(self.judged(arch, {size: tuple(by_arch[arch]) for size, by_arch in alone.items()}))
             told = ", ".join(f"{name} {value:.4g}" for name, value in found[-1].scores.items())
-            self.told(f"architecture {number}/{archs + 1}: {told}")
+            self.told(f"architecture {number}/{len(archs)}: {told}")
         return found
 
-    def judged(self, arch: Arch) -> Judged:
+    def judged(self, arch: Arch, trainings: Mapping[Size, Sequence[float]]) -> Judged:
         text, sizes = self.space.write(arch), size_of(self.space.alone(), arch)
         scores = {
             "inherited": self.inherited(arch, self.by.bn),
@@ -322,21 +375,38 @@ class _Measured:
         }
         if self.budgets:
             scores |= {f"tuned {n}": value for n, value in zip(self.budgets, self.tuned(arch), strict=True)}
+        if "small" in trainings:
+            scores["retrained"] = mean(trainings["small"])
         scores = {name: round(value, 4) for name, value in scores.items()} | sizes
-        truth = None if self.rows is None else self.rows.row(text)[self.column]
-        return Judged(str(arch), text, scores, truth)
+        truth = None
+        if self.rows is not None:
+            truth = self.rows.row(text)[self.column]
+        elif "full" in trainings:
+            truth = round(mean(trainings["full"]), 4)
+        return Judged(str(arch), text, scores, truth, trainings)
 
     def measures(self, sample: list[Judged]) -> dict[str, dict[str, Any]]:
-        if self.rows is None:
+        truth = [judged.truth for judged in sample if judged.truth is not None]
+        if not truth:
             return {}
-        truth = [float(judged.truth or 0.0) for judged in sample]
         return {name: ranked([judged.scores[name] for judged in sample], truth) for name in sample[0].scores}
 
+    def small(self, sample: list[Judged]) -> dict[str, dict[str, Any]] | None:
+        if "retrained" not in sample[0].scores:
+            return None
+        here = [judged.scores["retrained"] for judged in sample]
+        found = {"sharing": ranked([judged.scores["recalibrated"] for judged in sample], here)}
+        truth = [judged.truth for judged in sample if judged.truth is not None]
+        return {**found, "depth": ranked(here, truth)} if truth else found
+
     def ceiling(self, sample: list[Judged]) -> float | None:
-        """Return tau between one training's validation accuracy and the mean test accuracy of several, of the same
-        cells."""
+        """Return what noise allows (see :class:`Gap`)."""
+        if self.rows is None:
+            trainings = [judged.trainings.get("full", ()) for judged in sample]
+            again = list(zip(*trainings, strict=True))
+            return _known(stability(again)[0]) if len(again) > 1 else None
         one = self.column.replace("_test_", "_valid_")
-        if self.rows is None or one == self.column or one not in self.rows.columns:
+        if one == self.column or one not in self.rows.columns:
             return None
         rows = [self.rows.row(judged.notation) for judged in sample]
         return _known(kendall([row[one] for row in rows], [row[self.column] for row in rows]))
@@ -416,6 +486,10 @@ def ranked(scores: Sequence[float], truth: Sequence[float]) -> dict[str, Any]:
         "best_rank": {str(m): best_rank(scores, truth, m) for m in (1, 3)},
         "regret": {str(m): round(regret(scores, truth, m), 4) for m in (1, 3, 5) if m <= n},
     }
+
+
+def _trained(count: int) -> str:
+    return "one training" if count == 1 else f"the mean of {count} trainings"
 
 
 def _known(value: float) -> float | None:

@@ -166,7 +166,7 @@ def plan(
 ) -> Recipe:
     """Return the recipe of a training (see :func:`retrain`), before any data is read."""
     arch, own, source = locate(given, space, fields)
-    base = Recipe(space={"name": own.label})
+    base = Recipe(space={"name": space or own.label})
     if source is not None:
         base = source.recipe()
         own_data = dict(base.data) if source.kind == "retrain" else {k: v for k, v in base.data.items() if k in KEPT}

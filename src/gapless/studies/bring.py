@@ -1,0 +1,66 @@
+"""A run brought to its end from wherever it stands: what the processes of several runs do, each with its own log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gapless.engine.explore import Evaluated
+from gapless.runs.checkpoint import held
+from gapless.runs.comparison import begun
+from gapless.runs.recipe import Recipe
+from gapless.runs.run import Run
+from gapless.studies.resume import resume
+from gapless.studies.retrain import retrain
+from gapless.studies.search import search
+
+PATIENCE = 60.0
+"""Seconds in which a process that was left alone should have saved its run, a step and a checkpoint."""
+
+
+def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
+    """Bring a search to its end, then with ``alone`` the training of its answer."""
+    run, log = Run(out), _Log()
+    if _free(run):
+        search(recipe, out=out, watcher=log)
+    elif not run.ended:
+        resume(run, searching=log)
+    if alone is None:
+        return
+    own = run.recipe().retrain
+    protocol = {k: v for k, v in recipe.retrain.items() if k != "space"}
+    fields = {} if "space" in own else recipe.retrain.get("space", {})
+    bring_training(out, alone, protocol=protocol, fields=fields, run={"seed": recipe.run["seed"]})
+
+
+def bring_training(given: str | Path, out: Path, **settings: Any) -> None:
+    """Bring the training of an architecture to its end (settings: :func:`gapless.studies.retrain.retrain`)."""
+    if _free(Run(out)):
+        retrain(given, out=out, watcher=_Log(), **settings)
+    else:
+        resume(Run(out), training=_Log())
+
+
+def _free(run: Run) -> bool:
+    """Return whether a run has yet to begin. The process of an earlier call that was killed may still be saving it:
+    that is waited for. Drafts of a process that was killed before it had written the recipe are taken away."""
+    if begun(run):
+        with held(run, patience=PATIENCE):
+            return False
+    for draft in run.path.glob(".*.tmp") if run.path.is_dir() else ():
+        draft.unlink()
+    return True
+
+
+class _Log:
+    """What a run prints, into its log: a line an epoch."""
+
+    def started(self, resolved: Any, run: Run | None, notice: str) -> None:
+        print(f"{'' if run is None else run.path.name}: {notice or 'under way'}", flush=True)
+
+    def told(self, record: Any) -> None:
+        if not isinstance(record, Evaluated):
+            print(f"epoch {record.epoch + 1}: loss {record.train_loss:.3f}, {record.seconds:.1f} s", flush=True)
+
+    def judged(self, one: Any) -> None:
+        pass
