@@ -1,14 +1,14 @@
 """Record golden values from the official code of DARTS, DrNAS (and its GDAS), DropNAS, PC-DARTS, beta-DARTS, SNAS,
-DSNAS, ENAS, RSPS, SPOS and FairNAS.
+DSNAS, ENAS, RSPS, SPOS, FairNAS and the 64 networks of "Deeper Insights".
 
     python tests/golden/record.py --darts PATH --drnas PATH --dropnas PATH --pc-darts PATH --beta-darts PATH --snas PATH
-        --autodl PATH --spos PATH --fairnas PATH [--only CASE ...] [--out FOLDER]
+        --autodl PATH --spos PATH --fairnas PATH --insights64 PATH [--only CASE ...] [--out FOLDER]
 
 The paths are checkouts of quark0/darts, xiangning-chen/DrNAS, wiljohnhong/DropNAS, yuhuixu1993/PC-DARTS,
-Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series, D-X-Y/AutoDL-Projects, megvii-model/SinglePathOneShot and
-xiaomi-automl/FairNAS; they are only read and run, on the CPU and in float64. Those of cases that are not asked for may
-be left out.  The JSON files this writes are facts about that code: the numbers it computes from inputs that ``rule.py``
-defines.  They hold none of its text.
+Sunshine-Ye/Beta-DARTS, SNAS-Series/SNAS-Series, D-X-Y/AutoDL-Projects, megvii-model/SinglePathOneShot,
+xiaomi-automl/FairNAS and ultmaster/deeper-insights-weight-sharing; they are only read and run, on the CPU and in
+float64. Those of cases that are not asked for may be left out.  The JSON files this writes are facts about that code:
+the numbers it computes from inputs that ``rule.py`` defines.  They hold none of its text.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import record_dsnas
 import record_enas
 import record_fairnas
 import record_gdas
+import record_insights64
 import record_pc_darts
 import record_readout
 import record_retrain
@@ -41,6 +42,7 @@ COMMITS = {
     "snas": "9a43adbdf90d4969b19e448c0d094091bc5efb4f",
     "spos": "36eed6cf083497ffa9cfe7b8da25bb0b6ba5a452",
     "fairnas": "fa0d393ee8e1dc7ff290119bbf8df1513eee9a2c",
+    "insights64": "2a7f852cd22190b0ccd2bad3e7a1c208f01986b5",
 }
 RECORDERS = (
     ("darts", record_darts),
@@ -55,6 +57,7 @@ RECORDERS = (
     ("autodl", record_rsps),
     ("spos", record_spos),
     ("fairnas", record_fairnas),
+    ("insights64", record_insights64),
     ("darts", record_retrain),
 )
 

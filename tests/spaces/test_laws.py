@@ -3,6 +3,7 @@
 import pytest
 
 from gapless.spaces.darts import Darts
+from gapless.spaces.insights64 import Insights64
 from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.spaces.shufflenet import ShuffleNet
@@ -61,6 +62,10 @@ SPACES = {
         width=0.01,
         channels=1,
         classes=3,
+    ),
+    "insights64": Insights64(size=8, width=4, cells=2),
+    "insights64-sum-affine-odd": Insights64(
+        size=7, width=3, cells=1, output="sum", dilated=3, affine=True, momentum=0.1, channels=1, classes=3
     ),
     "ragged": Ragged(),
     "ragged-partial": Ragged(size=7, partial=2, affine=True),
