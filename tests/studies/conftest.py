@@ -11,7 +11,7 @@ __all__ = ["cluster", "made_up", "supernet"]
 
 CLUSTER = """
 import sys, ray
-ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, logging_level=40, object_store_memory=80_000_000)
+ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=False, logging_level=40, object_store_memory=80_000_000)
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 ray.shutdown()
