@@ -5,9 +5,10 @@
     python results/gap_cifar10_cpu.py table --runs runs/gap_cifar10_cpu
 
 The first searches by the recipe ``nb201_cifar10_cpu`` with DARTS, DrNAS, DropNAS and, as ``one_level``, with DropNAS
-that drops nothing: one-level DARTS. The second measures each gap (20 random cells, 2,000 test images). Both leave what
-is there. The third writes ``results/gap_cifar10_cpu.csv``, the pages of seed 0 under docs/results/gap_cifar10_cpu, and
-prints the summary of docs/results/gap_cifar10_cpu.md.
+that drops nothing: one-level DARTS. The second measures each gap (20 random cells, 2,000 test images), and looks at the
+options of the last two side by side (``gapless diagnose``, seed 0). Both leave what is there. The third writes
+``results/gap_cifar10_cpu.csv``, the pages of seed 0 under docs/results/gap_cifar10_cpu, and prints the summary of
+docs/results/gap_cifar10_cpu.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import gapless
 from gapless.core.statistics import deviation, mean
 from gapless.report import gap as report
+from gapless.studies import diagnose as diagnosis
 from gapless.studies.gap import drawn
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -30,7 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "one_level": {"name": "dropnas", "rate_weights": 0.0, "rate_free": 0.0},
     "dropnas": {"name": "dropnas"},
 }
-SEEDS = (0, 1, 2)
+SEEDS, SIDE_BY_SIDE = (0, 1, 2), ("one_level", "dropnas")
 STEPS = ("supernet", "discretised", "recalibrated", "tuned", "alone")
 SCORES = ("inherited", "recalibrated", "tuned 8", "tuned 64", "params")
 OUT = Path(__file__).with_suffix(".csv")
@@ -58,6 +60,10 @@ def measure(table: str, runs: Path, names: Sequence[str], seeds: Sequence[int]) 
             if (folder / "arch.json").is_file() and not (folder / report.NAME).is_file():
                 gapless.gap(folder, table=table, archs=20, images=2000, budgets=(8, 64), threads=1, told=print)
                 drawn(folder)
+    one, other = (runs / f"{name}-0" for name in SIDE_BY_SIDE)
+    if (one / "arch.json").is_file() and (other / "arch.json").is_file() and not (one / "diagnose.json").is_file():
+        gapless.diagnose(one, beside=other, threads=1)
+        diagnosis.drawn(one)
 
 
 def rows(runs: Path) -> list[dict[str, object]]:
@@ -70,7 +76,7 @@ def rows(runs: Path) -> list[dict[str, object]]:
             run = gapless.Run.open(runs / f"{name}-{seed}")
             gap, machine = report.read(run), run.machine()
             chain = {step["name"]: step["accuracy"] for step in gap["chain"]}
-            taus = {}
+            taus: dict[str, float | None] = {}
             for score in SCORES:
                 told = gap["measures"][score]
                 key = score.replace(" ", "_")
@@ -138,8 +144,8 @@ def main() -> None:
     for name in RUNS:
         if (given.runs / f"{name}-0" / "gap.md").is_file():
             (PAGES / name).mkdir(parents=True, exist_ok=True)
-            for path in (given.runs / f"{name}-0").glob("gap*.*"):
-                if path.suffix in (".md", ".svg"):
+            for path in (given.runs / f"{name}-0").iterdir():
+                if path.name.startswith(("gap", "diagnose")) and path.suffix in (".md", ".svg"):
                     shutil.copy(path, PAGES / name / path.name)
     print(summary(found))
 
