@@ -1,9 +1,11 @@
 """Laws that need a GPU: both executions agree there, a replayed pass is the pass, and a step waits for nothing.
 
-python benchmarks/gpu_laws.py
+python benchmarks/gpu_laws.py [SPACE ...]
 """
 
 from __future__ import annotations
+
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,8 @@ def main() -> None:
     device = torch.device("cuda")
     with arithmetic(device, "float32"):
         for name, space in SPACES.items():
+            if sys.argv[1:] and name not in sys.argv[1:]:
+                continue
             found = {kind: observed(kind, space, device) for kind in ("reference", "fused", "graphs")}
             for kind in ("fused", "graphs"):
                 off = max(

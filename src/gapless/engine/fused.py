@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any, cast
 
@@ -36,6 +37,9 @@ from gapless.engine.kernels import (
     nhwc,
     positions,
 )
+
+TRITON = find_spec("triton") is not None
+"""Whether kernels can be compiled for a GPU: Triton comes with PyTorch's builds for one."""
 
 # ---------------------------------------------------------------------- what an operation is to the kernels
 
@@ -133,11 +137,12 @@ class Statistics:
         counters = [cast(Tensor, norm.num_batches_tracked) for norm, *_ in self.seen]
         torch._foreach_add_(counters, 1)
         groups: dict[float, list[tuple[Tensor, Tensor]]] = {}
-        for (norm, mean, variance, n), counter in zip(self.seen, counters, strict=True):
+        unbiased = torch._foreach_mul([variance for *_, variance, _ in self.seen], [n / (n - 1) for *_, n in self.seen])
+        for (norm, mean, *_), variance, counter in zip(self.seen, unbiased, counters, strict=True):
             share = 1 / int(counter) if norm.momentum is None else norm.momentum
             pairs = groups.setdefault(share, [])
             pairs.append((cast(Tensor, norm.running_mean), mean))
-            pairs.append((cast(Tensor, norm.running_var), variance * (n / (n - 1))))
+            pairs.append((cast(Tensor, norm.running_var), variance))
         for share, pairs in groups.items():
             torch._foreach_lerp_([buffer for buffer, _ in pairs], [value for _, value in pairs], share)
 
@@ -170,11 +175,12 @@ class Fan:
         options = self.known + self.called + self.given
         if not options:
             return
-        places = zip(*(at for *_, at in options), strict=True)
-        rows, columns = (positions(tuple(part), mix.weight.device) for part in places)
-        coefficient = mix.weight[rows, columns]
+        rows, columns = zip(*(at for *_, at in options), strict=True)
+        width, device = mix.weight.shape[1], mix.weight.device
+        places = positions(tuple(row * width + column for row, column in zip(rows, columns, strict=True)), device)
+        coefficient = mix.weight.reshape(-1).index_select(0, places)
         if mix.gain is not None:
-            coefficient = coefficient * mix.gain[rows]
+            coefficient = coefficient * mix.gain.index_select(0, positions(tuple(rows), device))
         self.sum(coefficient, arrived)
 
     def sum(self, coefficient: Tensor, arrived: dict[int, Tensor]) -> None:
@@ -203,12 +209,16 @@ class Fan:
 
 
 def _fan(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> Callable[..., Any]:
-    """Return what computes these routes."""
-    if x.device.type != "cpu":
-        return kernels.fan
-    from gapless.engine import compiled  # here, so that what does not train does not wait for a compiler
+    """Return what computes these routes. Compilers are not waited for by what does not train."""
+    if x.device.type == "cpu":
+        from gapless.engine import compiled
 
-    return compiled.fan if compiled.serves(routes, x, parameters) else kernels.fan
+        return compiled.fan if compiled.serves(routes, x, parameters) else kernels.fan
+    if x.device.type == "cuda" and TRITON:
+        from gapless.engine import tiled
+
+        return tiled.fan if tiled.serves(routes, x, parameters) else kernels.fan
+    return kernels.fan
 
 
 def bypass(mixed: Tensor, present: Sequence[tuple[Tensor, int, int]], partial: int, mix: Mix) -> Tensor:

@@ -32,13 +32,14 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
         and x.dtype in FORMATS
         and x.shape[-1] % 4 == 0
         and all(p.shape[0] % 4 == 0 and p.dtype == x.dtype for p in parameters)
-        and _known(tuple(routes))
+        and laid_out(tuple(routes))
     )
 
 
 @lru_cache(maxsize=4096)
-def _known(routes: tuple[Route, ...]) -> bool:
-    """A step has one convolution over places, and only the first of a chain has a stride."""
+def laid_out(routes: tuple[Route, ...]) -> bool:
+    """Return whether a plan holds these routes: a step has one convolution over places, and only the first of a chain
+    has a stride."""
     for form in (route.form for route in routes if isinstance(route.form, Chain)):
         for at, step in enumerate(form.steps):
             spatial = step.linear.window if isinstance(step.linear, Spatial) else None
@@ -99,6 +100,8 @@ class Plan:
         For each precision, one over the pixels under each window of pools of averages.
     outputs
         The shape [N, H', W', C'] of what arrives at each target.
+    shapes
+        Of the parameters.
     owners
         For each parameter the target that its route leads to.
     normed
@@ -108,6 +111,7 @@ class Plan:
     def __init__(self, routes: Sequence[Route], shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> None:
         self.images, self.H, self.W, self.C = shape
         self.lengths = dict.fromkeys(("parameters", "kept", "dkept", "packed", "slots", "averages", "room"), 0)
+        self.shapes = tuple(shapes)
         self._given = iter(shapes)
         self._steps: list[Row] = []
         self._pools: list[Row] = []
