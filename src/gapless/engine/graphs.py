@@ -1,24 +1,26 @@
 """CUDA graphs: passes of a supernet that are the same work every time are recorded once and replayed.
 
-A relaxed step is some ten thousand launches of small kernels; replayed they cost the host one call. Static is a
-training pass under one mix whose options are those of the passes before. Masks that are drawn anew differ in what they
-run, so such passes are launched one by one.
+A relaxed step is thousands of launches of small kernels; replayed they cost the host one call. Static is a training pass
+under one mix whose options are those of the passes before. Masks that are drawn anew differ in what they run, so such
+passes are launched one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from gapless.core.mix import GRADED, Active, Mix
 
 PATIENCE = 3
-"""Passes of the same options before one is recorded."""
+"""Passes of the same options before one is recorded. They also make whatever is made once."""
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Kind:
 
     active: Active | None = None
     count: int = 0
-    replay: Callable[..., Tensor] | None = None
+    record: Record | None = None
 
 
 class Graphs:
@@ -44,11 +46,13 @@ class Graphs:
     def __init__(self, network: nn.Module, run: Callable[[Tensor, Mix], Tensor]) -> None:
         self.network, self.run = network, run
         self.norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        self.parameters = list(network.parameters())
         self.kinds: dict[Any, Kind] = {}
 
     def __call__(self, images: Tensor, mix: Mix) -> Tensor:
         """Return the logits, replayed where the pass is static."""
-        if not self.serves(images, mix):
+        trained = [p for p in self.parameters if p.requires_grad]
+        if not self.serves(mix, trained):
             return self.run(images, mix)
         names = [name for name in GRADED if getattr(mix, name) is not None]
         tensors = [images, *(getattr(mix, name) for name in names)]
@@ -56,57 +60,109 @@ class Graphs:
             tuple(names),
             tuple((t.shape, t.dtype, t.requires_grad) for t in tensors),
             frozenset(norm.momentum for norm in self.norms),  # passes without statistics are other passes
-            any(p.requires_grad for p in self.network.parameters()),
+            len(trained),
             torch.is_autocast_enabled(images.device.type),
         )
         kind = self.kinds.setdefault(key, Kind())
         if kind.active != mix.active:
-            kind.active, kind.count, kind.replay = mix.active, 0, None
+            kind.active, kind.count, kind.record = mix.active, 0, None
         kind.count += 1
         if kind.count <= PATIENCE:
             return self.run(images, mix)
-        if kind.replay is None:
-            kind.replay = self._record(names, mix, tensors)
-        return kind.replay(*tensors)
+        if kind.record is None:
+            kind.record = self._record(names, mix, tensors, trained)
+        return kind.record(tensors)
 
-    def serves(self, images: Tensor, mix: Mix) -> bool:
-        """Return whether a pass may be recorded. Gradients that are there already would be the memory that a replay
-        writes to, so a pass that adds to some may not."""
+    def serves(self, mix: Mix, trained: Sequence[Tensor]) -> bool:
+        """Return whether a pass may be recorded. A replay writes gradients anew, so a pass that adds to some may not."""
         return (
             mix.weight.dim() == 2
             and self.network.training
             and torch.is_grad_enabled()
-            and all(p.grad is None or not p.requires_grad for p in self.network.parameters())
+            and all(p.grad is None for p in trained)
         )
 
-    def _record(self, names: list[str], mix: Mix, tensors: list[Tensor]) -> Callable[..., Tensor]:
-        """Record a pass. Recording runs it some times: running statistics are then what they were."""
-        sample = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
-        before = [b.clone() for b in self.network.buffers()]
-        one = _Pass(self.network, self.run, names, mix).train()
-        recorded: Any = torch.cuda.make_graphed_callables(one, tuple(sample), allow_unused_input=True)
-        with torch.no_grad():
-            for buffer, value in zip(self.network.buffers(), before, strict=True):
-                buffer.copy_(value)
-        return recorded  # type: ignore[no-any-return]
+    def _record(self, names: Sequence[str], mix: Mix, tensors: Sequence[Tensor], trained: Sequence[Tensor]) -> Record:
+        """Record a pass."""
+        mix = replace(mix, log_prob=None)
+
+        def run(images: Tensor, *given: Tensor) -> Tensor:
+            changed: dict[str, Any] = dict(zip(names, given, strict=True))
+            return self.run(images, replace(mix, **changed))
+
+        return Record(run, tensors, trained)
 
 
-class _Pass(nn.Module):
-    """A pass as a module of tensors only."""
+def recorded(work: Callable[[], Any], pool: Any) -> tuple[Any, Callable[[], None]]:
+    """Return where the results of ``work`` will be, and what does it: nothing runs while it is recorded."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        found = work()
+    return found, graph.replay
 
-    def __init__(self, network: nn.Module, run: Callable[[Tensor, Mix], Tensor], names: list[str], mix: Mix) -> None:
-        super().__init__()
-        self.network, self.run, self.names, self.mix = network, run, names, replace(mix, log_prob=None)
 
-    def forward(self, images: Tensor, *tensors: Tensor) -> Tensor:
-        changed: dict[str, Any] = dict(zip(self.names, tensors, strict=True))
-        return self.run(images, replace(self.mix, **changed))
+class Record:
+    """A recorded pass of ``run(*tensors)`` and its backward pass, which sets the gradients of ``trained``."""
+
+    def __init__(self, run: Callable[..., Tensor], tensors: Sequence[Tensor], trained: Sequence[Tensor]) -> None:
+        self.trained = trained
+        self.given = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
+        self.wanted = [i for i, t in enumerate(tensors) if t.requires_grad]
+        leaves = [*(self.given[i] for i in self.wanted), *trained]
+        self.anchor = torch.zeros((), device=tensors[0].device, requires_grad=True)
+        pool = torch.cuda.graph_pool_handle() if self.anchor.is_cuda else None
+        out: list[Tensor] = []
+
+        def ahead() -> Tensor:
+            out[:] = [run(*self.given)]
+            return out[0].detach()
+
+        def behind() -> tuple[Tensor | None, ...]:
+            if not leaves:
+                return ()
+            return torch.autograd.grad(out[0], leaves, self.towards, allow_unused=True)
+
+        self.logits, self.ahead = recorded(ahead, pool)
+        self.towards = torch.empty_like(self.logits)
+        found, self.behind = recorded(behind, pool)
+        self.found, self.gradients = found[: len(self.wanted)], found[len(self.wanted) :]
+        out.clear()
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Replay the pass."""
+        logits: Tensor = _Replay.apply(self, self.anchor, *tensors)  # type: ignore[no-untyped-call]
+        return logits
+
+
+class _Replay(Function):
+    """Gradients of parameters go straight to them: a thousand of them through the library cost more than the pass."""
+
+    @staticmethod
+    def forward(ctx: Any, record: Record, anchor: Tensor, *tensors: Tensor) -> Tensor:
+        for own, tensor in zip(record.given, tensors, strict=True):
+            own.detach().copy_(tensor)
+        record.ahead()
+        ctx.record = record
+        return record.logits.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, towards: Tensor) -> tuple[Tensor | None, ...]:
+        record: Record = ctx.record
+        record.towards.copy_(towards)
+        record.behind()
+        for p, gradient in zip(record.trained, record.gradients, strict=True):
+            p.grad = gradient
+        found: list[Tensor | None] = [None] * len(record.given)
+        for i, gradient in zip(record.wanted, record.found, strict=True):
+            found[i] = None if gradient is None else gradient.clone()
+        return None, None, *found
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Do not ask for gradients at parameters: a replay computes all that were asked for when it was recorded."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Do not ask for gradients at parameters: kernels and replays compute all that are asked for in the forward pass."""
+    trained = [p for p in parameters if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)
     try:

@@ -414,7 +414,7 @@ class Search:
         tensors = [t for t in (leaves.weight, leaves.gain, leaves.offset) if t is not None]
         if self.plan.coupling == "unrolled":
             assert batch is not None
-            weights = list(self.supernet.parameters())
+            weights = self.weights
             accuracies: list[Tensor] = []
 
             def valid() -> Tensor:  # at the virtual weights, which are nobody's: their statistics are not kept
@@ -428,7 +428,7 @@ class Search:
             )
             accuracy = accuracies[0]
         else:
-            with frozen(self.supernet) if self._record else nullcontext():  # a replay computes all gradients there are
+            with frozen(self.weights):
                 loss, accuracy = self.loss(arch_batch, leaves)
                 # a drawn architecture may cut the way from an edge to the output by "none"
                 found = list(torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True))
@@ -469,7 +469,7 @@ class Search:
             losses.append(loss.detach())
             rights.append(accuracy)
             actives.append(current.active)
-        ran = [p for p in self.supernet.parameters() if p.grad is not None]
+        ran = [p for p in self.weights if p.grad is not None]
         if self.plan.gradients == "mean":
             for p in ran:
                 p.grad.div_(len(losses))  # type: ignore[union-attr]
@@ -511,7 +511,8 @@ class Search:
 
     def _sgd(self) -> torch.optim.SGD:
         plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
-        return sgd(self.supernet.parameters(), self.train, decay=0.0 if plain else None)
+        self.weights = list(self.supernet.parameters())
+        return sgd(self.weights, self.train, decay=0.0 if plain else None)
 
     def _clip(self, parameters: Sequence[Tensor]) -> None:
         if self.train.clip:
@@ -522,7 +523,7 @@ class Search:
             if self.plan.decay_on == "ran" and self.plan.decay_step == "coupled":
                 for p in (p for p in ran if decays(p, self.train)):
                     p.grad = p.grad.add(p.detach(), alpha=self.train.weight_decay)  # type: ignore[union-attr]
-            for p in self.supernet.parameters():
+            for p in self.weights:
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
         self.optimiser.step()

@@ -26,8 +26,11 @@ __all__ = ["fan", "serves"]
 
 CHANNELS = 128
 """The widest images that tiles are made for: weights of a pointwise convolution are held whole."""
+SIDE = 7
+"""The largest kernel."""
 NUMBERS = 2048
 """Of the output of a step in a tile, at most, with at least 16 pixels (a matrix product's smallest side)."""
+WARPS = {"ahead": 4, "turn": 4, "weigh": 4, "behind": 4, "collect": 4}
 CHUNKS = 64
 """Parts in which the gradient at a weight is added up, at most."""
 
@@ -39,6 +42,7 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
         x.dtype in FORMATS
         and all(p.dtype == x.dtype for p in parameters)
         and max(widths) <= CHANNELS
+        and all(p.shape[-1] <= SIDE for p in parameters if p.dim() == 4)
         and x.numel() * (len(routes) + 1) < 2**31
         and laid_out(tuple(routes))
     )
@@ -66,7 +70,7 @@ Key = tuple[int, int, int, int, bool, bool]
 class Tables:
     """What a plan launches on a device, when nothing depends on what arrives at ``dead`` targets."""
 
-    def __init__(self, made: Plan, device: torch.device, dead: tuple[int, ...]) -> None:
+    def __init__(self, made: Plan, device: torch.device, dead: tuple[int, ...], double: bool) -> None:
         self.alive = [t for t in made.outputs if t not in dead]
         starts, begin = {}, 0
         for t in self.alive:
@@ -76,7 +80,8 @@ class Tables:
         channels = [made.C, *(step[name] for step in _dicts(made.steps) for name in ("C", "O"))]
         self.align = math.gcd(16, *channels)
         self.width = max([_padded(made.C), *(_padded(step[name]) for step in steps for name in ("C", "O"))])
-        self.pixels = max(16, min(128, NUMBERS // self.width))
+        numbers = NUMBERS // 4 if double else NUMBERS
+        self.pixels = max(16, min(128, numbers // self.width))
         self.errors = 0
         self.groups: list[list[Group]] = []
         for depth in range(made.depth):
@@ -100,6 +105,7 @@ class Tables:
         places = max(slot["places"] for slot in _dicts(made.slots))
         self.tiles = -(-made.images * places // self.pixels)
         self.chunks = max(1, min(CHUNKS, self.tiles // 4))
+        self.rows = min(NUMBERS // self.width, 1 << (self.tiles - 1).bit_length())
 
         def held(found: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
             eps = torch.tensor([slot["eps"] for slot in found], dtype=torch.float64, device=device)
@@ -136,10 +142,10 @@ def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str], device: torch
 
 
 @lru_cache(maxsize=1024)
-def tables(made: Plan, device: torch.device, dead: tuple[int, ...]) -> Tables:
+def tables(made: Plan, device: torch.device, dead: tuple[int, ...], double: bool) -> Tables:
     """Return the tables, made once: writing them waits for the device."""
     with torch.inference_mode(False):
-        return Tables(made, device, dead)
+        return Tables(made, device, dead, double)
 
 
 # ---------------------------------------------------------------------- the function
@@ -164,7 +170,7 @@ class _Fan(Function):
     def forward(ctx: Any, made: Plan, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         arrived, parameters = tensors[: len(made.outputs)], tensors[len(made.outputs) :]
         flat = torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)])  # type: ignore[union-attr]
-        run = _Run(made, tables(made, x.device, ()), x, coefficient, flat)
+        run = _Run(made, tables(made, x.device, (), x.dtype == torch.float64), x, coefficient, flat)
         moments = run.ahead()
         sums = [x.new_empty(made.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
         for target, (out, before) in enumerate(zip(sums, arrived, strict=True)):
@@ -188,7 +194,7 @@ class _Fan(Function):
         if len(dead) == count:
             return (None,) * (3 + count + len(made.shapes))
         # nothing depends on what arrives at a dead target: as edge by edge, no gradient, which is not one of zero
-        run = _Run(made, tables(made, x.device, dead), x, coefficient, flat, *held)
+        run = _Run(made, tables(made, x.device, dead, x.dtype == torch.float64), x, coefficient, flat, *held)
         parts = [g.view(-1) for g in arriving if g is not None]
         dshares, dx, dflat = run.behind(parts[0] if len(parts) == 1 else torch.cat(parts), weights, below)
         shapes = [torch.Size(shape) for shape in made.shapes]
@@ -229,10 +235,10 @@ class _Run:
             return self.x
         return halves(self.x.relu())
 
-    def wide(self, group: Group) -> dict[str, Any]:
-        """Return the sizes that a kernel is compiled for."""
+    def wide(self, group: Group, name: str) -> dict[str, Any]:
+        """Return what a kernel is compiled for."""
         sizes = {"K": group.K, "C": group.C, "O": group.O, "BC": _padded(group.C), "BO": _padded(group.O)}
-        return sizes | self.shape | {"A": self.tables.align, "PRECISION": self.precision}
+        return sizes | self.shape | {"A": self.tables.align, "PRECISION": self.precision, "num_warps": WARPS[name]}
 
     def over(self, places: int) -> int:
         """Return how many tiles places of all images make."""
@@ -249,7 +255,7 @@ class _Run:
             for group in t.groups[depth]:
                 tiles.ahead[self.over(group.pixels), group.count](
                     self.read(group), self.kept, self.flat, self.lines, seen, group.table, self.images, t.tiles, self.V,
-                    **self.wide(group), KK=group.KK, INNER=depth > 0,
+                    **self.wide(group, "ahead"), KK=group.KK, INNER=depth > 0,
                 )  # fmt: skip
             if not depth:
                 self.pool(seen)
@@ -257,7 +263,7 @@ class _Run:
             if len(slots):
                 tiles.settle[(len(slots),)](
                     seen, self.flat, self.shares, self.book, self.lines, moments, slots, eps, self.images, t.tiles,
-                    self.V, **self.shape, BT=32, BC=t.width,
+                    self.V, **self.shape, BT=t.rows, BC=t.width,
                 )  # fmt: skip
         return moments
 
@@ -278,7 +284,7 @@ class _Run:
         table, channels = self.tables.into[target], out.shape[-1]
         pixels = out.numel() // channels
         tiles.gather[(triton.cdiv(pixels, self.tables.pixels),)](
-            self.x, self.kept, self.lines, out, table, len(table), pixels, self.V, MORE=more, C=channels,
+            self.x, self.kept, self.lines, out, table, len(table), pixels, self.V, int(more), C=channels,
             A=self.tables.align, BC=_padded(channels), **self.shape,
         )  # fmt: skip
 
@@ -308,27 +314,27 @@ class _Run:
             for group in t.groups[depth]:
                 read = self.read(group)
                 tiles.turn[t.chunks, group.count](
-                    read, self.kept, self.flat, self.lines, given, dkept, errors, found, group.table, self.images,
-                    t.chunks, len(self.flat), self.V, **self.wide(group), INNER=depth > 0, ENDS=group.ends,
+                    read, self.kept, self.flat, self.lines, given if group.ends else dkept, errors, found, group.table,
+                    self.images, t.chunks, len(self.flat), self.V, **self.wide(group, "turn"), INNER=depth > 0,
                     WEIGHTS=weights,
                 )  # fmt: skip
                 if weights:
-                    tiles.weigh[t.chunks, group.count, group.side**2](
+                    tiles.weigh[t.chunks, group.count, group.side](
                         read, self.kept, self.lines, errors, found, group.table, self.images, t.chunks, len(self.flat),
-                        self.V, **self.wide(group), KK=group.KK, INNER=depth > 0,
+                        self.V, **self.wide(group, "weigh"), KK=group.KK, INNER=depth > 0,
                     )  # fmt: skip
                 if depth:
                     tiles.behind[self.over(group.inside), group.count](
                         self.kept, self.flat, self.lines, errors, dkept, sums, group.table, self.images, t.tiles, self.V,
-                        **self.wide(group), KK=group.KK,
+                        **self.wide(group, "behind"), KK=group.KK,
                     )  # fmt: skip
                 elif below:
                     assert dx is not None
                     image = torch.empty_like(read) if group.halves else dx
                     pixels = read.numel() // read.shape[-1]
                     tiles.collect[(triton.cdiv(pixels, t.pixels),)](
-                        self.flat, errors, image, group.table, group.count, pixels, **self.wide(group), KK=group.KK,
-                        MORE=whole and not group.halves,
+                        self.flat, errors, image, group.table, group.count, pixels,
+                        int(whole and not group.halves), **self.wide(group, "collect"), KK=group.KK,
                     )  # fmt: skip
                     if group.halves:
                         image = torch.where(read <= 0, 0.0, image)
@@ -337,7 +343,11 @@ class _Run:
                         whole = True
         if dx is not None:
             self.to_state(given, dx, split, whole)
-        return dshares, dx, found.sum(dim=0, dtype=torch.float64).to(x.dtype)
+        count, parts = len(self.flat), len(found)
+        dflat = torch.empty_like(self.flat)
+        if count:
+            tiles.fold[(triton.cdiv(count, 256),)](found, dflat, count, count, parts, B=256)
+        return dshares, dx, dflat
 
     def carry(self, slots: tuple[Tensor, Tensor], sums: Tensor, found: Tensor, dshares: Tensor) -> None:
         """Join the sums of all tiles."""
@@ -345,7 +355,7 @@ class _Run:
         if len(table):
             tiles.carry[(len(table),)](
                 sums, self.flat, found, self.shares, dshares, self.book, self.lines, table, self.images,
-                self.tables.tiles, self.V, **self.shape, BT=32, BC=self.tables.width,
+                self.tables.tiles, self.V, **self.shape, BT=self.tables.rows, BC=self.tables.width,
             )  # fmt: skip
 
     def to_state(self, given: Tensor, dx: Tensor, split: Tensor | None, whole: bool) -> None:
@@ -353,7 +363,7 @@ class _Run:
         t, made, x = self.tables, self.made, self.x
         pixels = self.images * made.H * made.W
         tiles.pass_on[(self.over(made.H * made.W),)](
-            x, self.lines, given, dx, t.skips, len(t.skips), pixels, self.V, CHAINS=whole, A=t.align, **self.state,
+            x, self.lines, given, dx, t.skips, len(t.skips), pixels, self.V, int(whole), A=t.align, **self.state,
         )  # fmt: skip
         if split is not None:
             dx[:, ::2, ::2] += split[..., : made.C]

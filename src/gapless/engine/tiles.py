@@ -228,22 +228,20 @@ def settle(
         total = images * tl.load(row + SLOT_PLACES).to(tl.int32)
         own = tl.cdiv(total, BP)
         source = seen + tl.load(row + SLOT_SOURCE)
-        for start in range(0, own, BT):
-            tile = start + t
-            count = tl.minimum(total - tile * BP, BP).to(tl.float64)
-            mask = (tile < own)[:, None] & known[None, :]
-            value = tl.load(source + tile[:, None] * V + c[None, :], mask=mask, other=0.0).to(tl.float64)
-            mean += tl.sum(value * count[:, None], axis=0)
-        mean = mean / total
+        first = tl.load(source + c, mask=known, other=0.0).to(tl.float64)  # sums about a mean lose no digits
         second = tl.zeros([BC], tl.float64)
         for start in range(0, own, BT):
             tile = start + t
-            count = tl.minimum(total - tile * BP, BP).to(tl.float64)
+            count = tl.minimum(total - tile * BP, BP).to(tl.float64)[:, None]
             mask = (tile < own)[:, None] & known[None, :]
             place = source + tile[:, None] * V + c[None, :]
-            off = tl.load(place, mask=mask, other=0.0).to(tl.float64) - mean[None, :]
+            off = tl.where(mask, tl.load(place, mask=mask, other=0.0).to(tl.float64) - first[None, :], 0.0)
             spread = tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64)
-            second += tl.sum(tl.where(mask, spread + count[:, None] * off * off, 0.0), axis=0)
+            mean += tl.sum(count * off, axis=0)
+            second += tl.sum(spread + count * off * off, axis=0)
+        mean = mean / total
+        second = second - total * mean * mean
+        mean = mean + first
         variance = second / total
         inverse = 1.0 / tl.sqrt(variance + tl.load(eps + tl.program_id(0)))
         gamma = inverse
@@ -263,16 +261,13 @@ def settle(
 
 @triton.jit
 def gather(
-    x, kept, lines, out, table, ways, pixels, V, MORE: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
+    x, kept, lines, out, table, ways, pixels, V, more, C: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Write, or (MORE) add, a tile of what arrives at a target."""
+    """Write, or (``more``) add, a tile of what arrives at a target."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
     mask, at = (m < pixels)[:, None] & (c < C)[None, :], m[:, None] * C + c[None, :]
-    if MORE:
-        total = tl.load(out + at, mask=mask, other=0.0)
-    else:
-        total = tl.zeros([BP, BC], x.dtype.element_ty)
+    total = tl.load(out + at, mask=mask & (more > 0), other=0.0)
     for i in range(ways):
         row = table + i * END_WIDTH
         slot, y = tl.load(row + END_SLOT), tl.load(row + END_Y)
@@ -357,19 +352,19 @@ def carry(
 
 @triton.jit
 def turn(
-    x, kept, flat, lines, given, dkept, errors, found, table, images, chunks, stride, V, K: tl.constexpr,
+    x, kept, flat, lines, after, errors, found, table, images, chunks, stride, V, K: tl.constexpr,
     C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
-    INNER: tl.constexpr, ENDS: tl.constexpr, WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
+    INNER: tl.constexpr, WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient before the normalisation of a step, or (K > 0) the one before its pointwise convolution, and
-    (WEIGHTS) a chunk's part of the gradient at the weights of that. A program takes every ``chunks``-th tile."""
+    (WEIGHTS) a chunk's part of the gradient at the weights of that. ``after`` holds the gradient behind. A program takes every ``chunks``-th tile."""
     row, chunk = table + tl.program_id(1) * WIDTH, tl.program_id(0)
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
     c, o = tl.arange(0, BC), tl.arange(0, BO)
     total = images * h * w
     slot, y = tl.load(row + SLOT), kept + _at(row + Y, A)
-    g = (given if ENDS else dkept) + _at(row + G, A)
+    g = after + _at(row + G, A)
     to = errors + _at(row + Z, A)
     source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
     deep, wide = flat + tl.load(row + DEEP), tl.load(row + WIDE)
@@ -394,68 +389,126 @@ def turn(
 
 
 @triton.jit
+def _product(part, own, source, n, iy, ix, H, W, live, c, scale, shift, K: tl.constexpr, C: tl.constexpr,
+             INNER: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Add to the gradient at one pixel of a kernel: products with what it saw."""
+    a = _read(source, n, iy, ix, H, W, live, c, scale, shift, C, INNER)
+    if K > 0:
+        part += own * a
+    else:
+        part += tl.dot(own, a, input_precision=PRECISION, out_dtype=part.dtype)
+    return part
+
+
+@triton.jit
+def _put(to, part, K: tl.constexpr, known):
+    """Write the gradient at one pixel of a kernel."""
+    if K > 0:
+        tl.store(to, tl.sum(part, axis=0)[None, :], mask=known)
+    else:
+        tl.store(to, part, mask=known)
+
+
+@triton.jit
 def weigh(
     x, kept, lines, errors, found, table, images, chunks, stride, V, K: tl.constexpr, KK: tl.constexpr,
     C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write a chunk's part of the gradient at one pixel of the kernel of a step's convolution over places."""
-    row, chunk, t = table + tl.program_id(1) * WIDTH, tl.program_id(0), tl.program_id(2)
+    """Write a chunk's part of the gradient at one row, of up to seven pixels, of the kernel of a step's convolution over
+    places."""
+    row, chunk, ky = table + tl.program_id(1) * WIDTH, tl.program_id(0), tl.program_id(2)
     S: tl.constexpr = K if K > 0 else KK
     H, W, h, w, s, p, d = _geometry(row)
     c, o = tl.arange(0, BC), tl.arange(0, BO)
     total = images * h * w
     e = errors + _at(row + Z, A)
     source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-    if K > 0:
-        part = tl.zeros([BP, BC], x.dtype.element_ty)
-    else:
-        part = tl.zeros([BO, BC], x.dtype.element_ty)
+    p0 = tl.zeros([BP if K > 0 else BO, BC], x.dtype.element_ty)
+    p1, p2, p3, p4, p5, p6 = p0, p0, p0, p0, p0, p0
     for tile in range(chunk, tl.cdiv(total, BP), chunks):
         m = tile * BP + tl.arange(0, BP)
         live = m < total
-        n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
-        a = _read(source, n, top + t // S * d, left + t % S * d, H, W, live, c, scale, shift, C, INNER)
+        n, y, q = m // (h * w), (m // w) % h * s - p + ky * d, m % w * s - p
         if K > 0:
-            mask = live[:, None] & (c < C)[None, :]
-            part += a * tl.load(e + m[:, None] * C + c[None, :], mask=mask, other=0.0)
+            own = tl.load(e + m[:, None] * C + c[None, :], mask=live[:, None] & (c < C)[None, :], other=0.0)
         else:
-            mask = live[:, None] & (o < O)[None, :]
-            own = tl.load(e + m[:, None] * O + o[None, :], mask=mask, other=0.0)
-            part += tl.dot(tl.trans(own), a, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
-    to = found + chunk * stride
+            own = tl.load(e + m[None, :] * O + o[:, None], mask=live[None, :] & (o < O)[:, None], other=0.0)
+        p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+        if S > 1:
+            p1 = _product(p1, own, source, n, y, q + d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+        if S > 2:
+            p2 = _product(p2, own, source, n, y, q + 2 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+        if S > 3:
+            p3 = _product(p3, own, source, n, y, q + 3 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+        if S > 4:
+            p4 = _product(p4, own, source, n, y, q + 4 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+        if S > 5:
+            p5 = _product(p5, own, source, n, y, q + 5 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+        if S > 6:
+            p6 = _product(p6, own, source, n, y, q + 6 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+    to = found + chunk * stride + ky * S
     if K > 0:
-        tl.store(to + tl.load(row + DEEP) + c * (K * K) + t, tl.sum(part, axis=0), mask=c < C)
+        to += tl.load(row + DEEP) + c[None, :] * (K * K)
+        known = (c < C)[None, :]
     else:
-        place = (o[:, None] * C + c[None, :]) * (KK * KK) + t
-        tl.store(to + tl.load(row + WIDE) + place, part, mask=(o < O)[:, None] & (c < C)[None, :])
+        to += tl.load(row + WIDE) + (o[:, None] * C + c[None, :]) * (KK * KK)
+        known = (o < O)[:, None] & (c < C)[None, :]
+    _put(to, p0, K, known)
+    if S > 1:
+        _put(to + 1, p1, K, known)
+    if S > 2:
+        _put(to + 2, p2, K, known)
+    if S > 3:
+        _put(to + 3, p3, K, known)
+    if S > 4:
+        _put(to + 4, p4, K, known)
+    if S > 5:
+        _put(to + 5, p5, K, known)
+    if S > 6:
+        _put(to + 6, p6, K, known)
+
+
+@triton.jit
+def fold(found, out, count, stride, chunks, B: tl.constexpr):
+    """Add up the parts of gradients."""
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    total = tl.zeros([B], tl.float64)
+    for chunk in range(chunks):
+        total += tl.load(found + chunk * stride + at, mask=at < count, other=0.0).to(tl.float64)
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=at < count)
+
+
+@triton.jit
+def _under(n, y, x, h, w, s, live):
+    """Return whether a window begins at (y, x), and the place of its output."""
+    oy, ox = y // s, x // s
+    inside = live & (y >= 0) & (x >= 0) & (oy < h) & (ox < w) & (oy * s == y) & (ox * s == x)
+    return inside[:, None], ((n * h + oy) * w + ox)[:, None]
 
 
 @triton.jit
 def _back(row, flat, errors, m, live, c, o, K: tl.constexpr, KK: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
           A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Return the gradient at pixels m of what a step's convolution over places read."""
-    S: tl.constexpr = K if K > 0 else KK
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
     n, iy, ix = m // (H * W), (m // W) % H + p, m % W + p
     e, deep, wide = errors + _at(row + Z, A), flat + tl.load(row + DEEP), flat + tl.load(row + WIDE)
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
-    for ky in range(side):
-        for kx in tl.static_range(S):
-            y, x = iy - ky * d, ix - kx * d
-            oy, ox = y // s, x // s
-            inside = (live & (y >= 0) & (x >= 0) & (oy < h) & (ox < w) & (oy * s == y) & (ox * s == x))[:, None]
-            at = ((n * h + oy) * w + ox)[:, None]
-            if K > 0:
+    if K > 0:
+        for ky in range(side):
+            for kx in tl.static_range(K):
+                inside, at = _under(n, iy - ky * d, ix - kx * d, h, w, s, live)
                 own = tl.load(e + at * C + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
                 total += own * tl.load(deep + c * (K * K) + ky * K + kx, mask=c < C, other=0.0)[None, :]
-            else:
-                own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
-                known = (o < O)[:, None] & (c < C)[None, :]
-                place = (o[:, None] * C + c[None, :]) * (KK * KK) + ky * KK + kx
-                weight = tl.load(wide + place, mask=known, other=0.0)
-                total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+    else:
+        known = (o < O)[:, None] & (c < C)[None, :]
+        for t in range(side * side):
+            inside, at = _under(n, iy - t // KK * d, ix - t % KK * d, h, w, s, live)
+            own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
+            weight = tl.load(wide + (o[:, None] * C + c[None, :]) * (KK * KK) + t, mask=known, other=0.0)
+            total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
     return total
 
 
@@ -484,17 +537,14 @@ def behind(
 
 @triton.jit
 def collect(
-    flat, errors, image, table, steps, pixels, K: tl.constexpr, KK: tl.constexpr, MORE: tl.constexpr, C: tl.constexpr,
+    flat, errors, image, table, steps, pixels, more, K: tl.constexpr, KK: tl.constexpr, C: tl.constexpr,
     O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write, or (MORE) add, a tile of the gradient at what the first steps of chains read."""
+    """Write, or (``more``) add, a tile of the gradient at what the first steps of chains read."""
     m, c, o = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC), tl.arange(0, BO)
     live = m < pixels
     to, mask = image + m[:, None] * C + c[None, :], live[:, None] & (c < C)[None, :]
-    if MORE:
-        total = tl.load(to, mask=mask, other=0.0)
-    else:
-        total = tl.zeros([BP, BC], image.dtype.element_ty)
+    total = tl.load(to, mask=mask & (more > 0), other=0.0)
     for i in range(steps):
         total += _back(table + i * WIDTH, flat, errors, m, live, c, o, K, KK, C, O, A, BP, BC, PRECISION)
     tl.store(to, total, mask=mask)
@@ -502,16 +552,14 @@ def collect(
 
 @triton.jit
 def pass_on(
-    x, lines, given, dx, table, ways, pixels, V, CHAINS: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
+    x, lines, given, dx, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Finish a tile of the gradient at the state: the ReLU of what the chains left in dx (CHAINS), and the skips."""
+    """Finish a tile of the gradient at the state: the ReLU of what the chains left in dx (``chains``), and the skips."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
     at, mask = m[:, None] * C + c[None, :], (m < pixels)[:, None] & (c < C)[None, :]
-    total = tl.zeros([BP, BC], x.dtype.element_ty)
-    if CHAINS:
-        state = tl.load(x + at, mask=mask, other=0.0)
-        total = tl.where(state <= 0, 0.0, tl.load(dx + at, mask=mask, other=0.0))
+    state = tl.load(x + at, mask=mask, other=0.0)
+    total = tl.where(state <= 0, 0.0, tl.load(dx + at, mask=mask & (chains > 0), other=0.0))
     for i in range(ways):
         row = table + i * END_WIDTH
         g = tl.load(given + _at(row + END_G, A) + at, mask=mask, other=0.0)
@@ -548,15 +596,13 @@ def unpool(
     total = tl.load(to, mask=mask, other=0.0)
     for ky in range(side):
         for kx in tl.static_range(K):
-            y, x = iy - ky, ix - kx
-            oy, ox = y // s, x // s
-            inside = (live & (y >= 0) & (x >= 0) & (oy < h) & (ox < w) & (oy * s == y) & (ox * s == x))[:, None]
-            at = ((n * h + oy) * w + ox)[:, None] * C + c[None, :]
+            inside, at = _under(n, iy - ky, ix - kx, h, w, s, live)
+            at = at * C + c[None, :]
             own = tl.load(e + at, mask=inside & (c < C)[None, :], other=0.0)
             if LARGEST:
                 which = tl.load(chosen + at, mask=inside & (c < C)[None, :], other=-1).to(tl.int32)
                 total += tl.where(which == ky * K + kx, own, 0.0)
             else:
-                area = _area(oy * s - p, ox * s - p, H, W, K)[:, None]
+                area = _area(iy - ky - p, ix - kx - p, H, W, K)[:, None]
                 total += own / tl.where(inside, area, 1).to(e.dtype.element_ty)
     tl.store(to, total, mask=mask)

@@ -179,7 +179,7 @@ class Watcher:
             return total
 
         size = sum(p.numel() for p in self._parameters())
-        with self._measuring(), frozen(self.supernet), edge_by_edge(self.supernet):
+        with self._measuring(), frozen(list(self.supernet.parameters())), edge_by_edge(self.supernet):
             kept = self._slope(now, parts[0]) if len(parts) == 1 else None
             found = largest_eigenvalue(product, size, stream("hessian"), tolerance=tolerance)
         return found if math.isfinite(found) else None

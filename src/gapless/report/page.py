@@ -20,6 +20,7 @@ from gapless.core.decision import Arch
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.engine.latency import LatencyTable
+from gapless.report import diagnose as diagnoses
 from gapless.report import gap as gaps
 from gapless.report.html import (
     NOTHING,
@@ -84,6 +85,8 @@ class Told:
         Name -> figure.
     gap
         Content of ``gap.json``; None where the gap was not measured.
+    diagnosis
+        Content of ``diagnose.json``; None where the options were not looked at.
     range
         The numbers of the last epoch in the figure ``range``; None without it.
     notes
@@ -97,6 +100,7 @@ class Told:
     space: Space
     figures: Mapping[str, Figure]
     gap: Mapping[str, Any] | None
+    diagnosis: Mapping[str, Any] | None
     range: Mapping[str, Any] | None
     notes: tuple[str, ...]
 
@@ -149,11 +153,13 @@ def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201
         Where a run has neither an architecture nor an epoch yet, or no use for the table.
     """
     gap = gaps.read(run) if (run.path / gaps.NAME).is_file() else None
+    diagnosis = diagnoses.read(run) if (run.path / diagnoses.NAME).is_file() else None
     drawn = draw_run(run, table=table, column=column)
     figures = {**drawn.figures, **({} if gap is None else gaps.figures(gap))}
+    figures |= {} if diagnosis is None else diagnoses.figures(diagnosis)
     path = re.compile(rf"(?<!\S){re.escape(str(run.path))}(?= )")
     notes = tuple(path.sub(lambda _: run.path.resolve().name, note) for note in drawn.notes)
-    told = Told(run, run.recipe(), list(run.trace()), *read(run)[:2], figures, gap, drawn.range, notes)
+    told = Told(run, run.recipe(), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes)
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)
     return Page(html, tuple(section.name for section in sections), drawn.notes, drawn.arch, drawn.space)
@@ -362,6 +368,19 @@ def scores(told: Told) -> Section | None:
     return Section("scores", "The scores", join([*drawn, paragraph(SCORES, "quiet")]))
 
 
+def options(told: Told) -> Section | None:
+    """Tell and draw what was seen of the options: how alike they are, and which mature early."""
+    if told.diagnosis is None:
+        return None
+    items = [tag("li", tag("span", text(finding))) for finding in diagnoses.findings(told.diagnosis)]
+    body = [tag("ul", *items), paragraph(diagnoses.measured(told.diagnosis), "quiet")]
+    for name in told.figures:
+        if name.startswith("diagnose"):
+            body.append(told.draw(name, f"What was seen of the options: {name.removeprefix('diagnose-')}."))
+    body.append(_table(diagnoses.course_table(told.diagnosis), "The options early and late", words=(0, 1)))
+    return Section("options", "The options", join(body))
+
+
 def training(told: Told) -> Section | None:
     """Draw losses and accuracies."""
     if "training" not in told.figures:
@@ -445,7 +464,7 @@ def machine(told: Told) -> Section | None:
 
 SECTIONS: tuple[Callable[[Told], Section | None], ...] = (
     *(answer, trust, warnings, chain, ranking, fixing),
-    *(cells, scores, training, judged, evaluations, draws),
+    *(cells, scores, options, training, judged, evaluations, draws),
     *(repeat, recipe, machine),
 )
 """The parts of a run's page, in their order."""
