@@ -42,11 +42,13 @@ class Opponent:
     arch: list[Tensor]
     commit: str
 
+    def __post_init__(self) -> None:
+        self.weights = list(self.network.parameters())
+
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run forward and backward, and return the logits."""
-        self.network.zero_grad(set_to_none=True)
-        for a in self.arch:
-            a.grad = None
+        for p in [*self.weights, *self.arch]:
+            p.grad = None
         logits: Tensor = self.network(images)
         F.cross_entropy(logits, labels).backward()
         return logits.detach()

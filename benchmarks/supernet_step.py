@@ -87,13 +87,13 @@ class Ours:
             self.supernet = Supernet(SPACES[case], execution, recompute=recompute)
         self.supernet.to(device, dtype).train()
         self.run = Graphs(self.supernet, self.supernet) if graphs else self.supernet
+        self.weights = list(self.supernet.parameters())
         self.arch = [a.to(device, dtype).requires_grad_() for a in arch_parameters(case)]
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run forward and backward, and return the logits."""
-        self.supernet.zero_grad(set_to_none=True)
-        for a in self.arch:
-            a.grad = None
+        for p in [*self.weights, *self.arch]:
+            p.grad = None
         logits: Tensor = self.run(images, mix_of(self.case, self.arch))
         F.cross_entropy(logits, labels).backward()
         return logits.detach()

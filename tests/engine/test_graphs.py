@@ -91,7 +91,7 @@ def test_masks_are_recorded_where_they_stay(recorder):
     assert all(kind.record is None for kind in run.kinds.values())  # its memory is free again
 
 
-@pytest.mark.parametrize("why", ["per image", "evaluation", "no graph", "gradients are there"])
+@pytest.mark.parametrize("why", ["per image", "evaluation", "counted", "gradients are there"])
 def test_other_passes_are_run(recorder, why):
     supernet = supernet_of(SPACE, "fused").train(why != "evaluation")
     run, x = Graphs(supernet, supernet), images(SPACE)
@@ -100,9 +100,24 @@ def test_other_passes_are_run(recorder, why):
         mix = Mix(mix.weight.expand(len(x), -1, -1))
     if why == "gradients are there":
         supernet(x, mix).sum().backward()
-    with torch.set_grad_enabled(why != "no graph"):
-        passes(run, x, mix)
+    if why == "counted":
+        for norm in run.norms:
+            norm.momentum = None
+    passes(run, x, mix)
     assert not recorder
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["batch", "running"])
+def test_judging_is_recorded_too(recorder, training):
+    """Forward only, with a mix that changes from pass to pass."""
+    supernet, other = supernet_of(SPACE, "fused").train(training), supernet_of(SPACE, "fused").train(training)
+    run, x = Graphs(supernet, supernet), images(SPACE)
+    mix = some_mixes(SPACE)[0]
+    with torch.no_grad():
+        for turn in range(PATIENCE + 2):
+            soft = Mix(mix.weight * (1 + turn))
+            assert torch.equal(run(x, soft), other(x, soft))
+    assert len(recorder) == 1
 
 
 def test_recording_leaves_statistics_as_they_are(recorder):

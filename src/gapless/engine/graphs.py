@@ -51,7 +51,8 @@ class Graphs:
 
     def __call__(self, images: Tensor, mix: Mix) -> Tensor:
         """Return the logits, replayed where the pass is static."""
-        trained = [p for p in self.parameters if p.requires_grad]
+        learns = torch.is_grad_enabled()
+        trained = [p for p in self.parameters if p.requires_grad] if learns else []
         if not self.serves(mix, trained):
             return self.run(images, mix)
         names = [name for name in GRADED if getattr(mix, name) is not None]
@@ -59,6 +60,8 @@ class Graphs:
         key = (
             tuple(names),
             tuple((t.shape, t.dtype, t.requires_grad) for t in tensors),
+            learns,
+            self.network.training,
             frozenset(norm.momentum for norm in self.norms),  # passes without statistics are other passes
             len(trained),
             torch.is_autocast_enabled(images.device.type),
@@ -74,11 +77,12 @@ class Graphs:
         return kind.record(tensors)
 
     def serves(self, mix: Mix, trained: Sequence[Tensor]) -> bool:
-        """Return whether a pass may be recorded. A replay writes gradients anew, so a pass that adds to some may not."""
+        """Return whether a pass may be recorded. A replay writes gradients anew, so a pass that adds to some may not;
+        nor may one that counts in what share it moves its statistics."""
         return (
             mix.weight.dim() == 2
-            and self.network.training
-            and torch.is_grad_enabled()
+            and self.network.training >= torch.is_grad_enabled()
+            and not (self.network.training and any(norm.momentum is None for norm in self.norms))
             and all(p.grad is None for p in trained)
         )
 
@@ -107,7 +111,7 @@ class Record:
     def __init__(self, run: Callable[..., Tensor], tensors: Sequence[Tensor], trained: Sequence[Tensor]) -> None:
         self.trained = trained
         self.given = [t.detach().clone().requires_grad_(t.requires_grad) for t in tensors]
-        self.wanted = [i for i, t in enumerate(tensors) if t.requires_grad]
+        self.wanted = [i for i, t in enumerate(tensors) if t.requires_grad and torch.is_grad_enabled()]
         leaves = [*(self.given[i] for i in self.wanted), *trained]
         self.anchor = torch.zeros((), device=tensors[0].device, requires_grad=True)
         pool = torch.cuda.graph_pool_handle() if self.anchor.is_cuda else None
@@ -118,13 +122,13 @@ class Record:
             return out[0].detach()
 
         def behind() -> tuple[Tensor | None, ...]:
-            if not leaves:
-                return ()
             return torch.autograd.grad(out[0], leaves, self.towards, allow_unused=True)
 
         self.logits, self.ahead = recorded(ahead, pool)
         self.towards = torch.empty_like(self.logits)
-        found, self.behind = recorded(behind, pool)
+        found: tuple[Tensor | None, ...] = ()
+        if leaves:
+            found, self.behind = recorded(behind, pool)
         self.found, self.gradients = found[: len(self.wanted)], found[len(self.wanted) :]
         out.clear()
 

@@ -30,8 +30,7 @@ SIDE = 7
 """The largest kernel."""
 NUMBERS = 2048
 """Of the output of a step in a tile, at most, with at least 16 pixels (a matrix product's smallest side)."""
-WARPS = {"ahead": 4, "turn": 4, "weigh": 4, "behind": 4, "collect": 4}
-CHUNKS = 64
+CHUNKS = 128
 """Parts in which the gradient at a weight is added up, at most."""
 
 
@@ -237,8 +236,9 @@ class _Run:
 
     def wide(self, group: Group, name: str) -> dict[str, Any]:
         """Return what a kernel is compiled for."""
+        warps = 2 if name == "ahead" and not group.K else 4
         sizes = {"K": group.K, "C": group.C, "O": group.O, "BC": _padded(group.C), "BO": _padded(group.O)}
-        return sizes | self.shape | {"A": self.tables.align, "PRECISION": self.precision, "num_warps": WARPS[name]}
+        return sizes | self.shape | {"A": self.tables.align, "PRECISION": self.precision, "num_warps": warps}
 
     def over(self, places: int) -> int:
         """Return how many tiles places of all images make."""
@@ -296,7 +296,7 @@ class _Run:
         sums = x.new_empty(2, t.tiles, self.V)
         dshares = torch.zeros_like(self.shares)
         dkept = x.new_empty(made.lengths["dkept"])
-        errors = x.new_empty(t.errors)
+        errors, convolved = x.new_empty(t.errors), x.new_empty(t.errors if weights else 0)
         found = (x.new_zeros if t.affine else x.new_empty)(t.chunks if weights else 1, len(self.flat))
         dx = torch.empty_like(x) if below else None
         split: Tensor | None = None
@@ -313,10 +313,16 @@ class _Run:
                 self.carry(t.inner[depth], sums, found, dshares)
             for group in t.groups[depth]:
                 read = self.read(group)
+                if group.K and weights:
+                    sizes = {"K": group.K, "C": group.C, "A": t.align, "BC": _padded(group.C)} | self.shape
+                    tiles.slide[self.over(group.pixels), group.count](
+                        read, self.kept, self.flat, self.lines, convolved, group.table, self.images, self.V, **sizes,
+                        INNER=depth > 0,
+                    )  # fmt: skip
                 tiles.turn[t.chunks, group.count](
-                    read, self.kept, self.flat, self.lines, given if group.ends else dkept, errors, found, group.table,
-                    self.images, t.chunks, len(self.flat), self.V, **self.wide(group, "turn"), INNER=depth > 0,
-                    WEIGHTS=weights,
+                    self.kept, self.flat, self.lines, given if group.ends else dkept, convolved, errors, found,
+                    group.table, self.images, t.chunks, len(self.flat), self.V, **self.wide(group, "turn"),
+                    WEIGHTS=weights, num_stages=2,
                 )  # fmt: skip
                 if weights:
                     tiles.weigh[t.chunks, group.count, group.side](

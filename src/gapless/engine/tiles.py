@@ -134,6 +134,34 @@ def _note(y, seen, tile, tiles, slot, V, live, c, C: tl.constexpr):
 
 
 @triton.jit
+def _outer(e, z, B: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr):
+    """Return the sum over pixels of products of e and z, in B parts: one for each warp where the product is small."""
+    if B > 1:
+        e, z = tl.reshape(e, [B, BP // B, BO]), tl.reshape(z, [B, BP // B, BC])
+        return tl.dot(tl.permute(e, (0, 2, 1)), z, input_precision=PRECISION, out_dtype=e.dtype)
+    else:
+        return tl.dot(tl.trans(e), z, input_precision=PRECISION, out_dtype=e.dtype)
+
+
+@triton.jit
+def _none(B: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, dtype: tl.constexpr):
+    """Return sums of no products, as :func:`_outer` gives them."""
+    if B > 1:
+        return tl.zeros([B, BO, BC], dtype)
+    else:
+        return tl.zeros([BO, BC], dtype)
+
+
+@triton.jit
+def _joined(part, B: tl.constexpr):
+    """Return the sum of the parts, [BO, BC]."""
+    if B > 1:
+        return tl.sum(part, axis=0)
+    else:
+        return part
+
+
+@triton.jit
 def _area(top, left, H, W, K: tl.constexpr):
     """Return how many pixels of a window are in the image."""
     rows = tl.minimum(top + K, H) - tl.maximum(top, 0)
@@ -351,62 +379,79 @@ def carry(
 
 
 @triton.jit
-def turn(
-    x, kept, flat, lines, after, errors, found, table, images, chunks, stride, V, K: tl.constexpr,
-    C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
-    INNER: tl.constexpr, WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
+def slide(
+    x, kept, flat, lines, out, table, images, V, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
+    BC: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient before the normalisation of a step, or (K > 0) the one before its pointwise convolution, and
-    (WEIGHTS) a chunk's part of the gradient at the weights of that. ``after`` holds the gradient behind. A program takes every ``chunks``-th tile."""
-    row, chunk = table + tl.program_id(1) * WIDTH, tl.program_id(0)
+    """Compute a tile of the depthwise convolution of a step again."""
+    row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
+    m, c = tile * BP + tl.arange(0, BP), tl.arange(0, BC)
+    live = m < images * h * w
+    n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
+    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
+    deep = flat + tl.load(row + DEEP)
+    z = _slide(source, deep, side, n, top, left, d, H, W, live, c, scale, shift, K, C, BP, BC, INNER)
+    tl.store(out + _at(row + Z, A) + m[:, None] * C + c[None, :], z, mask=live[:, None] & (c < C)[None, :])
+
+
+@triton.jit
+def turn(
+    kept, flat, lines, after, convolved, errors, found, table, images, chunks, stride, V, K: tl.constexpr,
+    C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
+    WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient before the normalisation of a step, or (K > 0) the one before its pointwise convolution, and
+    (WEIGHTS) a chunk's part of the gradient at the weights of that, for what it read. ``after`` holds the gradient
+    behind. A program takes every ``chunks``-th tile."""
+    row, chunk = table + tl.program_id(1) * WIDTH, tl.program_id(0)
+    _H, _W, h, w, _s, _p, _d = _geometry(row)
     c, o = tl.arange(0, BC), tl.arange(0, BO)
     total = images * h * w
     slot, y = tl.load(row + SLOT), kept + _at(row + Y, A)
-    g = after + _at(row + G, A)
-    to = errors + _at(row + Z, A)
-    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-    deep, wide = flat + tl.load(row + DEEP), tl.load(row + WIDE)
+    g, to, z = after + _at(row + G, A), errors + _at(row + Z, A), convolved + _at(row + Z, A)
+    wide = tl.load(row + WIDE)
     known, place = (o < O)[:, None] & (c < C)[None, :], o[:, None] * C + c[None, :]
-    part = tl.zeros([BO, BC], x.dtype.element_ty)
+    B: tl.constexpr = 4 if BC * BO == 256 and BP >= 64 else 1
+    part = _none(B, BC, BO, errors.dtype.element_ty)
     for tile in range(chunk, tl.cdiv(total, BP), chunks):
         m = tile * BP + tl.arange(0, BP)
         live = m < total
         e = _error(g, y, lines, slot, V, m, live, o, O)
         if K > 0:
             weight = tl.load(flat + wide + place, mask=known, other=0.0)
-            dz = tl.dot(e, weight, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
-            tl.store(to + m[:, None] * C + c[None, :], dz, mask=live[:, None] & (c < C)[None, :])
+            dz = tl.dot(e, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+            at, mask = m[:, None] * C + c[None, :], live[:, None] & (c < C)[None, :]
+            tl.store(to + at, dz, mask=mask)
             if WEIGHTS:
-                n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
-                z = _slide(source, deep, side, n, top, left, d, H, W, live, c, scale, shift, K, C, BP, BC, INNER)
-                part += tl.dot(tl.trans(e), z, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
+                part += _outer(e, tl.load(z + at, mask=mask, other=0.0), B, BP, BC, BO, PRECISION)
         else:
             tl.store(to + m[:, None] * O + o[None, :], e, mask=live[:, None] & (o < O)[None, :])
     if WEIGHTS and K > 0:
-        tl.store(found + chunk * stride + wide + place, part, mask=known)
+        tl.store(found + chunk * stride + wide + place, _joined(part, B), mask=known)
 
 
 @triton.jit
 def _product(part, own, source, n, iy, ix, H, W, live, c, scale, shift, K: tl.constexpr, C: tl.constexpr,
-             INNER: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+             B: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr,
+             PRECISION: tl.constexpr):  # fmt: skip
     """Add to the gradient at one pixel of a kernel: products with what it saw."""
     a = _read(source, n, iy, ix, H, W, live, c, scale, shift, C, INNER)
     if K > 0:
         part += own * a
     else:
-        part += tl.dot(own, a, input_precision=PRECISION, out_dtype=part.dtype)
+        part += _outer(own, a, B, BP, BC, BO, PRECISION)
     return part
 
 
 @triton.jit
-def _put(to, part, K: tl.constexpr, known):
+def _put(to, part, K: tl.constexpr, B: tl.constexpr, known):
     """Write the gradient at one pixel of a kernel."""
     if K > 0:
         tl.store(to, tl.sum(part, axis=0)[None, :], mask=known)
     else:
-        tl.store(to, part, mask=known)
+        tl.store(to, _joined(part, B), mask=known)
 
 
 @triton.jit
@@ -424,7 +469,11 @@ def weigh(
     total = images * h * w
     e = errors + _at(row + Z, A)
     source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-    p0 = tl.zeros([BP if K > 0 else BO, BC], x.dtype.element_ty)
+    B: tl.constexpr = 4 if BC * BO == 256 and BP >= 64 else 1
+    if K > 0:
+        p0 = tl.zeros([BP, BC], x.dtype.element_ty)
+    else:
+        p0 = _none(B, BC, BO, x.dtype.element_ty)
     p1, p2, p3, p4, p5, p6 = p0, p0, p0, p0, p0, p0
     for tile in range(chunk, tl.cdiv(total, BP), chunks):
         m = tile * BP + tl.arange(0, BP)
@@ -433,20 +482,32 @@ def weigh(
         if K > 0:
             own = tl.load(e + m[:, None] * C + c[None, :], mask=live[:, None] & (c < C)[None, :], other=0.0)
         else:
-            own = tl.load(e + m[None, :] * O + o[:, None], mask=live[None, :] & (o < O)[:, None], other=0.0)
-        p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            own = tl.load(e + m[:, None] * O + o[None, :], mask=live[:, None] & (o < O)[None, :], other=0.0)
+        p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION)
         if S > 1:
-            p1 = _product(p1, own, source, n, y, q + d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            p1 = _product(
+                p1, own, source, n, y, q + d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
+            )
         if S > 2:
-            p2 = _product(p2, own, source, n, y, q + 2 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            p2 = _product(
+                p2, own, source, n, y, q + 2 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
+            )
         if S > 3:
-            p3 = _product(p3, own, source, n, y, q + 3 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            p3 = _product(
+                p3, own, source, n, y, q + 3 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
+            )
         if S > 4:
-            p4 = _product(p4, own, source, n, y, q + 4 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            p4 = _product(
+                p4, own, source, n, y, q + 4 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
+            )
         if S > 5:
-            p5 = _product(p5, own, source, n, y, q + 5 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            p5 = _product(
+                p5, own, source, n, y, q + 5 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
+            )
         if S > 6:
-            p6 = _product(p6, own, source, n, y, q + 6 * d, H, W, live, c, scale, shift, K, C, INNER, PRECISION)
+            p6 = _product(
+                p6, own, source, n, y, q + 6 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
+            )
     to = found + chunk * stride + ky * S
     if K > 0:
         to += tl.load(row + DEEP) + c[None, :] * (K * K)
@@ -454,19 +515,19 @@ def weigh(
     else:
         to += tl.load(row + WIDE) + (o[:, None] * C + c[None, :]) * (KK * KK)
         known = (o < O)[:, None] & (c < C)[None, :]
-    _put(to, p0, K, known)
+    _put(to, p0, K, B, known)
     if S > 1:
-        _put(to + 1, p1, K, known)
+        _put(to + 1, p1, K, B, known)
     if S > 2:
-        _put(to + 2, p2, K, known)
+        _put(to + 2, p2, K, B, known)
     if S > 3:
-        _put(to + 3, p3, K, known)
+        _put(to + 3, p3, K, B, known)
     if S > 4:
-        _put(to + 4, p4, K, known)
+        _put(to + 4, p4, K, B, known)
     if S > 5:
-        _put(to + 5, p5, K, known)
+        _put(to + 5, p5, K, B, known)
     if S > 6:
-        _put(to + 6, p6, K, known)
+        _put(to + 6, p6, K, B, known)
 
 
 @triton.jit
