@@ -40,7 +40,7 @@ WIDTH, SIZE, TRAIN_IMAGES, TEST_IMAGES, CALIBRATION = 8, 8, 5000, 5000, 640
 SPACE = Insights64(width=WIDTH, size=SIZE)
 ALL = SPACE.every()
 NAMES = tuple(map(SPACE.write, ALL))
-ALONE, SUPERNET = 12, 60
+ALONE, SUPERNET = 8, 60
 """Epochs of a network alone, or a group, and of a supernet."""
 TRAIN = Train(batch=64, lr=0.025, lr_min=0.001, momentum=0.9, weight_decay=1e-3, clip=0.0)
 """Those of the released code, but for the batch (256)."""

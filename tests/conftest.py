@@ -1,9 +1,11 @@
 import gc
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for a GPU run on a CPU; before Triton is first imported
 pytest.register_assert_rewrite(*(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces")))
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -1,83 +1,16 @@
 """The compiled loops beside their plain twin, finite differences, and what PyTorch's operators do in odd cases."""
 
-import itertools
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fans import agree, both, drawn, everything, mixed, parameters_of, separable
 from torch import Tensor
 
-from gapless.core.progress import stream
 from gapless.engine import compiled, kernels, loops
 from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
 from gapless.engine.plan import WIDTHS, Plan, plan
-
-
-def drawn(*shape: int, name: str = "", dtype=torch.float64) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=stream("compiled", name)).to(dtype).requires_grad_()
-
-
-def separable(kernel: int, stride: int, affine: bool, dilation: int = 1) -> Chain:
-    padding = dilation * (kernel - 1) // 2
-    first = Step(Window(stride, padding, dilation), Pointwise(), affine, 1e-5)
-    second = Step(Window(1, (kernel - 1) // 2), Pointwise(), affine, 1e-5)
-    return Chain((first,) if dilation > 1 else (first, second))
-
-
-def everything(stride: int, affine: bool) -> list[tuple[Skip | Pool | Chain, list[int]]]:
-    """Every form that a cell can hold at a stride, with the kernels of its convolutions, depthwise and full by turns."""
-    forms: list[tuple[Skip | Pool | Chain, list[int]]] = [
-        (separable(3, stride, affine), [3, 1, 3, 1]),
-        (separable(5, stride, affine), [5, 1, 5, 1]),
-        (separable(7, stride, affine), [7, 1, 7, 1]),
-        (separable(3, stride, affine, 2), [3, 1]),
-        (separable(5, stride, affine, 2), [5, 1]),
-        (Chain((Step(None, Spatial(Window(stride, 1)), affine, 1e-5),)), [3]),
-        (Chain((Step(None, Spatial(Window(stride, 1)), affine, 1e-5), Step(None, Spatial(Window(1, 1)), True, 1e-3))), [3, 3]),
-    ]  # fmt: skip
-    norms = ((None, False), (1e-5, False), (1e-5, True))
-    forms += [(Pool(big, 3, Window(stride, 1), *norm), []) for big in (True, False) for norm in norms]
-    if stride == 1:
-        return [*forms, (Skip(), []), (Chain((Step(None, Pointwise(), affine, 1e-5),)), [1])]
-    return [*forms, (Chain((Step(None, Pointwise(), affine, 1e-5),), halves=True), [1])]
-
-
-def parameters_of(form: Skip | Pool | Chain, sizes: list[int], channels: int, out: int, dtype) -> list[Tensor]:
-    if isinstance(form, Pool):
-        return [drawn(channels, name=n, dtype=dtype) for n in ("scale", "shift")] if form.affine else []
-    found, left = [], iter(sizes)
-    width = channels * (2 if isinstance(form, Chain) and form.halves else 1)
-    for at, step in enumerate(form.steps if isinstance(form, Chain) else ()):
-        if step.window is not None:
-            k = next(left)
-            found.append(drawn(width, 1, k, k, name=f"deep {at} {k}", dtype=dtype))
-        k = next(left)
-        found.append(drawn(out, width, k, k, name=f"wide {at} {k}", dtype=dtype))
-        width = out
-        found += [drawn(out, name=f"{n} {at}", dtype=dtype) for n in ("scale", "shift")] if step.affine else []
-    return found
-
-
-def both(routes, x: Tensor, arrived, parameters) -> list[list[Tensor]]:
-    """Outputs, moments and gradients of the plain kernels and of the loops."""
-    c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype).requires_grad_()
-    assert compiled.serves(routes, x, parameters)
-    found = []
-    for fan in (kernels.fan, compiled.fan):
-        out, moments = fan(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters)
-        towards = [drawn(*o.shape, name=f"towards {i}").detach().to(o) for i, o in enumerate(out)]
-        total = sum((o * t).sum() for o, t in zip(out, towards, strict=True))
-        leaves = [x, c, *(a for a in arrived if a is not None), *parameters]
-        found.append([*out, *(v for pair in moments for v in pair), *torch.autograd.grad(total, leaves)])
-    return found
-
-
-def agree(found: list[list[Tensor]], law: float) -> None:
-    for i, (plain, ours) in enumerate(zip(*found, strict=True)):
-        off, scale = (plain - ours).abs().max(), plain.abs().max()
-        assert plain.shape == ours.shape
-        assert off <= law * scale, f"number {i} is off by {off:.1e}, the largest entry is {scale:.1e}"
 
 
 @pytest.mark.parametrize(
@@ -87,16 +20,10 @@ def agree(found: list[list[Tensor]], law: float) -> None:
 @pytest.mark.parametrize("affine", [False, True], ids=["plain", "affine"])
 def test_a_fan_of_everything(images, height, width, channels, stride, threads, affine):
     """All forms to two targets at once, one of which something has arrived at, against the plain twin."""
-    routes, parameters = [], []
-    for target, (form, sizes) in itertools.product(range(2), everything(stride, affine)):
-        routes.append(Route(target, form))
-        parameters += parameters_of(form, sizes, channels, channels, torch.float64)
-    x = drawn(images, height, width, channels, name="x")
-    arrived = [drawn(images, -(-height // stride), -(-width // stride), channels, name="arrived"), None]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        agree(both(routes, x, arrived, parameters), 1e-12)
+        agree(both(compiled, *mixed(stride, affine, images, height, width, channels)), 1e-12)
     finally:
         torch.set_num_threads(before)
 
@@ -104,7 +31,7 @@ def test_a_fan_of_everything(images, height, width, channels, stride, threads, a
 @pytest.mark.parametrize(("form", "sizes"), everything(1, True), ids=str)
 def test_each_form_alone_in_single_precision(form, sizes):
     x = drawn(3, 16, 16, 16, name="x", dtype=torch.float32)
-    agree(both([Route(0, form)], x, [None], parameters_of(form, sizes, 16, 16, torch.float32)), 3e-5)
+    agree(both(compiled, [Route(0, form)], x, [None], parameters_of(form, sizes, 16, 16, torch.float32)), 3e-5)
 
 
 def test_chains_may_change_the_number_of_channels():
@@ -115,7 +42,7 @@ def test_chains_may_change_the_number_of_channels():
         drawn(8, name="shift"),
         drawn(8, 8, 3, 3, name="w"),
     ]
-    agree(both([Route(0, step)], drawn(2, 6, 5, 16, name="x"), [None], found), 1e-12)
+    agree(both(compiled, [Route(0, step)], drawn(2, 6, 5, 16, name="x"), [None], found), 1e-12)
 
 
 def test_gradients_by_finite_differences():

@@ -9,7 +9,7 @@ from gapless.core.mix import Mix
 from gapless.core.plan import Train
 from gapless.core.progress import seeded
 from gapless.data import load
-from gapless.engine.graphs import PATIENCE, Graphs
+from gapless.engine.graphs import PATIENCE, Graphs, _like
 from gapless.engine.judge import still
 from gapless.engine.search import Search
 from gapless.methods.darts import DARTS
@@ -146,6 +146,15 @@ def test_a_recorded_search_is_the_same_search(recorder, method):
     assert recorder
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_gradients_lie_in_memory_as_their_leaves():
+    """Fused optimisers refuse others, such as those of channels-last convolutions."""
+    leaf = torch.randn(4, 3, 5, 5)
+    turned = leaf.contiguous(memory_format=torch.channels_last)
+    assert _like(leaf, turned).stride() == leaf.stride()
+    assert torch.equal(_like(leaf, turned), turned)
+    assert _like(leaf, leaf) is leaf
 
 
 def test_only_a_gpu_has_graphs():

@@ -1,8 +1,8 @@
 """CUDA graphs: passes of a supernet that are the same work every time are recorded once and replayed.
 
-A relaxed step is thousands of launches of small kernels; replayed they cost the host one call. Static is a training pass
-under one mix whose options are those of the passes before. Masks that are drawn anew differ in what they run, so such
-passes are launched one by one.
+A relaxed step is thousands of launches of small kernels; replayed they cost the host one call. Static is a pass under
+one mix whose options are those of the passes before: one that trains, or one that judges. Masks that are drawn anew
+differ in what they run, so such passes are launched one by one.
 """
 
 from __future__ import annotations
@@ -105,6 +105,11 @@ def recorded(work: Callable[[], Any], pool: Any) -> tuple[Any, Callable[[], None
     return found, graph.replay
 
 
+def _like(leaf: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient that lies in memory as its leaf does: fused optimisers ask for it."""
+    return gradient if gradient.stride() == leaf.stride() else torch.empty_like(leaf).copy_(gradient)
+
+
 class Record:
     """A recorded pass of ``run(*tensors)`` and its backward pass, which sets the gradients of ``trained``."""
 
@@ -122,7 +127,8 @@ class Record:
             return out[0].detach()
 
         def behind() -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(out[0], leaves, self.towards, allow_unused=True)
+            found = torch.autograd.grad(out[0], leaves, self.towards, allow_unused=True)
+            return tuple(g if g is None else _like(leaf, g) for leaf, g in zip(leaves, found, strict=True))
 
         self.logits, self.ahead = recorded(ahead, pool)
         self.towards = torch.empty_like(self.logits)
@@ -147,7 +153,8 @@ class _Replay(Function):
             own.detach().copy_(tensor)
         record.ahead()
         ctx.record = record
-        return record.logits.clone()
+        logits: Tensor = record.logits.clone()
+        return logits
 
     @staticmethod
     @once_differentiable
@@ -165,7 +172,7 @@ class _Replay(Function):
 
 @contextmanager
 def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
-    """Do not ask for gradients at parameters: kernels and replays compute all that are asked for in the forward pass."""
+    """Do not ask for gradients at parameters: kernels and replays compute all that the forward pass was asked for."""
     trained = [p for p in parameters if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)

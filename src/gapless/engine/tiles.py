@@ -29,7 +29,7 @@ SIDE, STRIDE, PADDING, DILATION = (_COLUMN[name] for name in ("side", "s", "p", 
 WIDTH = tl.constexpr(len(COLUMNS))
 
 SCALE, SHIFT, MEAN, LEAD, FIRST, LAST = (tl.constexpr(i) for i in range(6))
-"""Lines: a normalisation as scale and shift, its mean, and its backward pass as ``lead (g - first) + last (y - mean)``."""
+"""Lines: a normalisation as scale and shift, its mean, its backward pass as ``lead (g - first) + last (y - mean)``."""
 CENTRE, VARIANCE, INVERSE = (tl.constexpr(i) for i in range(3))
 """Lines of the book, in double precision."""
 
@@ -104,7 +104,7 @@ def _normal(kept, lines, row, V, c, x, C: tl.constexpr, A: tl.constexpr, INNER: 
 @triton.jit
 def _slide(source, deep, side, n, top, left, d, H, W, live, c, scale, shift, K: tl.constexpr, C: tl.constexpr,
            BP: tl.constexpr, BC: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
-    """Return the depthwise convolution of a tile. The loop over rows is not unrolled, which would fill all registers."""
+    """Return the depthwise convolution of a tile. The loop over rows is not unrolled: that would fill all registers."""
     z = tl.zeros([BP, BC], source.dtype.element_ty)
     for ky in range(side):
         for kx in tl.static_range(K):
@@ -460,8 +460,8 @@ def weigh(
     C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write a chunk's part of the gradient at one row, of up to seven pixels, of the kernel of a step's convolution over
-    places."""
+    """Write a chunk's part of the gradient at one row, of up to seven pixels, of the kernel of a step's convolution
+    over places."""
     row, chunk, ky = table + tl.program_id(1) * WIDTH, tl.program_id(0), tl.program_id(2)
     S: tl.constexpr = K if K > 0 else KK
     H, W, h, w, s, p, d = _geometry(row)
@@ -616,7 +616,7 @@ def pass_on(
     x, lines, given, dx, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Finish a tile of the gradient at the state: the ReLU of what the chains left in dx (``chains``), and the skips."""
+    """Finish a tile of the gradient at the state: the ReLU of what chains left in dx (``chains``), and the skips."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
     at, mask = m[:, None] * C + c[None, :], (m < pixels)[:, None] & (c < C)[None, :]
     state = tl.load(x + at, mask=mask, other=0.0)
