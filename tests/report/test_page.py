@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from browsed import Tree, alone
+from diagnosed import told as diagnosed
 
 from gapless.core.errors import UserError
 from gapless.report.html import Section, document, inline, join, paragraph, table, tag, text
@@ -48,6 +49,21 @@ def test_a_gap_without_a_table(trace, run_of, gap_of):
     found = page(with_gap(run_of(NASBench201(), trace(NASBench201(), 2)), gap_of(NASBench201(), table=False)))
     assert "ranking" not in found.sections and "chain" in found.sections
     assert "is unknown: there was no table" in alone(found.html).text
+
+
+def test_options_that_were_looked_at(trace, run_of):
+    run = run_of(NASBench201(), trace(NASBench201(), 2))
+    assert "options" not in page(run).sections
+    run.write_json("diagnose.json", diagnosed())
+    found = page(run)
+    tree = alone(found.html)
+    assert found.sections.index("scores") < found.sections.index("options") < found.sections.index("training")
+    assert "0.90 between options with weights, 0.70 between options without" in tree.text
+    assert "The options early and late" in tree.text and "`" not in tree.text
+    assert len(tree.named("svg")) >= 5  # the cell, scores, training, feature maps, the course
+    run.write("diagnose.json", '{"images": ')
+    with pytest.raises(UserError, match=r"diagnose.json is spoilt"):
+        page(run)
 
 
 def test_a_spoilt_gap_is_a_sentence(trace, run_of):

@@ -372,13 +372,18 @@ def options(told: Told) -> Section | None:
     """Tell and draw what was seen of the options: how alike they are, and which mature early."""
     if told.diagnosis is None:
         return None
-    items = [tag("li", tag("span", text(finding))) for finding in diagnoses.findings(told.diagnosis)]
+    items = [tag("li", tag("span", _coded(finding))) for finding in diagnoses.findings(told.diagnosis)]
     body = [tag("ul", *items), paragraph(diagnoses.measured(told.diagnosis), "quiet")]
     for name in told.figures:
         if name.startswith("diagnose"):
             body.append(told.draw(name, f"What was seen of the options: {name.removeprefix('diagnose-')}."))
     body.append(_table(diagnoses.course_table(told.diagnosis), "The options early and late", words=(0, 1)))
     return Section("options", "The options", join(body))
+
+
+def _coded(line: str) -> Html:
+    """Return a line whose parts between backticks are code."""
+    return join([tag("code", text(part)) if i % 2 else text(part) for i, part in enumerate(line.split("`"))])
 
 
 def training(told: Told) -> Section | None:
