@@ -3,11 +3,12 @@
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.progress import stream
 from gapless.engine import kernels
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
+from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
 
 
 def drawn(*shape: int, name: str = "", dtype=torch.float64) -> Tensor:
@@ -85,3 +86,79 @@ def mixed(stride: int, affine: bool, images: int, height: int, width: int, chann
     x = drawn(images, height, width, channels, name="x", dtype=dtype)
     there = drawn(images, -(-height // stride), -(-width // stride), channels, name="arrived", dtype=dtype)
     return routes, x, [there, None], parameters
+
+
+# ---------------------------------------------------------------------- laws of every implementation
+
+
+def first_of_equal_pixels(ours) -> None:
+    """The first of equal pixels takes the gradient of a maximum, as in PyTorch, also for whole plains of equal pixels,
+    which a ReLU makes."""
+    x = drawn(2, 7, 8, 4, name="x").detach().mul(2).round().requires_grad_()
+    pool = Pool(True, 3, Window(2, 1))
+    (found,), _ = ours.fan([Route(0, pool)], torch.ones(1, dtype=x.dtype), x, [None], [])
+    theirs = nhwc(F.max_pool2d(nchw(x), 3, 2, 1))
+    towards = drawn(*found.shape, name="towards").detach()
+    (a,), (b,) = (torch.autograd.grad((y * towards).sum(), x) for y in (found, theirs))
+    assert torch.equal(found, theirs)
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+def visible(ours, form: Skip | Pool | Chain, sizes: list[int], at: tuple[int, int]) -> None:
+    """A NaN in the state reaches every output that it reaches in PyTorch: a search must see that it diverged."""
+    x = drawn(2, 5, 6, 4, name="x").detach()
+    x[1, at[0], at[1]] = torch.nan
+    given, ones = parameters_of(form, sizes, 4, 4, torch.float64), torch.ones(1, dtype=x.dtype)
+    (found,), _ = ours.fan([Route(0, form)], ones, x, [None], given)
+    (theirs,), _ = kernels.fan([Route(0, form)], ones, x, [None], given)
+    assert torch.equal(found.isnan(), theirs.isnan()), form
+
+
+def wanted_only(ours, forms: list[tuple[Skip | Pool | Chain, list[int]]], frozen: str) -> None:
+    """Gradients that nobody wants (``weights``, ``state`` or ``both``) are not asked for, and the others are right."""
+    routes = [Route(0, form) for form, _ in forms]
+    parameters = [p for form, sizes in forms for p in parameters_of(form, sizes, 4, 4, torch.float64)]
+    x, c = drawn(3, 6, 6, 4, name="x"), drawn(len(routes), name="c")
+    x.requires_grad_(frozen == "weights")
+    for p in parameters:
+        p.requires_grad_(frozen == "state")
+    wanted = [t for t in (c, x, *parameters) if t.requires_grad]
+    grads = []
+    for fan in (kernels.fan, ours.fan):
+        (out,), _ = fan(routes, c, x, [None], parameters)
+        grads.append(torch.autograd.grad(out.sin().sum(), wanted))
+    agree([list(g) for g in grads], 1e-12)
+
+
+def dead_ends(ours) -> None:
+    """A node that leads nowhere: weights before it get no gradient, not one of zero, which would decay them."""
+    form, sizes = everything(1, True)[0]
+    routes = [Route(0, form), Route(1, form), Route(1, Skip()), Route(0, Pool(True, 3, Window(1, 1), 1e-5, True))]
+    given = [parameters_of(form, sizes, 8, 8, torch.float64) for _ in range(2)]
+    flat = [*given[0], *given[1], *parameters_of(routes[3].form, [], 8, 8, torch.float64)]
+    x, c, found = drawn(3, 6, 6, 8, name="x"), drawn(4, name="c"), []
+    for fan in (kernels.fan, ours.fan):
+        (_, out), _ = fan(routes, c, x, [None, drawn(3, 6, 6, 8, name="before") * 1], flat)
+        found.append(torch.autograd.grad(out.sin().sum(), [x, c, *flat], allow_unused=True))
+    assert [g is None for g in found[0]] == [g is None for g in found[1]]
+    assert sum(g is None for g in found[1]) == len(given[0]) + 2
+    agree([[g for g in grads if g is not None] for grads in found], 1e-12)
+
+
+def twice(ours) -> None:
+    """Nothing that is kept for the backward pass is spoiled by it, or by another fan that ran in between."""
+    form, sizes = everything(1, True)[0]
+    x, c, given = drawn(2, 6, 6, 8, name="x"), drawn(1, name="c"), parameters_of(form, sizes, 8, 8, torch.float64)
+    (out,), _ = ours.fan([Route(0, form)], c, x, [None], given)
+    once = torch.autograd.grad(out.sin().sum(), [x, c, *given], retain_graph=True)
+    ours.fan([Route(0, form)], 2 * c, x + 1, [None], given)[0][0].sum().backward()
+    for one, other in zip(once, torch.autograd.grad(out.sin().sum(), [x, c, *given]), strict=True):
+        assert torch.equal(one, other)
+
+
+def other_widths(ours) -> None:
+    """A chain may change the number of channels."""
+    step = Chain((Step(None, Pointwise(), True, 1e-5), Step(None, Spatial(Window(1, 1)), False, 1e-5)))
+    vectors = [drawn(8, name=name) for name in ("scale", "shift")]
+    given = [drawn(8, 16, 1, 1, name="first"), *vectors, drawn(8, 8, 3, 3, name="w")]
+    agree(both(ours, [Route(0, step)], drawn(2, 6, 5, 16, name="x"), [None], given), 1e-12)

@@ -2,14 +2,14 @@
 
 from unittest import mock
 
+import fans
 import pytest
 import torch
-import torch.nn.functional as F
 from fans import agree, both, drawn, everything, mixed, parameters_of, separable
 from torch import Tensor
 
-from gapless.engine import compiled, kernels, loops
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
+from gapless.engine import compiled, loops
+from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.engine.plan import WIDTHS, Plan, plan
 
 
@@ -35,14 +35,7 @@ def test_each_form_alone_in_single_precision(form, sizes):
 
 
 def test_chains_may_change_the_number_of_channels():
-    step = Chain((Step(None, Pointwise(), True, 1e-5), Step(None, Spatial(Window(1, 1)), False, 1e-5)))
-    found = [
-        drawn(8, 16, 1, 1, name="first"),
-        drawn(8, name="scale"),
-        drawn(8, name="shift"),
-        drawn(8, 8, 3, 3, name="w"),
-    ]
-    agree(both(compiled, [Route(0, step)], drawn(2, 6, 5, 16, name="x"), [None], found), 1e-12)
+    fans.other_widths(compiled)
 
 
 def test_gradients_by_finite_differences():
@@ -63,72 +56,26 @@ def test_gradients_by_finite_differences():
 
 
 def test_the_first_of_equal_pixels_takes_the_gradient_of_a_maximum():
-    """As in PyTorch, also for whole plains of equal pixels, which a ReLU makes."""
-    x = drawn(2, 7, 8, 4, name="x").detach().mul(2).round().requires_grad_()
-    pool = Pool(True, 3, Window(2, 1))
-    (ours,), _ = compiled.fan([Route(0, pool)], torch.ones(1, dtype=x.dtype), x, [None], [])
-    theirs = nhwc(F.max_pool2d(nchw(x), 3, 2, 1))
-    towards = drawn(*ours.shape, name="towards").detach()
-    (a,), (b,) = (torch.autograd.grad((y * towards).sum(), x) for y in (ours, theirs))
-    assert torch.equal(ours, theirs)
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+    fans.first_of_equal_pixels(compiled)
 
 
 @pytest.mark.parametrize("at", [0, 5])
 def test_what_is_not_a_number_stays_visible(at):
-    """A NaN in the state reaches every output that it reaches in PyTorch: a search must see that it diverged."""
     for form, sizes in everything(1, True):
-        x = drawn(2, 5, 6, 4, name="x").detach()
-        x[1, at % 5, at % 6] = torch.nan
-        given = parameters_of(form, sizes, 4, 4, torch.float64)
-        ones = torch.ones(1, dtype=x.dtype)
-        (ours,), _ = compiled.fan([Route(0, form)], ones, x, [None], given)
-        (theirs,), _ = kernels.fan([Route(0, form)], ones, x, [None], given)
-        assert torch.equal(ours.isnan(), theirs.isnan()), form
+        fans.visible(compiled, form, sizes, at=(at % 5, at % 6))
 
 
 @pytest.mark.parametrize("frozen", ["weights", "state", "both"])
 def test_gradients_that_nobody_wants_are_not_there(frozen):
-    routes, parameters = [], []
-    for form, sizes in everything(2, True):
-        routes.append(Route(0, form))
-        parameters += parameters_of(form, sizes, 4, 4, torch.float64)
-    x, c = drawn(3, 6, 6, 4, name="x"), drawn(len(routes), name="c")
-    x.requires_grad_(frozen == "weights")
-    for p in parameters:
-        p.requires_grad_(frozen == "state")
-    wanted = [t for t in (c, x, *parameters) if t.requires_grad]
-    grads = []
-    for fan in (kernels.fan, compiled.fan):
-        (out,), _ = fan(routes, c, x, [None], parameters)
-        grads.append(torch.autograd.grad(out.sin().sum(), wanted))
-    agree([list(g) for g in grads], 1e-12)
+    fans.wanted_only(compiled, everything(2, True), frozen)
 
 
 def test_what_nothing_depends_on_has_no_gradient():
-    """A node that leads nowhere: weights before it get no gradient, not one of zero, which would decay them."""
-    form, sizes = everything(1, True)[0]
-    routes = [Route(0, form), Route(1, form), Route(1, Skip()), Route(0, Pool(True, 3, Window(1, 1), 1e-5, True))]
-    given = [parameters_of(form, sizes, 8, 8, torch.float64) for _ in range(2)]
-    flat = [*given[0], *given[1], *parameters_of(routes[3].form, [], 8, 8, torch.float64)]
-    x, c, found = drawn(3, 6, 6, 8, name="x"), drawn(4, name="c"), []
-    for fan in (kernels.fan, compiled.fan):
-        (_, out), _ = fan(routes, c, x, [None, drawn(3, 6, 6, 8, name="before") * 1], flat)
-        found.append(torch.autograd.grad(out.sin().sum(), [x, c, *flat], allow_unused=True))
-    assert [g is None for g in found[0]] == [g is None for g in found[1]]
-    assert sum(g is None for g in found[1]) == len(given[0]) + 2
-    agree([[g for g in grads if g is not None] for grads in found], 1e-12)
+    fans.dead_ends(compiled)
 
 
 def test_a_second_backward_pass_gives_the_same():
-    """Nothing that is kept for the backward pass is spoiled by it, or by another fan that ran in between."""
-    form, sizes = everything(1, True)[0]
-    x, c, given = drawn(3, 6, 6, 8, name="x"), drawn(1, name="c"), parameters_of(form, sizes, 8, 8, torch.float64)
-    (out,), _ = compiled.fan([Route(0, form)], c, x, [None], given)
-    once = torch.autograd.grad(out.sin().sum(), [x, c, *given], retain_graph=True)
-    compiled.fan([Route(0, form)], 2 * c, x + 1, [None], given)[0][0].sum().backward()
-    for one, other in zip(once, torch.autograd.grad(out.sin().sum(), [x, c, *given]), strict=True):
-        assert torch.equal(one, other)
+    fans.twice(compiled)
 
 
 def test_what_arrived_is_added_to_in_place():
