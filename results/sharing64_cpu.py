@@ -54,6 +54,8 @@ JOBS = (
     *(f"prefix-{k}" for k in PREFIXES),
 )
 OUT = Path(__file__).with_suffix(".csv")
+PUBLISHED = Path(__file__).with_name("insights64_published.csv")
+"""Mean accuracy of ten trainings of each network alone, of 200 epochs (the paper's repository)."""
 
 
 def slices(count: int, drawn: bool) -> list[list[int]]:
@@ -120,7 +122,15 @@ def summary(rows: list[dict[str, Any]]) -> str:
     lines = [f"truth: {min(truth):.2f} to {max(truth):.2f} %, best {NAMES[truth.index(max(truth))]}"]
     if len(truths) > 1:
         lines.append(f"tau between two trainings {kendall(*truths):.3f}")
-        lines.append(f"tau of one training with their mean {kendall(truths[0], truth):.3f}")
+    with PUBLISHED.open(newline="") as file:
+        published = [float(row["accuracy"]) for row in csv.DictReader(file)]
+    lines.append(f"tau with the published accuracies {kendall(truth, published):.3f}")
+    lines.append(
+        "tau of the supernets with the published accuracies "
+        + ", ".join(
+            f"{job} {kendall(table[job, 'running'], published):.3f}" for job in JOBS if (job, "running") in table
+        )
+    )
     for kind in ("seed", "order", "similar", "random", "prefix"):
         for bn in ("running", "recalibrated"):
             jobs = [job for job in JOBS if job.startswith(kind) and (job, bn) in table]
