@@ -28,7 +28,7 @@ from torch import Tensor
 
 from gapless.core.machine import device_name, processor
 from gapless.core.progress import seeded, stream
-from gapless.engine.graphs import Graphs
+from gapless.engine.graphs import PATIENCE, Graphs
 from gapless.engine.memory import keep_memory
 from gapless.engine.precision import arithmetic
 from gapless.engine.supernet import Execution, Supernet
@@ -159,11 +159,12 @@ def relaxed(args: argparse.Namespace) -> dict[str, object]:
         elif name == "official":
             found |= {"official_logit_difference": float(off), "official_mix_gradient_error": float(error)}
     times: dict[str, list[float]] = {name: [] for name in runners}
-    for turn in range(args.pairs + 1):
+    warm = PATIENCE + 1 if args.graphs else 1  # until passes are recorded
+    for turn in range(args.pairs + warm):
         gc.collect()
         for name, step in runners.items():
             spent = seconds(step, args)
-            if turn:
+            if turn >= warm:
                 times[name].append(spent)
     for name, values in times.items():
         print(f"{name}: {quartiles(values)} s")

@@ -122,6 +122,8 @@ def summary(rows: list[dict[str, Any]]) -> str:
     lines = [f"truth: {min(truth):.2f} to {max(truth):.2f} %, best {NAMES[truth.index(max(truth))]}"]
     if len(truths) > 1:
         lines.append(f"tau between two trainings {kendall(*truths):.3f}")
+        noise = statistics.mean((a - b) ** 2 for a, b in zip(*truths, strict=True)) ** 0.5 / 2**0.5
+        lines.append(f"deviation of a training {noise:.2f}, over networks {statistics.stdev(truth):.2f}")
     with PUBLISHED.open(newline="") as file:
         published = [float(row["accuracy"]) for row in csv.DictReader(file)]
     lines.append(f"tau with the published accuracies {kendall(truth, published):.3f}")

@@ -71,6 +71,18 @@ def test_a_second_backward_pass_gives_the_same():
     fans.twice(tiled)
 
 
+def test_what_is_new_costs_one_copy(monkeypatch):
+    """Masks are drawn anew in every step: all that a fan has to tell the device goes there at once."""
+    copied: list[Tensor] = []
+    monkeypatch.setattr(tiled, "sent", lambda values, device: copied.append(values) or values.to(device))
+    routes, x, _, parameters = mixed(1, True, 1, 4, 4, 4)
+    made = tiled.plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    found = tiled.Tables(made, x.device, (), True)
+    assert len(copied) == 1
+    begins = [rows.table.data_ptr() for rows in (found.ended, found.skips, *found.slots, *found.into.values())]
+    assert all((begin - copied[0].data_ptr()) % 16 == 0 for begin in begins)  # as kernels are compiled for
+
+
 def test_what_is_not_served():
     """Half precision, wide images and large kernels go to the plain kernels."""
     x, skip = drawn(2, 4, 4, 4, name="x"), [Route(0, Skip())]

@@ -63,7 +63,7 @@ class Graphs:
             learns,
             self.network.training,
             frozenset(norm.momentum for norm in self.norms),  # passes without statistics are other passes
-            len(trained),
+            tuple(map(id, trained)),
             torch.is_autocast_enabled(images.device.type),
         )
         kind = self.kinds.setdefault(key, Kind())
@@ -81,7 +81,7 @@ class Graphs:
         nor may one that counts in what share it moves its statistics."""
         return (
             mix.weight.dim() == 2
-            and self.network.training >= torch.is_grad_enabled()
+            and (self.network.training or not torch.is_grad_enabled())
             and not (self.network.training and any(norm.momentum is None for norm in self.norms))
             and all(p.grad is None for p in trained)
         )

@@ -34,11 +34,16 @@ def rows(x: Tensor) -> Tensor:
     return x.view(-1, x.shape[-1])
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Bring numbers of the host to a device, without waiting for a GPU."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 @lru_cache(maxsize=4096)
 def positions(at: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return whole numbers on a device, made once: a step that makes them anew waits for the device each time."""
+    """Return whole numbers on a device, made once."""
     with torch.inference_mode(False):  # or a graph could not keep them
-        return torch.tensor(at, device=device)
+        return sent(torch.tensor(at), device)
 
 
 # ---------------------------------------------------------------------- sums over images and places

@@ -8,8 +8,9 @@ Kept for the backward pass is what normalisations read; what follows them is a s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+import struct
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.engine import tiles
-from gapless.engine.kernels import Moments, Route, halves
+from gapless.engine.kernels import Moments, Route, halves, sent
 from gapless.engine.plan import FORMATS, Array, Plan, laid_out, plan
 
 __all__ = ["fan", "serves"]
@@ -43,7 +44,7 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
         and all(p.dtype == x.dtype for p in parameters)
         and max(widths) <= CHANNELS
         and all(p.shape[-1] <= SIDE for p in parameters if p.dim() == 4)
-        and x.numel() * (len(routes) + 1) < 2**31
+        and max(widths) * x.numel() // x.shape[-1] < 2**31  # places in an image are whole numbers of 32 bits
         and laid_out(tuple(routes))
     )
 
@@ -51,16 +52,45 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
 # ---------------------------------------------------------------------- what is launched
 
 
+class Desk:
+    """Whole numbers that go to a device all at once: masks that are drawn anew cost a fan one copy, and no waiting."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.whole = torch.empty(0)
+
+    def send(self, device: torch.device) -> None:
+        """Bring all that was put here to a device."""
+        self.whole = sent(torch.tensor(self.numbers, dtype=torch.int64), device)
+
+
+class Rows:
+    """A table on the desk: some columns of records."""
+
+    def __init__(self, desk: Desk, records: Sequence[dict[str, int]], columns: Sequence[str]) -> None:
+        numbers = [record[name] for record in records for name in columns]
+        self.desk, self.begin, self.count, self.size = desk, len(desk.numbers), len(records), len(numbers)
+        desk.numbers += [*numbers, *([0] * (len(numbers) % 2))]  # 16 bytes, as the compiler takes them to be aligned
+
+    def __len__(self) -> int:
+        return self.count
+
+    @cached_property
+    def table(self) -> Tensor:
+        """On the device, once the desk was sent there."""
+        return self.desk.whole.narrow(0, self.begin, self.size)
+
+
 class Group:
     """Steps that one launch serves: the sides of their kernels, their widths, their rows of the table."""
 
-    def __init__(self, key: Key, steps: Sequence[dict[str, int]], device: torch.device) -> None:
+    def __init__(self, key: Key, steps: Sequence[dict[str, int]], desk: Desk) -> None:
         self.K, self.KK, self.C, self.O, self.halves, self.ends = key
         self.side = self.K or self.KK
         self.count = len(steps)
         self.pixels = max(step["h"] * step["w"] for step in steps)
         self.inside = max(step["H"] * step["W"] for step in steps)
-        self.table = torch.tensor([[s[name] for name in tiles.COLUMNS] for s in steps], device=device)
+        self.rows = Rows(desk, steps, tiles.COLUMNS)
 
 
 Key = tuple[int, int, int, int, bool, bool]
@@ -71,11 +101,13 @@ class Tables:
     """What a plan launches on a device, when nothing depends on what arrives at ``dead`` targets."""
 
     def __init__(self, made: Plan, device: torch.device, dead: tuple[int, ...], double: bool) -> None:
+        desk = Desk()
         self.alive = [t for t in made.outputs if t not in dead]
         starts, begin = {}, 0
         for t in self.alive:
             starts[t], begin = begin, begin + math.prod(made.outputs[t])
         steps, slots = ([row for row in _dicts(table) if row["target"] in starts] for table in (made.steps, made.slots))
+        slots = [slot | {"eps": _bits(slot["eps"])} for slot in slots]
         ways = [way | {"g": starts.get(way["target"], 0)} for way in _dicts(made.ways)]
         channels = [made.C, *(step[name] for step in _dicts(made.steps) for name in ("C", "O"))]
         self.align = math.gcd(16, *channels)
@@ -101,31 +133,29 @@ class Tables:
                 kinds.setdefault(key, []).append(row)
                 room += made.images * step["h"] * step["w"] * step["C" if deep else "O"]
             self.errors = max(self.errors, room)
-            self.groups.append([Group(key, rows, device) for key, rows in sorted(kinds.items())])
+            self.groups.append([Group(key, rows, desk) for key, rows in sorted(kinds.items())])
         places = max(slot["places"] for slot in _dicts(made.slots))
         self.tiles = -(-made.images * places // self.pixels)
         self.chunks = max(1, min(CHUNKS, self.tiles // 4))
         self.lanes = max(_padded(slot["C"]) for slot in _dicts(made.slots))
         self.rows = min(NUMBERS // self.lanes, 1 << (self.tiles - 1).bit_length())
 
-        def held(found: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-            eps = torch.tensor([slot["eps"] for slot in found], dtype=torch.float64, device=device)
-            return _table(found, tiles.SLOTS, device), eps
+        def rows(found: Iterable[dict[str, int]], columns: Sequence[str] = tiles.ENDS) -> Rows:
+            return Rows(desk, list(found), columns)
 
         depths = range(made.depth)
-        self.slots = [held([s for s in slots if s["depth"] == depth]) for depth in depths]
-        self.ended = held([s for s in slots if s["way"] >= 0])
-        self.inner = [held([s for s in slots if s["way"] < 0 and s["depth"] == depth]) for depth in depths]
-        self.into = {t: _table([w for w in ways if w["target"] == t], tiles.ENDS, device) for t in made.outputs}
+        self.slots = [rows((s for s in slots if s["depth"] == depth), tiles.SLOTS) for depth in depths]
+        self.ended = rows((s for s in slots if s["way"] >= 0), tiles.SLOTS)
+        self.inner = [rows((s for s in slots if s["way"] < 0 and s["depth"] == d), tiles.SLOTS) for d in depths]
+        self.into = {t: rows(way for way in ways if way["target"] == t) for t in made.outputs}
         ways = [way for way in ways if way["target"] in starts]
-        widths = sorted({way["C"] for way in ways})
-        self.ways = [(c, _table([way for way in ways if way["C"] == c], tiles.ENDS, device)) for c in widths]
-        self.skips = _table([way for way in ways if way["y"] < 0], tiles.ENDS, device)
+        self.ways = [(c, rows(way for way in ways if way["C"] == c)) for c in sorted({way["C"] for way in ways})]
+        self.skips = rows(way for way in ways if way["y"] < 0)
         self.pools = [
-            (pool, _table([way for way in ways if way["pool"] == i], tiles.ENDS, device))
-            for i, pool in enumerate(_dicts(made.pools))
+            (pool, rows(way for way in ways if way["pool"] == i)) for i, pool in enumerate(_dicts(made.pools))
         ]
         self.affine = any(slot["affine"] >= 0 for slot in slots)
+        desk.send(device)
 
 
 def _padded(channels: int) -> int:
@@ -137,14 +167,15 @@ def _dicts(records: Array) -> list[dict[str, Any]]:
     return [dict(zip(records.dtype.names or (), row, strict=True)) for row in records.tolist()]
 
 
-def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str], device: torch.device) -> Tensor:
-    found = [[row[name] for name in columns] for row in rows]
-    return torch.tensor(found, dtype=torch.int64, device=device).view(len(found), len(columns))
+def _bits(number: float) -> int:
+    """Return the bits of a double as a whole number."""
+    found: int = struct.unpack("q", struct.pack("d", number))[0]
+    return found
 
 
 @lru_cache(maxsize=1024)
 def tables(made: Plan, device: torch.device, dead: tuple[int, ...], double: bool) -> Tables:
-    """Return the tables, made once: writing them waits for the device."""
+    """Return the tables, made once."""
     with torch.inference_mode(False):
         return Tables(made, device, dead, double)
 
@@ -256,15 +287,15 @@ class _Run:
         for depth in range(made.depth):
             for group in t.groups[depth]:
                 tiles.ahead[self.over(group.pixels), group.count](
-                    self.read(group), self.kept, self.flat, self.lines, seen, group.table, self.images, t.tiles, self.V,
-                    **self.wide(group, "ahead"), KK=group.KK, INNER=depth > 0,
+                    self.read(group), self.kept, self.flat, self.lines, seen, group.rows.table, self.images, t.tiles,
+                    self.V, **self.wide(group, "ahead"), KK=group.KK, INNER=depth > 0,
                 )  # fmt: skip
             if not depth:
                 self.pool(seen)
-            slots, eps = t.slots[depth]
+            slots = t.slots[depth]
             if len(slots):
                 tiles.settle[(len(slots),)](
-                    seen, self.flat, self.shares, self.book, self.lines, moments, slots, eps, self.images, t.tiles,
+                    seen, self.flat, self.shares, self.book, self.lines, moments, slots.table, self.images, t.tiles,
                     self.V, **self.shape, BT=t.rows, BC=t.lanes,
                 )  # fmt: skip
         return moments
@@ -283,10 +314,10 @@ class _Run:
 
     def gather(self, target: int, out: Tensor, *, more: bool) -> None:
         """Write or add what arrives at a target."""
-        table, channels = self.tables.into[target], out.shape[-1]
+        ways, channels = self.tables.into[target], out.shape[-1]
         pixels = out.numel() // channels
         tiles.gather[(triton.cdiv(pixels, self.tables.pixels),)](
-            self.x, self.kept, self.lines, out, table, len(table), pixels, self.V, int(more), C=channels,
+            self.x, self.kept, self.lines, out, ways.table, len(ways), pixels, self.V, int(more), C=channels,
             A=self.tables.align, BC=_padded(channels), **self.shape,
         )  # fmt: skip
 
@@ -305,7 +336,7 @@ class _Run:
         most = max(math.prod(made.outputs[a][1:3]) for a in t.alive)
         for channels, ways in t.ways:
             tiles.correlate[self.over(most), len(ways)](
-                x, self.kept, self.lines, given, sums, ways, self.images, t.tiles, self.V, C=channels, A=t.align,
+                x, self.kept, self.lines, given, sums, ways.table, self.images, t.tiles, self.V, C=channels, A=t.align,
                 BC=_padded(channels), **self.shape,
             )  # fmt: skip
         self.carry(t.ended, sums, found, dshares)
@@ -318,22 +349,22 @@ class _Run:
                 if group.K and weights:
                     sizes = {"K": group.K, "C": group.C, "A": t.align, "BC": _padded(group.C)} | self.shape
                     tiles.slide[self.over(group.pixels), group.count](
-                        read, self.kept, self.flat, self.lines, convolved, group.table, self.images, self.V, **sizes,
-                        INNER=depth > 0,
+                        read, self.kept, self.flat, self.lines, convolved, group.rows.table, self.images, self.V,
+                        **sizes, INNER=depth > 0,
                     )  # fmt: skip
                 tiles.turn[t.chunks, group.count](
                     self.kept, self.flat, self.lines, given if group.ends else dkept, convolved, errors, found,
-                    group.table, self.images, t.chunks, len(self.flat), self.V, **self.wide(group, "turn"),
+                    group.rows.table, self.images, t.chunks, len(self.flat), self.V, **self.wide(group, "turn"),
                     WEIGHTS=weights, num_stages=2,
                 )  # fmt: skip
                 if weights:
                     tiles.weigh[t.chunks, group.count, group.side](
-                        read, self.kept, self.lines, errors, found, group.table, self.images, t.chunks, len(self.flat),
-                        self.V, **self.wide(group, "weigh"), KK=group.KK, INNER=depth > 0,
+                        read, self.kept, self.lines, errors, found, group.rows.table, self.images, t.chunks,
+                        len(self.flat), self.V, **self.wide(group, "weigh"), KK=group.KK, INNER=depth > 0,
                     )  # fmt: skip
                 if depth:
                     tiles.behind[self.over(group.inside), group.count](
-                        self.kept, self.flat, self.lines, errors, dkept, sums, group.table, self.images, t.tiles,
+                        self.kept, self.flat, self.lines, errors, dkept, sums, group.rows.table, self.images, t.tiles,
                         self.V, **self.wide(group, "behind"), KK=group.KK,
                     )  # fmt: skip
                 elif below:
@@ -341,7 +372,7 @@ class _Run:
                     image = torch.empty_like(read) if group.halves else dx
                     pixels = read.numel() // read.shape[-1]
                     tiles.collect[(triton.cdiv(pixels, t.pixels),)](
-                        self.flat, errors, image, group.table, group.count, pixels,
+                        self.flat, errors, image, group.rows.table, group.count, pixels,
                         int(whole and not group.halves), **self.wide(group, "collect"), KK=group.KK,
                     )  # fmt: skip
                     if group.halves:
@@ -357,12 +388,11 @@ class _Run:
             tiles.fold[(triton.cdiv(count, 256),)](found, dflat, count, count, parts, B=256)
         return dshares, dx, dflat
 
-    def carry(self, slots: tuple[Tensor, Tensor], sums: Tensor, found: Tensor, dshares: Tensor) -> None:
+    def carry(self, slots: Rows, sums: Tensor, found: Tensor, dshares: Tensor) -> None:
         """Join the sums of all tiles."""
-        table, _ = slots
-        if len(table):
-            tiles.carry[(len(table),)](
-                sums, self.flat, found, self.shares, dshares, self.book, self.lines, table, self.images,
+        if len(slots):
+            tiles.carry[(len(slots),)](
+                sums, self.flat, found, self.shares, dshares, self.book, self.lines, slots.table, self.images,
                 self.tables.tiles, self.V, **self.shape, BT=self.tables.rows, BC=self.tables.lanes,
             )  # fmt: skip
 
@@ -371,7 +401,7 @@ class _Run:
         t, made, x = self.tables, self.made, self.x
         pixels = self.images * made.H * made.W
         tiles.pass_on[(self.over(made.H * made.W),)](
-            x, self.lines, given, dx, t.skips, len(t.skips), pixels, self.V, int(whole), A=t.align, **self.state,
+            x, self.lines, given, dx, t.skips.table, len(t.skips), pixels, self.V, int(whole), A=t.align, **self.state,
         )  # fmt: skip
         if split is not None:
             dx[:, ::2, ::2] += split[..., : made.C]
@@ -383,7 +413,7 @@ class _Run:
             if len(ways):
                 e = x.new_empty(count)
                 tiles.pool_error[(self.over(sides),)](
-                    self.kept, self.lines, given, e, ways, len(ways), self.images * sides, self.V, A=t.align,
+                    self.kept, self.lines, given, e, ways.table, len(ways), self.images * sides, self.V, A=t.align,
                     **self.state,
                 )  # fmt: skip
                 tiles.unpool[(self.over(made.H * made.W),)](

@@ -38,9 +38,9 @@ ENDS = ("slot", "y", "places", "g")
 END_SLOT, END_Y, END_PLACES, END_G = (tl.constexpr(i) for i in range(4))
 END_WIDTH = tl.constexpr(4)
 
-SLOTS = ("at", "C", "places", "depth", "normed", "affine", "way", "source")
-"""What a row of the table of normalisations holds."""
-SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_DEPTH, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE = (
+SLOTS = ("at", "C", "places", "normed", "affine", "way", "source", "eps")
+"""What a row of the table of normalisations holds; ``eps`` as the bits of a double."""
+SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE, SLOT_EPS = (
     tl.constexpr(i) for i in range(8)
 )
 SLOT_WIDTH = tl.constexpr(8)
@@ -239,8 +239,8 @@ def pool(
 
 @triton.jit
 def settle(
-    seen, flat, shares, book, lines, moments, table,
-    eps, images, tiles, V, BP: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    seen, flat, shares, book, lines, moments, table, images, tiles, V, BP: tl.constexpr, BT: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
     """Join the moments of all tiles, for one normalisation."""
     row = table + tl.program_id(0) * SLOT_WIDTH
@@ -271,7 +271,7 @@ def settle(
         second = second - total * mean * mean
         mean = mean + first
         variance = second / total
-        inverse = 1.0 / tl.sqrt(variance + tl.load(eps + tl.program_id(0)))
+        inverse = 1.0 / tl.sqrt(variance + tl.load(row + SLOT_EPS).to(tl.float64, bitcast=True))
         gamma = inverse
         if affine >= 0:
             gamma = inverse * tl.load(flat + affine + c, mask=known, other=0.0).to(tl.float64)
@@ -289,8 +289,8 @@ def settle(
 
 @triton.jit
 def gather(
-    x, kept, lines, out, table, ways, pixels, V, more, C: tl.constexpr, A: tl.constexpr,
-    BP: tl.constexpr, BC: tl.constexpr,
+    x, kept, lines, out, table, ways, pixels, V, more, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
     """Write, or (``more``) add, a tile of what arrives at a target."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
@@ -333,8 +333,8 @@ def correlate(
 
 @triton.jit
 def carry(
-    sums, flat, found, shares, dshares, book, lines,
-    table, images, tiles, V, BP: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    sums, flat, found, shares, dshares, book, lines, table, images, tiles, V, BP: tl.constexpr, BT: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
     """Join the sums of all tiles, for one normalisation: gradients of its share, scale and shift, and what the gradient
     before it needs."""
@@ -613,8 +613,8 @@ def collect(
 
 @triton.jit
 def pass_on(
-    x, lines, given, dx, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr,
-    BP: tl.constexpr, BC: tl.constexpr,
+    x, lines, given, dx, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
     """Finish a tile of the gradient at the state: the ReLU of what chains left in dx (``chains``), and the skips."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
