@@ -27,7 +27,7 @@ def rows(path: str) -> list[dict[str, str]]:
         if line.startswith("{"):
             row = json.loads(line)
             row["benchmark"] = "supernet_step" if "case" in row else "search_epoch"
-            row.setdefault("case", "darts")
+            row = {"case": "darts", "recompute": False} | row
             quartiles = row.get("time_ratio_quartiles")
             if quartiles:
                 row["time_ratio_low"], row["time_ratio_high"] = quartiles[0], quartiles[2]
