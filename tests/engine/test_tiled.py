@@ -10,13 +10,19 @@ from fans import agree, both, drawn, everything, mixed, parameters_of
 from torch import Tensor
 
 from gapless.core.mix import Mix
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Step, Window
+from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.spaces import images, some_mixes, supernet_of
 
 pytest.importorskip("triton", reason="Triton, which compiles kernels for a GPU, is not installed")
 
 from gapless.engine import tiled
+
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """Walks as long as images are high: the interpreter is slow."""
+    monkeypatch.setattr(tiled, "PROGRAMS", 1)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,24 @@ def test_many_tiles():
         *parameters_of(routes[1].form, [], 16, 16, torch.float64),
     ]
     agree(both(tiled, routes, x, [None], given), 1e-12)
+
+
+@pytest.mark.parametrize(("stride", "number"), [(1, 1), (1, 3), (2, 0), (2, 3)])
+def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
+    """Several walks to a column, the last of them short; sums in as many parts."""
+    monkeypatch.setattr(tiled, "PROGRAMS", 1024)
+    form, sizes = everything(stride, True)[number]
+    given = [p for _ in range(2) for p in parameters_of(form, sizes, 4, 4, torch.float64)]
+    agree(both(tiled, [Route(0, form), Route(1, form)], drawn(1, 9, 5, 4, name="x"), [None, None], given), 1e-12)
+
+
+def test_channels_come_in_blocks():
+    form = Chain((Step(None, Pointwise(), True, 1e-5), Step(None, Spatial(Window(1, 1)), True, 1e-5)))
+    given = [
+        drawn(70, 130, 1, 1, name="first"), drawn(70, name="scale"), drawn(70, name="shift"),
+        drawn(68, 70, 3, 3, name="second"), drawn(68, name="scale"), drawn(68, name="shift"),
+    ]  # fmt: skip
+    agree(both(tiled, [Route(0, form)], drawn(2, 3, 4, 130, name="x"), [None], given), 1e-12)
 
 
 def test_a_chain_in_single_precision():
@@ -91,6 +115,11 @@ def test_what_is_not_served():
     assert not tiled.serves(skip, x.new_empty(2, 4, 4, tiled.CHANNELS + 1), [])
     wide = Chain((Step(Window(1, 4), Pointwise(), False, 1e-5),))
     assert not tiled.serves([Route(0, wide)], x, [x.new_empty(4, 1, 9, 9), x.new_empty(4, 4, 1, 1)])
+    broad = x.new_empty(2, 4, 4, tiled.WHOLE + 4)
+    assert not tiled.serves([Route(0, wide)], broad, [broad.new_empty(132, 1, 3, 3), broad.new_empty(4, 132, 1, 1)])
+    assert tiled.serves(
+        [Route(0, Chain((Step(None, Pointwise(), False, 1e-5),)))], broad, [broad.new_empty(4, 132, 1, 1)]
+    )
 
 
 # ---------------------------------------------------------------------- a whole supernet

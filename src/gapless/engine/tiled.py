@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.engine import tiles
-from gapless.engine.kernels import Chain, Moments, Route, halves, sent
+from gapless.engine.kernels import Chain, Moments, Route, Step, halves, sent
 from gapless.engine.plan import FORMATS, Array, Plan, laid_out, plan
 
 __all__ = ["fan", "serves"]
@@ -35,8 +35,12 @@ SIDE = 7
 """The largest kernel."""
 NUMBERS, WALKED = 2048, 1024
 """In a tile and in a row of a walk, at most, with at least 16 pixels (a matrix product's smallest side)."""
-CHUNKS = 128
-"""Parts in which the gradient at a weight is added up, at most."""
+JOINED = 8192
+"""Numbers of tiles that are joined at a time, at most."""
+CHUNKS, LEAST = 128, 4
+"""Parts in which the gradient at a weight is added up, at most, and tiles in a part, at least."""
+WARPS = {"slide": 2, "ahead": 2, "collect": 2, "weigh": 4}
+"""Of programs with small matrix products: with two the compiler does not turn to instructions for large ones."""
 PROGRAMS = 1024
 """What a launch should have at least: walks are cut and sums split until it has."""
 
@@ -49,10 +53,17 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
         x.dtype in FORMATS
         and all(p.dtype == x.dtype for p in parameters)
         and max(widths) <= (WHOLE if deep else CHANNELS)
+        and all(_rows(step) <= 2 for r in routes if isinstance(r.form, Chain) for step in r.form.steps)
+        and all(width % 4 == 0 for width in (x.shape[-1], *(p.shape[0] for p in parameters)))
         and all(p.shape[-1] <= SIDE for p in parameters if p.dim() == 4)
         and max(widths) * x.numel() // x.shape[-1] < 2**31  # places in an image are whole numbers of 32 bits
         and laid_out(tuple(routes))
     )
+
+
+def _rows(step: Step) -> int:
+    """Return how many rows of what is read lie between two outputs of a walk, in rows of the kernel."""
+    return step.window.stride // math.gcd(step.window.stride, step.window.dilation) if step.window else 1
 
 
 # ---------------------------------------------------------------------- what is launched
@@ -113,11 +124,11 @@ class Group:
         self.blocks = (_over(self.C, self.BC), _over(self.O, self.BO))
         widest = max(self.BC, self.BO)
         self.pixels = max(16, min(128, (numbers * WALKED // NUMBERS if self.K else numbers) // widest))
-        self.length = self.chunked = self.back = 1
+        self.length = self.back = 1
+        apart = max(step["apart"] for step in steps) if self.K else 1
+        self.chunked = self._length(apart, lambda walks: walks >= chunks)
         if self.K:
-            apart = max(step["apart"] for step in steps)
             self.length = self._length(apart, lambda walks: walks * self.count >= PROGRAMS)
-            self.chunked = self._length(apart, lambda walks: walks >= chunks)
             self.back = self._length(apart, lambda walks: walks * self.count >= PROGRAMS, back=True)
         self.tiles = max(self.ahead(step) for step in steps)
         self.behind = max(self.under(step) for step in steps)
@@ -151,12 +162,15 @@ class Group:
         return _over(self.images * step["H"] * step["W"], self.pixels)
 
     def _shares(self, steps: Sequence[dict[str, int]]) -> list[tuple[int, int]]:
-        """Return the ranges of steps whose gradients at what they read are added up in one program each."""
-        if self.halves:
-            return [(0, self.count)]
-        alike = [(step["d"], step["p"]) if self.K and self.still else 0 for step in steps]
+        """Return the ranges of steps whose gradients at what they read are added up in one program each; other sums
+        than those of walks take steps by turns."""
+        if not (self.K and self.still):
+            largest = max(step["side"] for step in steps)
+            heavy = sum(step["side"] == largest for step in steps)  # one of them each, where there is room
+            return [(0, self.count)] * (1 if self.halves else min(self.count, max(heavy, _over(PROGRAMS, self.behind))))
+        alike = [(step["d"], step["p"]) for step in steps]
         found = []
-        for kind in sorted(set(alike)):  # type: ignore[type-var]
+        for kind in sorted(set(alike)):
             begin, count = alike.index(kind), alike.count(kind)
             size = max(1, min(count, self.behind * len(set(alike)) * count // PROGRAMS))
             found += [(begin + i, begin + min(i + size, count)) for i in range(0, count, size)]
@@ -186,11 +200,12 @@ class Tables:
         self.pixels = max(16, min(128, numbers // self.width))
         places = max(slot["places"] for slot in _dicts(made.slots))
         self.tiles = _over(made.images * places, self.pixels)
-        self.chunks = max(1, min(CHUNKS, self.tiles // 4))
+        self.chunks = max(1, min(CHUNKS, self.tiles // LEAST))
         self.errors = 0
         self.groups: list[list[Group]] = []
         self.given = begin
-        seen, sums = {}, {}
+        seen: dict[int, int] = {}
+        sums: dict[int, int] = {}
         for depth in range(made.depth):
             kinds: dict[Key, list[dict[str, int]]] = {}
             room = 0
@@ -222,7 +237,7 @@ class Tables:
             own = _over(made.images * slot["places"], self.pixels)
             slot |= {"seen": seen.get(slot["at"], own), "sums": sums.get(slot["at"], own)}
         self.lanes = self.width
-        self.rows = max(1, min(NUMBERS // self.lanes, 1 << (self.tiles - 1).bit_length()))
+        self.rows = max(1, min(JOINED // self.lanes, _power(self.tiles)))
         self.parts = sum(len(group.shares) for group in self.groups[0] if not group.halves) if self.groups else 0
 
         def rows(found: Iterable[dict[str, int]], columns: Sequence[str] = tiles.ENDS) -> Rows:
@@ -265,9 +280,14 @@ def _over(count: int, size: int) -> int:
     return -(-count // size)
 
 
+def _power(count: int) -> int:
+    """Return the smallest power of two that is not less."""
+    return 1 << (count - 1).bit_length()
+
+
 def _padded(channels: int) -> int:
     """Return how many channels a tile has: a power of two, at least the smallest side of a matrix product."""
-    return max(16, 1 << (channels - 1).bit_length())
+    return max(16, _power(channels))
 
 
 def _dicts(records: Array) -> list[dict[str, Any]]:
@@ -281,9 +301,8 @@ def _bits(number: float) -> int:
 
 
 def _warps(group: Group) -> int:
-    """Return the warps of a program with small matrix products: with these the compiler does not turn to instructions
-    for large ones."""
-    return 2 if group.pixels >= 64 else 4
+    """Return the warps of a program of a walk with matrix products."""
+    return WARPS["slide"] if group.pixels >= 64 else 4
 
 
 def _split(group: Group, warps: int) -> int:
@@ -384,6 +403,8 @@ class _Run:
             self.book = x.new_empty(3, self.V, dtype=torch.float64)
             self.lines = x.new_empty(6, self.V)
         self.shape = {"BP": tables.pixels}
+        joined = tables.rows * tables.lanes
+        self.joined = {"BT": tables.rows, "BC": tables.lanes, "num_warps": max(4, min(16, joined // 512))}
         self.state = {"C": made.C, "BC": _padded(made.C)} | self.shape
         # three products of rounded factors are as exact as one of whole ones
         self.precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
@@ -424,14 +445,16 @@ class _Run:
                         *given, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group)
                     )
                 else:
-                    tiles.ahead[group.tiles, group.count, group.blocks[1]](*given, self.V, **sizes, num_warps=2)
+                    tiles.ahead[group.tiles, group.count, group.blocks[1]](
+                        *given, self.V, **sizes, num_warps=WARPS["ahead"]
+                    )
             if not depth:
                 self.pool(seen)
             slots = t.slots[depth]
             if len(slots):
                 tiles.settle[(len(slots),)](
                     seen, self.flat, self.shares, self.book, self.lines, moments, slots.table, self.images, t.tiles,
-                    self.V, BT=t.rows, BC=t.lanes,
+                    self.V, **self.joined,
                 )  # fmt: skip
         return moments
 
@@ -463,7 +486,7 @@ class _Run:
         there is room for those inside of chains."""
         t, made, x = self.tables, self.made, self.x
         sums = x.new_empty(2, t.tiles, self.V)
-        dshares = torch.zeros_like(self.shares)
+        dshares = (torch.empty_like if len(t.ended) == len(self.shares) else torch.zeros_like)(self.shares)
         errors = x.new_empty(t.errors)
         found = (x.new_zeros if t.affine else x.new_empty)(t.chunks if weights else 1, len(self.flat))
         dx = torch.empty_like(x) if below else None
@@ -498,7 +521,9 @@ class _Run:
         count = len(self.flat)
         dflat = torch.empty_like(self.flat)
         if count:
-            tiles.fold[triton.cdiv(t.span, 256), len(t.spans)](found, dflat, t.spans.table, count, len(found), B=256)
+            tiles.fold[triton.cdiv(t.span, 128), len(t.spans)](
+                found, dflat, t.spans.table, count, len(found), R=min(16, _power(len(found))), B=128
+            )
         return dshares, dx, dflat
 
     def turn(
@@ -514,7 +539,8 @@ class _Run:
             for side, begin, steps in group.sides if weights else ():
                 tiles.weigh[t.chunks, steps, side * math.prod(group.blocks)](
                     read, self.kept, self.lines, errors, found, table[begin * len(tiles.COLUMNS) :], self.images,
-                    t.chunks, count, self.V, KK=side, INNER=inner, B=_split(group, 4), num_warps=4,
+                    t.chunks, count, group.chunked, self.V, KK=side, INNER=inner, B=_split(group, WARPS["weigh"]),
+                    num_warps=WARPS["weigh"],
                     **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"),
                 )  # fmt: skip
             return
@@ -541,18 +567,24 @@ class _Run:
             )
         else:
             tiles.behind[group.behind, group.count, group.blocks[0]](
-                *given, self.V, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"), num_warps=2
+                *given, self.V, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"), num_warps=WARPS["collect"]
             )
 
     def collect(self, group: Group, errors: Tensor, parts: Tensor) -> None:
         """Compute parts of the gradient at what the first steps of chains read."""
-        grid = group.behind, len(group.shares)
-        given = self.flat, errors, parts, group.rows.table, group.table.table, self.images, group.H, group.W
+        grid, given = (group.behind, len(group.shares)), (self.flat, errors, parts, group.rows.table)
+        size = self.images, group.H, group.W
         if group.K and group.still:
-            tiles.slide_collect[grid](*given, group.back, **self.sizes(group, "K", "C", "BC"), num_warps=4)
+            tiles.slide_collect[grid](
+                *given, group.table.table, *size, group.back, **self.sizes(group, "K", "C", "BC"), num_warps=4
+            )
         else:
             tiles.collect[(*grid, group.blocks[0])](
-                *given, **self.sizes(group, "K", "C", "O", "BC", "BO", "PRECISION"), num_warps=4 if group.K else 2
+                *given,
+                group.count,
+                *size,
+                **self.sizes(group, "K", "C", "O", "BC", "BO", "PRECISION"),
+                num_warps=4 if group.K else WARPS["collect"],
             )
 
     def carry(self, slots: Rows, sums: Tensor, found: Tensor, dshares: Tensor) -> None:
@@ -560,7 +592,7 @@ class _Run:
         if len(slots):
             tiles.carry[(len(slots),)](
                 sums, self.flat, found, self.shares, dshares, self.book, self.lines, slots.table, self.images,
-                self.tables.tiles, self.V, BT=self.tables.rows, BC=self.tables.lanes,
+                self.tables.tiles, self.V, **self.joined,
             )  # fmt: skip
 
     def to_state(self, given: Tensor, dx: Tensor, split: Tensor | None, parts: Tensor) -> None:

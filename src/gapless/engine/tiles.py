@@ -119,30 +119,30 @@ def _walk(tile, images, h, w, apart, length, BP: tl.constexpr):
 
 
 @triton.jit
-def _tap(total, a, deep, c, ky: tl.constexpr, kx: tl.constexpr, K: tl.constexpr, C: tl.constexpr, TURNED: tl.constexpr):
-    """Add a row, times its weights at pixel (ky, kx) of a kernel, if the kernel has that pixel."""
-    if ky < K:
-        t = (K - 1 - ky) * K + K - 1 - kx if TURNED else ky * K + kx
-        return total + a * tl.load(deep + t * C + c, mask=c < C, other=0.0)[None, :]
-    else:
-        return total
-
-
-@triton.jit
 def _taps(q0, q1, q2, q3, q4, q5, q6, source, deep, n, top, left, d, H, W, live, c, scale, shift,
           K: tl.constexpr, T: tl.constexpr, C: tl.constexpr, NORMED: tl.constexpr, POSITIVE: tl.constexpr,
           TURNED: tl.constexpr):  # fmt: skip
-    """Add T more rows, from ``top`` on, to the outputs that they have a part in: q0 is the newest of them."""
+    """Add T more rows, from ``top`` on, times their weights, to the outputs that they have a part in: q0 is the newest
+    of them, and a row lies T rows of the kernel lower for each that is older. TURNED: the kernel is turned by half."""
+    known, down = c < C, (-K if TURNED else K) * C
     for q in tl.static_range(T):
         for kx in tl.static_range(K):
             a = _read(source, n, top + q * d, left + kx * d, H, W, live, c, scale, shift, C, NORMED, POSITIVE)
-            q0 = _tap(q0, a, deep, c, q, kx, K, C, TURNED)
-            q1 = _tap(q1, a, deep, c, q + T, kx, K, C, TURNED)
-            q2 = _tap(q2, a, deep, c, q + 2 * T, kx, K, C, TURNED)
-            q3 = _tap(q3, a, deep, c, q + 3 * T, kx, K, C, TURNED)
-            q4 = _tap(q4, a, deep, c, q + 4 * T, kx, K, C, TURNED)
-            q5 = _tap(q5, a, deep, c, q + 5 * T, kx, K, C, TURNED)
-            q6 = _tap(q6, a, deep, c, q + 6 * T, kx, K, C, TURNED)
+            at = deep + (K * K - 1 - kx if TURNED else kx) * C + q * down + c
+            if q < K:
+                q0 += a * tl.load(at, mask=known, other=0.0)[None, :]
+            if q + T < K:
+                q1 += a * tl.load(at + T * down, mask=known, other=0.0)[None, :]
+            if q + 2 * T < K:
+                q2 += a * tl.load(at + 2 * T * down, mask=known, other=0.0)[None, :]
+            if q + 3 * T < K:
+                q3 += a * tl.load(at + 3 * T * down, mask=known, other=0.0)[None, :]
+            if q + 4 * T < K:
+                q4 += a * tl.load(at + 4 * T * down, mask=known, other=0.0)[None, :]
+            if q + 5 * T < K:
+                q5 += a * tl.load(at + 5 * T * down, mask=known, other=0.0)[None, :]
+            if q + 6 * T < K:
+                q6 += a * tl.load(at + 6 * T * down, mask=known, other=0.0)[None, :]
     return q0, q1, q2, q3, q4, q5, q6
 
 
@@ -556,16 +556,6 @@ def slide_back(
 
 
 @triton.jit
-def _met(total, a, i: tl.constexpr, ky: tl.constexpr, q: tl.constexpr, T: tl.constexpr, K: tl.constexpr, w0, w1, w2, w3,
-         w4, w5, w6):  # fmt: skip
-    """Add to the gradient at row ky of a kernel what it makes of a row that was read, if it meets an output there."""
-    if ky < K and (ky - q) % T == 0 and ky >= q:
-        return total + a * _pick((ky - q) // T, w0, w1, w2, w3, w4, w5, w6)
-    else:
-        return total
-
-
-@triton.jit
 def slide_weigh(
     x, kept, lines, errors, found, table, images, chunks, stride, length, V, K: tl.constexpr, T: tl.constexpr,
     C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, INNER: tl.constexpr,
@@ -579,7 +569,7 @@ def slide_weigh(
     source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
     LAG: tl.constexpr = (K - 1) // T
     z = tl.zeros([BP, BC], errors.dtype.element_ty)
-    p0, p1, p2, p3, p4, p5, p6 = z, z, z, z, z, z, z
+    p0, p1, p2, p3, p4, p5, p6, r0, r1, r2 = z, z, z, z, z, z, z, z, z, z
     walks = tl.cdiv(images * w, BP) * apart * tl.cdiv(tl.cdiv(h, apart), length)
     for tile in range(chunk, walks, chunks):
         n, ox, live, r, first, end = _walk(tile, images, h, w, apart, length, BP)
@@ -589,20 +579,36 @@ def slide_weigh(
             at = ((n * h + oy) * w + ox) * C
             mask = (live & (j < end) & (oy < h))[:, None] & (c < C)[None, :]
             w0 = tl.load(e + at[:, None] + c[None, :], mask=mask, other=0.0)
-            for q in tl.static_range(T):
-                iy = r * s - p + (j * T + q) * d
-                a = _read(source, n, iy, ox * s - p + kx * d, H, W, live, c, scale, shift, C, INNER, True)
-                p0 = _met(p0, a, 0, 0, q, T, K, w0, w1, w2, w3, w4, w5, w6)
-                p1 = _met(p1, a, 0, 1, q, T, K, w0, w1, w2, w3, w4, w5, w6)
-                p2 = _met(p2, a, 0, 2, q, T, K, w0, w1, w2, w3, w4, w5, w6)
-                p3 = _met(p3, a, 0, 3, q, T, K, w0, w1, w2, w3, w4, w5, w6)
-                p4 = _met(p4, a, 0, 4, q, T, K, w0, w1, w2, w3, w4, w5, w6)
-                p5 = _met(p5, a, 0, 5, q, T, K, w0, w1, w2, w3, w4, w5, w6)
-                p6 = _met(p6, a, 0, 6, q, T, K, w0, w1, w2, w3, w4, w5, w6)
+            iy, ix = r * s - p + j * T * d, ox * s - p + kx * d
+            a = _read(source, n, iy, ix, H, W, live, c, scale, shift, C, INNER, True)
+            p0 += a * w0
+            if T < K:
+                p1 += a * w1
+            if 2 * T < K:
+                p2 += a * w2
+            if 3 * T < K:
+                p3 += a * w3
+            if 4 * T < K:
+                p4 += a * w4
+            if 5 * T < K:
+                p5 += a * w5
+            if 6 * T < K:
+                p6 += a * w6
+            if T > 1:
+                a = _read(source, n, iy + d, ix, H, W, live, c, scale, shift, C, INNER, True)
+                if K > 1:
+                    r0 += a * w0
+                if 1 + T < K:
+                    r1 += a * w1
+                if 1 + 2 * T < K:
+                    r2 += a * w2
             w1, w2, w3, w4, w5, w6 = w0, w1, w2, w3, w4, w5
     to = found + chunk * stride + _at(row + DEEP, A) + kx * C + c
-    for ky in tl.static_range(K):
-        tl.store(to + ky * (K * C), tl.sum(_pick(ky, p0, p1, p2, p3, p4, p5, p6), axis=0), mask=c < C)
+    for i in tl.static_range(7):
+        if i * T < K:
+            tl.store(to + i * T * K * C, tl.sum(_pick(i, p0, p1, p2, p3, p4, p5, p6), axis=0), mask=c < C)
+        if T > 1 and i < 3 and i * T + 1 < K:
+            tl.store(to + (i * T + 1) * K * C, tl.sum(_pick(i, r0, r1, r2, r2, r2, r2, r2), axis=0), mask=c < C)
 
 
 @triton.jit
@@ -616,7 +622,7 @@ def _product(part, own, source, n, iy, ix, H, W, live, c, scale, shift, C: tl.co
 
 @triton.jit
 def weigh(
-    x, kept, lines, errors, found, table, images, chunks, stride, V, KK: tl.constexpr, C: tl.constexpr,
+    x, kept, lines, errors, found, table, images, chunks, stride, length, V, KK: tl.constexpr, C: tl.constexpr,
     O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, B: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -626,35 +632,34 @@ def weigh(
     ky, block = place % KK, place // KK
     H, W, h, w, s, p, d = _geometry(row)
     c, o = block % tl.cdiv(C, BC) * BC + tl.arange(0, BC), block // tl.cdiv(C, BC) * BO + tl.arange(0, BO)
-    total = images * h * w
     e = errors + _at(row + Z, A)
     source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
     p0 = _none(B, BC, BO, x.dtype.element_ty)
     p1, p2, p3, p4, p5, p6 = p0, p0, p0, p0, p0, p0
-    for tile in range(chunk, tl.cdiv(total, BP), chunks):
-        m = tile * BP + tl.arange(0, BP)
-        live = m < total
-        n, y, q = m // (h * w), (m // w) % h * s - p + ky * d, m % w * s - p
-        own = tl.load(e + m[:, None] * O + o[None, :], mask=live[:, None] & (o < O)[None, :], other=0.0)
-        p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-        if KK > 1:
-            q += d
-            p1 = _product(p1, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-        if KK > 2:
-            q += d
-            p2 = _product(p2, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-        if KK > 3:
-            q += d
-            p3 = _product(p3, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-        if KK > 4:
-            q += d
-            p4 = _product(p4, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-        if KK > 5:
-            q += d
-            p5 = _product(p5, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-        if KK > 6:
-            q += d
-            p6 = _product(p6, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+    for tile in range(chunk, tl.cdiv(images * w, BP) * tl.cdiv(h, length), chunks):
+        n, ox, live, _r, first, end = _walk(tile, images, h, w, 1, length, BP)
+        for oy in range(first, tl.minimum(end, h)):
+            m, y, q = (n * h + oy) * w + ox, oy * s - p + ky * d, ox * s - p
+            own = tl.load(e + m[:, None] * O + o[None, :], mask=live[:, None] & (o < O)[None, :], other=0.0)
+            p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 1:
+                q += d
+                p1 = _product(p1, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 2:
+                q += d
+                p2 = _product(p2, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 3:
+                q += d
+                p3 = _product(p3, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 4:
+                q += d
+                p4 = _product(p4, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 5:
+                q += d
+                p5 = _product(p5, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 6:
+                q += d
+                p6 = _product(p6, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
     to = found + chunk * stride + _at(row + WIDE, A) + ky * (KK * O * C) + o[:, None] * C + c[None, :]
     known = (o < O)[:, None] & (c < C)[None, :]
     for kx in tl.static_range(KK):
@@ -662,13 +667,15 @@ def weigh(
 
 
 @triton.jit
-def fold(found, out, table, stride, chunks, B: tl.constexpr):
+def fold(found, out, table, stride, chunks, R: tl.constexpr, B: tl.constexpr):
     """Add up the parts of gradients at packed weights, and write them where the weights are."""
     begin, at, to, live = _span(table + tl.program_id(1) * SPAN_WIDTH, B)
-    total = tl.zeros([B], tl.float64)
-    for chunk in range(chunks):
-        total += tl.load(found + chunk * stride + begin + at, mask=live, other=0.0).to(tl.float64)
-    tl.store(out + begin + to, total.to(out.dtype.element_ty), mask=live)
+    total = tl.zeros([R, B], tl.float64)
+    for start in range(0, chunks, R):
+        chunk = start + tl.arange(0, R)
+        place = found + chunk[:, None].to(tl.int64) * stride + begin + at[None, :]
+        total += tl.load(place, mask=(chunk < chunks)[:, None] & live[None, :], other=0.0).to(tl.float64)
+    tl.store(out + begin + to, tl.sum(total, axis=0).to(out.dtype.element_ty), mask=live)
 
 
 @triton.jit
@@ -767,16 +774,15 @@ def slide_behind(
 
 @triton.jit
 def collect(
-    flat, errors, parts, table, shares, images, H, W, K: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
+    flat, errors, parts, table, steps, images, H, W, K: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
     A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write a tile of a part of the gradient at what the first steps of chains read, from a share of them."""
+    """Write a tile of a part of the gradient at what the first steps of chains read, from some of them."""
     part = tl.program_id(1)
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.program_id(2) * BC + tl.arange(0, BC)
     live = m < images * H * W
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
-    begin, end = tl.load(shares + 2 * part).to(tl.int32), tl.load(shares + 2 * part + 1).to(tl.int32)
-    for i in range(begin, end):
+    for i in range(part, steps, tl.num_programs(1)):
         total += _back(table + i * WIDTH, flat, errors, m, live, c, K, C, O, A, BP, BC, BO, PRECISION)
     to = parts + part.to(tl.int64) * (images * H * W * C) + m[:, None] * C + c[None, :]
     tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
