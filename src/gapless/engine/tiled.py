@@ -104,9 +104,9 @@ class Group:
 
     Attributes
     ----------
-    K, T, still
+    K, T, stride
         The side of the depthwise convolution (0: none), how many rows of what is read lie between two outputs of a
-        walk, whether its stride is one.
+        walk, its stride (one for other convolutions).
     length, chunked, back
         Outputs of a walk: forward, where gradients at weights are added up, and on the way back to what was read.
     """
@@ -114,7 +114,7 @@ class Group:
     def __init__(
         self, key: Key, steps: Sequence[dict[str, int]], desk: Desk, images: int, chunks: int, numbers: int
     ) -> None:
-        self.K, self.T, self.still, self.C, self.O, self.halves = key
+        self.K, self.T, self.stride, self.C, self.O, self.halves = key
         steps = sorted(steps, key=lambda s: (s["d"], s["p"]) if self.K else (-s["side"], 0))
         self.count, self.images = len(steps), images
         self.H, self.W, self.h, self.w = (steps[0][name] for name in ("H", "W", "h", "w"))
@@ -157,14 +157,15 @@ class Group:
 
     def under(self, step: dict[str, int]) -> int:
         """Return in how many parts the gradient at what a step read is computed."""
-        if self.K and self.still:
+        if self.K and self.stride == 1:
             return self.walks(step["H"], step["W"], step["d"], self.back)
-        return _over(self.images * step["H"] * step["W"], self.pixels)
+        s = self.stride
+        return _over(self.images * _over(step["H"], s) * _over(step["W"], s), self.pixels) * s * s
 
     def _shares(self, steps: Sequence[dict[str, int]]) -> list[tuple[int, int]]:
         """Return the ranges of steps whose gradients at what they read are added up in one program each; other sums
         than those of walks take steps by turns."""
-        if not (self.K and self.still):
+        if not self.K or self.stride > 1:
             largest = max(step["side"] for step in steps)
             heavy = sum(step["side"] == largest for step in steps)  # one of them each, where there is room
             return [(0, self.count)] * (1 if self.halves else min(self.count, max(heavy, _over(PROGRAMS, self.behind))))
@@ -177,8 +178,8 @@ class Group:
         return found
 
 
-Key = tuple[int, int, bool, int, int, bool]
-"""Side of the depthwise convolution, rows between outputs, stride one, channels that are read and written, halves."""
+Key = tuple[int, int, int, int, int, bool]
+"""Side of the depthwise convolution, rows between outputs, stride, channels that are read and written, halves."""
 
 
 class Tables:
@@ -221,8 +222,8 @@ class Tables:
                     "apart": step["d"] // math.gcd(step["s"], step["d"]),
                 }
                 row |= {} if deep else {"s": step["ks"], "p": step["kp"], "d": step["kd"]}
-                stride = step["s"] // math.gcd(step["s"], step["d"]) if deep else 0
-                key = (step["K"], stride, deep and step["s"] == 1, step["C"], step["O"], bool(step["halves"]))
+                rows_between, stride = (step["s"] // math.gcd(step["s"], step["d"]), step["s"]) if deep else (0, 1)
+                key = (step["K"], rows_between, stride, step["C"], step["O"], bool(step["halves"]))
                 kinds.setdefault(key, []).append(row)
                 room += made.images * step["h"] * step["w"] * step["C" if deep else "O"]
             self.errors = max(self.errors, room)
@@ -574,18 +575,17 @@ class _Run:
         """Compute parts of the gradient at what the first steps of chains read."""
         grid, given = (group.behind, len(group.shares)), (self.flat, errors, parts, group.rows.table)
         size = self.images, group.H, group.W
-        if group.K and group.still:
+        if group.K and group.stride == 1:
             tiles.slide_collect[grid](
                 *given, group.table.table, *size, group.back, **self.sizes(group, "K", "C", "BC"), num_warps=4
             )
+        elif group.K:
+            tiles.stride_collect[grid](*given, group.count, *size, group.stride, **self.sizes(group, "K", "C", "BC"))
         else:
             tiles.collect[(*grid, group.blocks[0])](
-                *given,
-                group.count,
-                *size,
-                **self.sizes(group, "K", "C", "O", "BC", "BO", "PRECISION"),
-                num_warps=4 if group.K else WARPS["collect"],
-            )
+                *given, group.count, *size, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"),
+                num_warps=WARPS["collect"],
+            )  # fmt: skip
 
     def carry(self, slots: Rows, sums: Tensor, found: Tensor, dshares: Tensor) -> None:
         """Join the sums of all tiles."""

@@ -687,30 +687,21 @@ def _under(n, y, x, h, w, s, live):
 
 
 @triton.jit
-def _back(row, flat, errors, m, live, c, K: tl.constexpr, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
-          BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _back(row, flat, errors, m, live, c, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
+          BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Return the gradient at pixels m of what a step's convolution over places read."""
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
     n, iy, ix = m // (H * W), (m // W) % H + p, m % W + p
-    e = errors + _at(row + Z, A)
+    e, wide = errors + _at(row + Z, A), flat + _at(row + WIDE, A)
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
-    if K > 0:
-        deep = flat + _at(row + DEEP, A)
-        for ky in range(side):
-            for kx in tl.static_range(K):
-                inside, at = _under(n, iy - ky * d, ix - kx * d, h, w, s, live)
-                own = tl.load(e + at * C + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
-                total += own * tl.load(deep + (ky * K + kx) * C + c, mask=c < C, other=0.0)[None, :]
-    else:
-        wide = flat + _at(row + WIDE, A)
-        for i in range(side * side * tl.cdiv(O, BO)):
-            t, o = i // tl.cdiv(O, BO), i % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
-            inside, at = _under(n, iy - t // side * d, ix - t % side * d, h, w, s, live)
-            own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
-            known = (o < O)[:, None] & (c < C)[None, :]
-            weight = tl.load(wide + t * (O * C) + o[:, None] * C + c[None, :], mask=known, other=0.0)
-            total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+    for i in range(side * side * tl.cdiv(O, BO)):
+        t, o = i // tl.cdiv(O, BO), i % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
+        inside, at = _under(n, iy - t // side * d, ix - t % side * d, h, w, s, live)
+        own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
+        known = (o < O)[:, None] & (c < C)[None, :]
+        weight = tl.load(wide + t * (O * C) + o[:, None] * C + c[None, :], mask=known, other=0.0)
+        total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
     return total
 
 
@@ -735,7 +726,7 @@ def behind(
     row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
     m, c = tile * BP + tl.arange(0, BP), tl.program_id(2) * BC + tl.arange(0, BC)
     live = m < images * (tl.load(row + IN_H) * tl.load(row + IN_W)).to(tl.int32)
-    g = _back(row, flat, errors, m, live, c, 0, C, O, A, BP, BC, BO, PRECISION)
+    g = _back(row, flat, errors, m, live, c, C, O, A, BP, BC, BO, PRECISION)
     g, product = _before(g, kept, lines, dkept, row, m, live, c, V, C, A)
     to = sums + tile * V + tl.load(row + BEFORE) + c
     tl.store(to, tl.sum(g, axis=0), mask=c < C)
@@ -774,8 +765,8 @@ def slide_behind(
 
 @triton.jit
 def collect(
-    flat, errors, parts, table, steps, images, H, W, K: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
-    A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
+    flat, errors, parts, table, steps, images, H, W, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write a tile of a part of the gradient at what the first steps of chains read, from some of them."""
     part = tl.program_id(1)
@@ -783,7 +774,7 @@ def collect(
     live = m < images * H * W
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
     for i in range(part, steps, tl.num_programs(1)):
-        total += _back(table + i * WIDTH, flat, errors, m, live, c, K, C, O, A, BP, BC, BO, PRECISION)
+        total += _back(table + i * WIDTH, flat, errors, m, live, c, C, O, A, BP, BC, BO, PRECISION)
     to = parts + part.to(tl.int64) * (images * H * W * C) + m[:, None] * C + c[None, :]
     tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
 
@@ -815,6 +806,37 @@ def slide_collect(
         at = ((n * H + iy) * W + ix) * C
         tl.store(to + at[:, None] + c[None, :], _pick(K - 1, q0, q1, q2, q3, q4, q5, q6), mask=mask)
         p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
+
+
+@triton.jit
+def stride_collect(
+    flat, errors, parts, table, steps, images, H, W, s, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The same for depthwise convolutions of another stride: a tile holds every s-th pixel of every s-th row, which the
+    same pixels of a kernel have touched."""
+    part, c = tl.program_id(1), tl.arange(0, BC)
+    down, right = tl.cdiv(H, s), tl.cdiv(W, s)
+    blocks = tl.cdiv(images * down * right, BP)
+    kind = tl.program_id(0) // blocks
+    m = tl.program_id(0) % blocks * BP + tl.arange(0, BP)
+    y, x = kind // s, kind % s
+    n, iy, ix = m // (down * right), (m // right) % down * s + y, m % right * s + x
+    live = (m < images * down * right) & (iy < H) & (ix < W)
+    total = tl.zeros([BP, BC], errors.dtype.element_ty)
+    for i in range(part, steps, tl.num_programs(1)):
+        row = table + i * WIDTH
+        _H, _W, h, w, _s, p, d = _geometry(row)
+        e, deep = errors + _at(row + Z, A), flat + _at(row + DEEP, A)
+        for t in range(K * K):
+            ky, kx = t // K, t % K
+            if ((y + p + (K * s - ky) * d) % s == 0) & ((x + p + (K * s - kx) * d) % s == 0):
+                inside, at = _under(n, iy + p - ky * d, ix + p - kx * d, h, w, s, live)
+                own = tl.load(e + at * C + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
+                total += own * tl.load(deep + t * C + c, mask=c < C, other=0.0)[None, :]
+    at = ((n * H + iy) * W + ix) * C
+    to = parts + part.to(tl.int64) * (images * H * W * C) + at[:, None] + c[None, :]
+    tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
 
 
 @triton.jit
