@@ -57,6 +57,11 @@ SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE, S
 SLOT_WIDTH = tl.constexpr(10)
 
 
+COUNTS = (
+    "images", "tiles", "chunks", "stride", "length", "pixels", "ways", "steps", "chains", "more", "V", "H", "W", "h", "w",
+)  # fmt: skip
+"""Numbers that kernels are not compiled anew for: a last batch, a mask, a fan of other edges."""
+
 # ---------------------------------------------------------------------- parts
 
 
@@ -239,14 +244,14 @@ def _span(row, B: tl.constexpr):
 # ---------------------------------------------------------------------- forward
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def pack(weights, packed, table, B: tl.constexpr):
     """Pack weights."""
     begin, at, of, live = _span(table + tl.program_id(1) * SPAN_WIDTH, B)
     tl.store(packed + begin + at, tl.load(weights + begin + of, mask=live, other=0.0), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def ahead(
     x, kept, flat, lines, seen, table, images, tiles, V, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
@@ -273,7 +278,7 @@ def ahead(
     _note(y, seen, tile, tiles, tl.load(row + SLOT), V, live, o, O)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def slide(
     x, kept, flat, lines, seen, table, images, tiles, length, V, K: tl.constexpr, T: tl.constexpr, C: tl.constexpr,
     O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr,
@@ -323,7 +328,7 @@ def slide(
         _noted(mean, tl.maximum(spread, 0.0), count, seen, tile, tiles, tl.load(row + SLOT), V, o, O)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def pool(
     x, out, chosen, seen, slot, images, tiles, V, H, W, h, w, side, s, p, K: tl.constexpr, LARGEST: tl.constexpr,
     C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
@@ -357,7 +362,7 @@ def pool(
         _note(best, seen, tile, tiles, slot, V, live, c, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def settle(
     seen, flat, shares, book, lines, moments, table, images, tiles, V, BT: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
@@ -406,7 +411,7 @@ def settle(
     tl.store(moments + V + at + c, variance.to(kind), mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def gather(
     x, kept, lines, out, table, ways, pixels, V, more, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -429,7 +434,7 @@ def gather(
 # ---------------------------------------------------------------------- backward
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def correlate(
     x, kept, lines, given, sums, table, images, tiles, V, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -450,7 +455,7 @@ def correlate(
     tl.store(to + tiles * V, tl.sum(g * off, axis=0), mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def carry(
     sums, flat, found, shares, dshares, book, lines, table, images, tiles, V, BT: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
@@ -497,7 +502,7 @@ def carry(
         tl.store(dshares + way, tl.sum(tl.where(known, whole, 0.0), axis=0).to(kind))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def turn(
     kept, lines, after, errors, table, images, V, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
@@ -510,7 +515,7 @@ def turn(
     tl.store(errors + _at(row + Z, A) + m[:, None] * O + o[None, :], e, mask=live[:, None] & (o < O)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def slide_back(
     x, kept, flat, lines, after, errors, found, table, images, chunks, stride, length, V, K: tl.constexpr,
     T: tl.constexpr, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
@@ -552,10 +557,10 @@ def slide_back(
                     part += _outer(e, _pick(LAG, q0, q1, q2, q3, q4, q5, q6), B, BP, BC, BO, PRECISION)
             p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
     if WEIGHTS:
-        tl.store(found + chunk * stride + wide + place, _joined(part, B), mask=known)
+        tl.store(found + chunk * tl.multiple_of(stride, A) + wide + place, _joined(part, B), mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def slide_weigh(
     x, kept, lines, errors, found, table, images, chunks, stride, length, V, K: tl.constexpr, T: tl.constexpr,
     C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, INNER: tl.constexpr,
@@ -603,7 +608,7 @@ def slide_weigh(
                 if 1 + 2 * T < K:
                     r2 += a * w2
             w1, w2, w3, w4, w5, w6 = w0, w1, w2, w3, w4, w5
-    to = found + chunk * stride + _at(row + DEEP, A) + kx * C + c
+    to = found + chunk * tl.multiple_of(stride, A) + _at(row + DEEP, A) + kx * C + c
     for i in tl.static_range(7):
         if i * T < K:
             tl.store(to + i * T * K * C, tl.sum(_pick(i, p0, p1, p2, p3, p4, p5, p6), axis=0), mask=c < C)
@@ -620,7 +625,7 @@ def _product(part, own, source, n, iy, ix, H, W, live, c, scale, shift, C: tl.co
     return part + _outer(own, a, B, BP, BC, BO, PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def weigh(
     x, kept, lines, errors, found, table, images, chunks, stride, length, V, KK: tl.constexpr, C: tl.constexpr,
     O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, B: tl.constexpr,
@@ -660,13 +665,15 @@ def weigh(
             if KK > 6:
                 q += d
                 p6 = _product(p6, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
-    to = found + chunk * stride + _at(row + WIDE, A) + ky * (KK * O * C) + o[:, None] * C + c[None, :]
+    to = (
+        found + chunk * tl.multiple_of(stride, A) + _at(row + WIDE, A) + ky * (KK * O * C) + o[:, None] * C + c[None, :]
+    )
     known = (o < O)[:, None] & (c < C)[None, :]
     for kx in tl.static_range(KK):
         tl.store(to + kx * (O * C), _joined(_pick(kx, p0, p1, p2, p3, p4, p5, p6), B), mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fold(found, out, table, stride, chunks, R: tl.constexpr, B: tl.constexpr):
     """Add up the parts of gradients at packed weights, and write them where the weights are."""
     begin, at, to, live = _span(table + tl.program_id(1) * SPAN_WIDTH, B)
@@ -717,7 +724,7 @@ def _before(g, kept, lines, dkept, row, m, live, c, V, C: tl.constexpr, A: tl.co
     return g, tl.where(mask, g * (y - _line(lines, MEAN, V, before, c, C)), 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def behind(
     kept, flat, lines, errors, dkept, sums, table, images, tiles, V, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
@@ -733,7 +740,7 @@ def behind(
     tl.store(to + tiles * V, tl.sum(product, axis=0), mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def slide_behind(
     kept, flat, lines, errors, dkept, sums, table, images, tiles, length, V, K: tl.constexpr, C: tl.constexpr,
     A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
@@ -763,7 +770,7 @@ def slide_behind(
     tl.store(to + tiles * V, tl.sum(twice, axis=0), mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def collect(
     flat, errors, parts, table, steps, images, H, W, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
@@ -779,7 +786,7 @@ def collect(
     tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def slide_collect(
     flat, errors, parts, table, shares, images, H, W, length, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
@@ -808,7 +815,7 @@ def slide_collect(
         p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def stride_collect(
     flat, errors, parts, table, steps, images, H, W, s, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
@@ -839,7 +846,7 @@ def stride_collect(
     tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def pass_on(
     x, lines, given, dx, parts, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -860,7 +867,7 @@ def pass_on(
     tl.store(dx + at, total, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def pool_error(
     kept, lines, given, out, table, ways, pixels, V, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -876,7 +883,7 @@ def pool_error(
     tl.store(out + m[:, None] * C + c[None, :], total, mask=live[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def unpool(
     e, chosen, dx, images, H, W, h, w, side, s, p, K: tl.constexpr, LARGEST: tl.constexpr, C: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
