@@ -42,8 +42,8 @@ CHUNKS, LEAST = 128, 4
 """Parts in which the gradient at a weight is added up, at most, and tiles in a part, at least. On an H100 a pass of the
 DARTS space takes 33.9 ms with these, 35.2 with 64 parts, 34.9 with 2 tiles."""
 WARPS = {"slide": 2, "ahead": 4, "collect": 4, "weigh": 4}
-"""Of programs with matrix products. On an H100 a pass of NAS-Bench-201 takes 11.6 ms with two in all but ``weigh``, 0.25
-less with four in ``ahead``, 0.3 less with four in ``collect``, 1.1 more with two in ``weigh``."""
+"""Of programs with matrix products. On an H100 a pass of NAS-Bench-201 takes 11.6 ms with two in all but ``weigh``,
+0.25 less with four in ``ahead``, 0.3 less with four in ``collect``, 1.1 more with two in ``weigh``."""
 PROGRAMS = 512
 """What a launch should have at least: walks are cut and sums split until it has. On an H100 an architecture pass of the
 DARTS space takes 20.4 ms with 512, 22.2 with 1024, 22.6 with 2048."""

@@ -58,7 +58,8 @@ SLOT_WIDTH = tl.constexpr(10)
 
 
 COUNTS = (
-    "images", "tiles", "chunks", "stride", "length", "pixels", "ways", "steps", "chains", "more", "V", "H", "W", "h", "w",
+    "images", "tiles", "chunks", "stride", "length", "pixels", "ways", "steps", "chains", "more", "V", "H", "W", "h",
+    "w",
 )  # fmt: skip
 """Numbers that kernels are not compiled anew for: a last batch, a mask, a fan of other edges."""
 
