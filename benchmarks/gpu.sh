@@ -15,8 +15,10 @@ for precision in float32 tf32; do
             "$python" benchmarks/supernet_step.py --case "$case" --official "$checkout" --device cuda --batch 64 \
                 --precision "$precision" $graphs | tail -1 | tee -a "$out/steps.jsonl"
         done
-        "$python" benchmarks/search_epoch.py --official "$darts" --device cuda --images 2048 --batch 64 \
-            --precision "$precision" $graphs | tail -1 | tee -a "$out/epochs.jsonl"
+        for loaders in "" --ready; do
+            "$python" benchmarks/search_epoch.py --official "$darts" --device cuda --images 2048 --batch 64 \
+                --precision "$precision" $graphs $loaders | tail -1 | tee -a "$out/epochs.jsonl"
+        done
     done
 done
 "$python" -m gapless.commands.app search nb201_drnas --data "$cifar10" --device cuda --graphs \
