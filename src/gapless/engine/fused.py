@@ -204,6 +204,8 @@ def coefficients(mix: Mix, fans: Sequence[Fan]) -> Sequence[Tensor]:
     """Return the weights of the options of each fan, with the gains of their edges; read at once, for what is read at a
     time costs a GPU some launches there and back."""
     places = [at for fan in fans for at in fan.places]
+    if not places:
+        return [mix.weight.new_empty(0) for _ in fans]
     width, device = mix.weight.shape[1], mix.weight.device
     found = mix.weight.reshape(-1).index_select(0, positions(tuple(row * width + col for row, col in places), device))
     if mix.gain is not None:
