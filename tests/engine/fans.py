@@ -77,10 +77,15 @@ def agree(found: list[list[Tensor]], law: float) -> None:
         assert off <= law * scale, f"number {i} is off by {off:.1e}, the largest entry is {scale:.1e}"
 
 
-def mixed(stride: int, affine: bool, images: int, height: int, width: int, channels: int, dtype=torch.float64):
-    """All forms to two targets at once, one of which something has arrived at: routes, state, what arrived, parameters."""
+def mixed(
+    stride: int, affine: bool, images: int, height: int, width: int, channels: int, dtype=torch.float64, by_turns=False
+):
+    """All forms to two targets at once (``by_turns``: each form to one of them), one of which something has arrived at:
+    routes, state, what arrived, parameters."""
     routes, parameters = [], []
-    for target, (form, sizes) in itertools.product(range(2), everything(stride, affine)):
+    for target, (number, (form, sizes)) in itertools.product(range(2), enumerate(everything(stride, affine))):
+        if by_turns and number % 2 != target:
+            continue
         routes.append(Route(target, form))
         parameters += parameters_of(form, sizes, channels, channels, dtype)
     x = drawn(images, height, width, channels, name="x", dtype=dtype)

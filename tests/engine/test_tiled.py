@@ -10,7 +10,7 @@ from fans import agree, both, drawn, everything, mixed, parameters_of
 from torch import Tensor
 
 from gapless.core.mix import Mix
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Step, Window
+from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.spaces import images, some_mixes, supernet_of
 
@@ -19,12 +19,18 @@ pytest.importorskip("triton", reason="Triton, which compiles kernels for a GPU, 
 from gapless.engine import tiled
 
 
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """Walks as long as images are high: the interpreter is slow."""
+    monkeypatch.setattr(tiled, "PROGRAMS", 1)
+
+
 @pytest.mark.parametrize(
-    ("count", "height", "width", "channels", "stride", "affine"), [(2, 5, 7, 4, 2, True), (1, 6, 5, 16, 1, False)]
+    ("count", "height", "width", "channels", "stride", "affine"), [(2, 5, 7, 4, 2, True), (1, 5, 4, 16, 1, False)]
 )
 def test_a_fan_of_everything(count, height, width, channels, stride, affine):
-    """All forms to two targets at once, one of which something has arrived at, against the plain twin."""
-    agree(both(tiled, *mixed(stride, affine, count, height, width, channels)), 1e-12)
+    """All forms to two targets, one of which something has arrived at, against the plain twin."""
+    agree(both(tiled, *mixed(stride, affine, count, height, width, channels, by_turns=True)), 1e-12)
 
 
 def test_many_tiles():
@@ -37,6 +43,24 @@ def test_many_tiles():
         *parameters_of(routes[1].form, [], 16, 16, torch.float64),
     ]
     agree(both(tiled, routes, x, [None], given), 1e-12)
+
+
+@pytest.mark.parametrize(("stride", "number"), [(1, 1), (1, 3), (2, 0), (2, 3)])
+def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
+    """Several walks to a column, the last of them short; sums in as many parts."""
+    monkeypatch.setattr(tiled, "PROGRAMS", 1024)
+    form, sizes = everything(stride, True)[number]
+    given = [p for _ in range(2) for p in parameters_of(form, sizes, 4, 4, torch.float64)]
+    agree(both(tiled, [Route(0, form), Route(1, form)], drawn(1, 9, 5, 4, name="x"), [None, None], given), 1e-12)
+
+
+def test_channels_come_in_blocks():
+    form = Chain((Step(None, Pointwise(), True, 1e-5), Step(None, Spatial(Window(1, 1)), True, 1e-5)))
+    given = [
+        drawn(72, 132, 1, 1, name="first"), drawn(72, name="scale"), drawn(72, name="shift"),
+        drawn(68, 72, 3, 3, name="second"), drawn(68, name="scale"), drawn(68, name="shift"),
+    ]  # fmt: skip
+    agree(both(tiled, [Route(0, form)], drawn(2, 3, 4, 132, name="x"), [None], given), 1e-12)
 
 
 def test_a_chain_in_single_precision():
@@ -84,16 +108,18 @@ def test_what_is_new_costs_one_copy(monkeypatch):
 
 
 def test_what_is_not_served():
-    """Half precision, wide images, odd numbers of channels and large kernels go to the plain kernels."""
+    """Half precision, wide images and large kernels go to the plain kernels."""
     x, skip = drawn(2, 4, 4, 4, name="x"), [Route(0, Skip())]
     assert tiled.serves(skip, x, [])
     assert not tiled.serves(skip, x.bfloat16(), [])
-    assert not tiled.serves(skip, x.new_empty(2, 4, 4, tiled.CHANNELS + 4), [])
-    assert not tiled.serves(skip, x.new_empty(2, 4, 4, 6), [])
-    odd = Chain((Step(None, Pointwise(), False, 1e-5),))
-    assert not tiled.serves([Route(0, odd)], x, [x.new_empty(6, 4, 1, 1)])
+    assert not tiled.serves(skip, x.new_empty(2, 4, 4, tiled.CHANNELS + 1), [])
     wide = Chain((Step(Window(1, 4), Pointwise(), False, 1e-5),))
     assert not tiled.serves([Route(0, wide)], x, [x.new_empty(4, 1, 9, 9), x.new_empty(4, 4, 1, 1)])
+    broad = x.new_empty(2, 4, 4, tiled.WHOLE + 4)
+    assert not tiled.serves([Route(0, wide)], broad, [broad.new_empty(132, 1, 3, 3), broad.new_empty(4, 132, 1, 1)])
+    assert tiled.serves(
+        [Route(0, Chain((Step(None, Pointwise(), False, 1e-5),)))], broad, [broad.new_empty(4, 132, 1, 1)]
+    )
 
 
 # ---------------------------------------------------------------------- a whole supernet

@@ -151,10 +151,10 @@ class Statistics:
 
 
 class Fan:
-    """Gathers the options that leave a state ``x`` [N, H, W, C]."""
+    """Gathers the options that leave a state."""
 
-    def __init__(self, x: Tensor, statistics: Statistics) -> None:
-        self.x, self.statistics = x, statistics
+    def __init__(self, statistics: Statistics) -> None:
+        self.statistics = statistics
         self.known: list[tuple[int, Known, tuple[int, int]]] = []
         self.called: list[tuple[int, OpModule, tuple[int, int]]] = []
         self.given: list[tuple[int, Tensor, tuple[int, int]]] = []
@@ -170,28 +170,20 @@ class Fan:
         """Add an option whose output [N, C, H, W] is there already."""
         self.given.append((target, y, at))
 
-    def run(self, mix: Mix, arrived: dict[int, Tensor]) -> None:
-        """Add to what arrived at each target, [N, H, W, C], what now arrives."""
-        options = self.known + self.called + self.given
-        if not options:
-            return
-        rows, columns = zip(*(at for *_, at in options), strict=True)
-        width, device = mix.weight.shape[1], mix.weight.device
-        places = positions(tuple(row * width + column for row, column in zip(rows, columns, strict=True)), device)
-        coefficient = mix.weight.reshape(-1).index_select(0, places)
-        if mix.gain is not None:
-            coefficient = coefficient * mix.gain.index_select(0, positions(tuple(rows), device))
-        self.sum(coefficient, arrived)
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Where in the mix the weights of its options are, in the order of :meth:`run`."""
+        return [at for *_, at in self.known + self.called + self.given]
 
-    def sum(self, coefficient: Tensor, arrived: dict[int, Tensor]) -> None:
-        """Do it with these coefficients, of known options first."""
+    def run(self, x: Tensor, coefficient: Tensor, arrived: dict[int, Tensor]) -> None:
+        """Add to what arrived at each target, [N, H, W, C], what now arrives from a state ``x`` [N, H, W, C]."""
         targets = sorted({target for target, *_ in self.known})
         routes = [Route(targets.index(target), known.form) for target, known, _ in self.known if known.form is not None]
         parameters = [p for _, known, _ in self.known for p in known.parameters]
         if routes:
-            fan = _fan(routes, self.x, parameters)
+            fan = _fan(routes, x, parameters)
             before = [arrived.get(target) for target in targets]
-            out, moments = fan(routes, coefficient[: len(routes)], self.x, before, parameters)
+            out, moments = fan(routes, coefficient[: len(routes)], x, before, parameters)
             norms = [(norm, target) for target, known, _ in self.known for norm in known.norms]
             sides = dict(zip(targets, out, strict=True))
             arrived |= sides
@@ -202,10 +194,24 @@ class Fan:
                         f"Expected more than 1 value per channel when training, got input size {sides[target].shape}"
                     )
                 self.statistics.note(norm, mean, variance, count)
-        outputs = chain(((t, op(nchw(self.x))) for t, op, _ in self.called), ((t, y) for t, y, _ in self.given))
+        outputs = chain(((t, op(nchw(x))) for t, op, _ in self.called), ((t, y) for t, y, _ in self.given))
         for c, (target, output) in zip(coefficient[len(routes) :], outputs, strict=True):
             y = c * nhwc(output)
             arrived[target] = arrived[target] + y if target in arrived else y
+
+
+def coefficients(mix: Mix, fans: Sequence[Fan]) -> Sequence[Tensor]:
+    """Return the weights of the options of each fan, with the gains of their edges; read at once, for what is read at a
+    time costs a GPU some launches there and back."""
+    places = [at for fan in fans for at in fan.places]
+    if not places:
+        return [mix.weight.new_empty(0) for _ in fans]
+    width, device = mix.weight.shape[1], mix.weight.device
+    found = mix.weight.reshape(-1).index_select(0, positions(tuple(row * width + col for row, col in places), device))
+    if mix.gain is not None:
+        found = found * mix.gain.index_select(0, positions(tuple(row for row, _ in places), device))
+    shares: Sequence[Tensor] = found.split([len(fan.places) for fan in fans])
+    return shares
 
 
 def _fan(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
-from gapless.engine.fused import Fan, Known, Statistics, bypass, form
+from gapless.engine.fused import Fan, Known, Statistics, bypass, coefficients, form
 from gapless.engine.judge import still
 from gapless.engine.kernels import Chain, nchw, nhwc, positions
 
@@ -94,9 +94,9 @@ class Router:
         if known is None or not isinstance(known.form, Chain):
             return None
         statistics, arrived = Statistics(), dict[int, Tensor]()
-        leaving = Fan(nhwc(x), statistics)
+        leaving = Fan(statistics)
         leaving.add(0, op, known, (0, 0))
-        leaving.sum(torch.ones(1, dtype=x.dtype, device=x.device), arrived)
+        leaving.run(nhwc(x), torch.ones(1, dtype=x.dtype, device=x.device), arrived)
         statistics.settle()
         return nchw(arrived[0])
 
@@ -189,24 +189,24 @@ class MixedCell(CellModule):
         mix, partial, statistics = self.router.mix, self.partial, Statistics()
         assert mix is not None
         states, noise = [nhwc(x) for x in inputs], self._noise(inputs)
+        fans = [Fan(statistics) for _ in range(len(inputs) + len(self.cell.nodes))]
+        for edge in self.cell.edges:
+            mixed = self.edges[edge.key]
+            assert isinstance(mixed, MixedEdge)
+            ops = [op for op in mixed.values() if isinstance(op, OpModule)]
+            for column in self.router.active(mixed.row):
+                op, at = ops[column], (mixed.row, column)
+                if op.noise:
+                    fans[edge.source].put(edge.target, noise[edge.key, column], at)
+                else:
+                    fans[edge.source].add(edge.target, op, self.router.form(op), at)
         arrived: dict[int, Tensor] = {}
-        for number in range(len(inputs) + len(self.cell.nodes)):
+        for number, (fan, weights) in enumerate(zip(fans, coefficients(mix, fans), strict=True)):
             if number >= len(inputs):
                 states.append(self._node(number, arrived.pop(number, None), states, mix))
             x = states[number]
-            leaving = Fan(x if partial == 1 else x[..., : x.shape[-1] // partial].contiguous(), statistics)
-            for edge in self.cell.edges:
-                if edge.source == number:
-                    mixed = self.edges[edge.key]
-                    assert isinstance(mixed, MixedEdge)
-                    ops = [op for op in mixed.values() if isinstance(op, OpModule)]
-                    for column in self.router.active(mixed.row):
-                        op, at = ops[column], (mixed.row, column)
-                        if op.noise:
-                            leaving.put(edge.target, noise[edge.key, column], at)
-                        else:
-                            leaving.add(edge.target, op, self.router.form(op), at)
-            leaving.run(mix, arrived)
+            if fan.places:
+                fan.run(x if partial == 1 else x[..., : x.shape[-1] // partial].contiguous(), weights, arrived)
         statistics.settle()
         kept = [states[i] for i in self.cell.output]
         return nchw(kept[0] if len(kept) == 1 else torch.cat(kept, dim=-1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -20,34 +20,54 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.engine import tiles
-from gapless.engine.kernels import Moments, Route, halves, sent
+from gapless.engine.kernels import Chain, Moments, Route, Step, halves, sent
 from gapless.engine.plan import FORMATS, Array, Plan, laid_out, plan
 
 __all__ = ["fan", "serves"]
 
-CHANNELS = 128
-"""The widest images that tiles are made for: weights of a pointwise convolution are held whole."""
+CHANNELS = 512
+"""The widest images that tiles are made for."""
+WHOLE = 128
+"""The widest ones whose depthwise convolution is followed by one over channels: its weights are held whole."""
+BLOCK = 64
+"""Channels of a block, elsewhere."""
 SIDE = 7
 """The largest kernel."""
-NUMBERS = 2048
-"""In a tile, at most, with at least 16 pixels (a matrix product's smallest side). On an H100 a step of the DARTS space
-takes 36.9 ms with 2048, 42.8 with 1024 and 42.1 with 4096."""
-CHUNKS = 128
-"""Parts in which the gradient at a weight is added up, at most (32, 64, 128, 256: 43.7, 36.9, 36.3, 36.4 ms)."""
+NUMBERS, WALKED = 2048, 1024
+"""In a tile and in a row of a walk, at most, with at least 16 pixels (a matrix product's smallest side). On an H100 a
+pass of NAS-Bench-201 takes 11.6 ms, and 10.9 with 1024 in a tile, which is slower for the DARTS space."""
+JOINED = 8192
+"""Numbers of tiles that are joined at a time, at most."""
+CHUNKS, LEAST = 128, 4
+"""Parts in which the gradient at a weight is added up, at most, and tiles in a part, at least. On an H100 a pass of the
+DARTS space takes 33.9 ms with these, 35.2 with 64 parts, 34.9 with 2 tiles."""
+WARPS = {"slide": 2, "ahead": 4, "collect": 4, "weigh": 4}
+"""Of programs with matrix products. On an H100 a pass of NAS-Bench-201 takes 11.6 ms with two in all but ``weigh``,
+0.25 less with four in ``ahead``, 0.3 less with four in ``collect``, 1.1 more with two in ``weigh``."""
+PROGRAMS = 512
+"""What a launch should have at least: walks are cut and sums split until it has. On an H100 an architecture pass of the
+DARTS space takes 20.4 ms with 512, 22.2 with 1024, 22.6 with 2048."""
 
 
 def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Return whether the kernels compute these routes, for a state like ``x``."""
     widths = [x.shape[-1], *(side for p in parameters for side in p.shape[:2])]
+    deep = any(step.window for r in routes if isinstance(r.form, Chain) for step in r.form.steps)
     return (
         x.dtype in FORMATS
         and all(p.dtype == x.dtype for p in parameters)
-        and max(widths) <= CHANNELS
-        and all(width % 4 == 0 for width in (x.shape[-1], *(p.shape[0] for p in parameters)))  # as a plan asks
+        and max(widths) <= (WHOLE if deep else CHANNELS)
+        and all(_rows(step) <= 2 for r in routes if isinstance(r.form, Chain) for step in r.form.steps)
+        and all(width % 4 == 0 for width in (x.shape[-1], *(p.shape[0] for p in parameters)))
         and all(p.shape[-1] <= SIDE for p in parameters if p.dim() == 4)
         and max(widths) * x.numel() // x.shape[-1] < 2**31  # places in an image are whole numbers of 32 bits
         and laid_out(tuple(routes))
     )
+
+
+def _rows(step: Step) -> int:
+    """Return how many rows of what is read lie between two outputs of a walk, in rows of the kernel."""
+    return step.window.stride // math.gcd(step.window.stride, step.window.dilation) if step.window else 1
 
 
 # ---------------------------------------------------------------------- what is launched
@@ -83,19 +103,90 @@ class Rows:
 
 
 class Group:
-    """Steps that one launch serves: the sides of their kernels, their widths, their rows of the table."""
+    """Steps that one launch serves: what they are compiled for, their rows of the table, how their pixels are shared
+    out over programs.
 
-    def __init__(self, key: Key, steps: Sequence[dict[str, int]], desk: Desk) -> None:
-        self.K, self.KK, self.C, self.O, self.halves, self.ends = key
-        self.side = self.K or self.KK
-        self.count = len(steps)
-        self.pixels = max(step["h"] * step["w"] for step in steps)
-        self.inside = max(step["H"] * step["W"] for step in steps)
+    Attributes
+    ----------
+    K, T, stride
+        The side of the depthwise convolution (0: none), how many rows of what is read lie between two outputs of a
+        walk, its stride (one for other convolutions).
+    pixels, columns
+        Of a tile, and of a walk.
+    length, chunked, back
+        Outputs of a walk: forward, where gradients at weights are added up, and on the way back to what was read.
+    """
+
+    def __init__(
+        self, key: Key, steps: Sequence[dict[str, int]], desk: Desk, images: int, chunks: int, numbers: int
+    ) -> None:
+        self.K, self.T, self.stride, self.C, self.O, self.halves = key
+        steps = sorted(steps, key=lambda s: (s["d"], s["p"]) if self.K else (-s["side"], 0))
+        self.count, self.images = len(steps), images
+        self.H, self.W, self.h, self.w = (steps[0][name] for name in ("H", "W", "h", "w"))
+        self.BC, self.BO = _padded(self.C), _padded(self.O)
+        if not self.K:
+            self.BC, self.BO = min(self.BC, BLOCK), min(self.BO, BLOCK)
+        self.blocks = (_over(self.C, self.BC), _over(self.O, self.BO))
+        widest = max(self.BC, self.BO)
+        self.columns = max(16, min(128, numbers * WALKED // NUMBERS // widest))
+        self.pixels = self.columns if self.K else max(16, min(128, numbers // widest))
+        self.length = self.back = 1
+        apart = max(step["apart"] for step in steps) if self.K else 1
+        self.chunked = self._length(apart, lambda walks: walks >= chunks)
+        if self.K:
+            self.length = self._length(apart, lambda walks: walks * self.count >= PROGRAMS)
+            self.back = self._length(apart, lambda walks: walks * self.count >= PROGRAMS, back=True)
+        self.tiles = max(self.ahead(step) for step in steps)
+        self.behind = max(self.under(step) for step in steps)
+        self.shares = self._shares(steps)
         self.rows = Rows(desk, steps, tiles.COLUMNS)
+        self.table = Rows(desk, [{"begin": begin, "end": end} for begin, end in self.shares], ("begin", "end"))
+        # convolutions over places, by the sides of their kernels: gradients at weights are compiled for each
+        sides = [step["side"] for step in steps]
+        self.sides = [(k, sides.index(k), sides.count(k)) for k in sorted(set(sides), reverse=True)]
+
+    def walks(self, h: int, w: int, apart: int, length: int) -> int:
+        """Return how many walks go over all images of [h, w]."""
+        return _over(self.images * w, self.columns) * apart * _over(_over(h, apart), length)
+
+    def _length(self, apart: int, enough: Callable[[int], bool], back: bool = False) -> int:
+        """Return the longest of some lengths that makes enough walks, or the shortest."""
+        h, w = (self.H, self.W) if back else (self.h, self.w)
+        lengths = [n for n in (32, 16, 8, 4, 2) if n <= max(2, _over(h, apart))]
+        return next((n for n in lengths if enough(self.walks(h, w, apart, n))), lengths[-1])
+
+    def ahead(self, step: dict[str, int]) -> int:
+        """Return in how many parts the moments of a step come."""
+        if self.K:
+            return self.walks(step["h"], step["w"], step["apart"], self.length)
+        return _over(self.images * step["h"] * step["w"], self.pixels)
+
+    def under(self, step: dict[str, int]) -> int:
+        """Return in how many parts the gradient at what a step read is computed."""
+        if self.K and self.stride == 1:
+            return self.walks(step["H"], step["W"], step["d"], self.back)
+        s = self.stride
+        return _over(self.images * _over(step["H"], s) * _over(step["W"], s), self.pixels) * s * s
+
+    def _shares(self, steps: Sequence[dict[str, int]]) -> list[tuple[int, int]]:
+        """Return the ranges of steps whose gradients at what they read are added up in one program each; other sums
+        than those of walks take steps by turns."""
+        if not self.K or self.stride > 1:
+            largest = max(step["side"] for step in steps)
+            heavy = sum(step["side"] == largest for step in steps)  # one of them each, where there is room
+            return [(0, self.count)] * (1 if self.halves else min(self.count, max(heavy, _over(PROGRAMS, self.behind))))
+        alike = [(step["d"], step["p"]) for step in steps]
+        found = []
+        for kind in sorted(set(alike)):
+            begin, count = alike.index(kind), alike.count(kind)
+            size = max(1, min(count, self.behind * len(set(alike)) * count // PROGRAMS))
+            found += [(begin + i, begin + min(i + size, count)) for i in range(0, count, size)]
+        return found
 
 
-Key = tuple[int, int, int, int, bool, bool]
-"""Sides of the depthwise and the other convolution, channels that are read and written, halves, end of a chain."""
+Key = tuple[int, int, int, int, int, bool]
+"""Side of the depthwise convolution, rows between outputs, stride, channels that are read and written, halves."""
 
 
 class Tables:
@@ -112,34 +203,50 @@ class Tables:
         ways = [way | {"g": starts.get(way["target"], 0)} for way in _dicts(made.ways)]
         channels = [made.C, *(step[name] for step in _dicts(made.steps) for name in ("C", "O"))]
         self.align = math.gcd(16, *channels)
-        self.width = max([_padded(made.C), *(_padded(step[name]) for step in steps for name in ("C", "O"))])
+        self.width = max(_padded(slot["C"]) for slot in _dicts(made.slots))
         numbers = NUMBERS // 4 if double else NUMBERS
         self.pixels = max(16, min(128, numbers // self.width))
+        places = max(slot["places"] for slot in _dicts(made.slots))
+        self.tiles = _over(made.images * places, self.pixels)
+        self.chunks = max(1, min(CHUNKS, self.tiles // LEAST))
         self.errors = 0
         self.groups: list[list[Group]] = []
+        self.given = begin
+        seen: dict[int, int] = {}
+        sums: dict[int, int] = {}
         for depth in range(made.depth):
             kinds: dict[Key, list[dict[str, int]]] = {}
             room = 0
             for step in (step for step in steps if step["depth"] == depth):
-                deep, ends = step["K"] > 0, step["g"] < 0
-                key = (step["K"], step["k"], step["C"], step["O"], bool(step["halves"]), ends)
+                deep = step["K"] > 0
                 row = step | {
                     "deep": step["deep_from"],
                     "wide": step["wide_from"],
                     "z": room,
                     "side": step["K"] or step["k"],
+                    "g": starts[step["target"]] if step["g"] < 0 else begin + step["g"],
+                    "dx": begin + step["dx"],
+                    "apart": step["d"] // math.gcd(step["s"], step["d"]),
                 }
                 row |= {} if deep else {"s": step["ks"], "p": step["kp"], "d": step["kd"]}
-                row |= {"g": starts[step["target"]]} if ends else {}
+                rows_between, stride = (step["s"] // math.gcd(step["s"], step["d"]), step["s"]) if deep else (0, 1)
+                key = (step["K"], rows_between, stride, step["C"], step["O"], bool(step["halves"]))
                 kinds.setdefault(key, []).append(row)
                 room += made.images * step["h"] * step["w"] * step["C" if deep else "O"]
             self.errors = max(self.errors, room)
-            self.groups.append([Group(key, rows, desk) for key, rows in sorted(kinds.items())])
-        places = max(slot["places"] for slot in _dicts(made.slots))
-        self.tiles = -(-made.images * places // self.pixels)
-        self.chunks = max(1, min(CHUNKS, self.tiles // 4))
-        self.lanes = max(_padded(slot["C"]) for slot in _dicts(made.slots))
-        self.rows = min(NUMBERS // self.lanes, 1 << (self.tiles - 1).bit_length())
+            self.groups.append([])
+            for key, found in sorted(kinds.items()):
+                group = Group(key, found, desk, made.images, self.chunks, numbers)
+                self.groups[-1].append(group)
+                seen |= {step["slot"]: group.ahead(step) for step in found}
+                sums |= {step["before"]: group.under(step) for step in found if depth}
+                self.tiles = max(self.tiles, group.tiles, group.behind)
+        for slot in slots:
+            own = _over(made.images * slot["places"], self.pixels)
+            slot |= {"seen": seen.get(slot["at"], own), "sums": sums.get(slot["at"], own)}
+        self.lanes = self.width
+        self.rows = max(1, min(JOINED // self.lanes, _power(self.tiles)))
+        self.parts = sum(len(group.shares) for group in self.groups[0] if not group.halves) if self.groups else 0
 
         def rows(found: Iterable[dict[str, int]], columns: Sequence[str] = tiles.ENDS) -> Rows:
             return Rows(desk, list(found), columns)
@@ -155,13 +262,40 @@ class Tables:
         self.pools = [
             (pool, rows(way for way in ways if way["pool"] == i)) for i, pool in enumerate(_dicts(made.pools))
         ]
+        spans = _spans(made.shapes)
+        self.spans = rows(spans, tiles.SPANS)
+        self.span = max((span["count"] for span in spans), default=0)
         self.affine = any(slot["affine"] >= 0 for slot in slots)
         desk.send(device)
 
 
+def _spans(shapes: Sequence[tuple[int, ...]]) -> list[dict[str, int]]:
+    """Return how parameters are packed: of a convolution, those of a pixel of its kernel lie together."""
+    found: list[dict[str, int]] = []
+    begin = 0
+    for shape in shapes:
+        pixels, count = math.prod(shape[2:]), math.prod(shape)
+        if pixels == 1 and found and found[-1]["pixels"] == 1:
+            found[-1]["count"] += count
+        else:
+            found.append({"begin": begin, "count": count, "pixels": pixels})
+        begin += count
+    return found
+
+
+def _over(count: int, size: int) -> int:
+    """Return how many of a size hold a count."""
+    return -(-count // size)
+
+
+def _power(count: int) -> int:
+    """Return the smallest power of two that is not less."""
+    return 1 << (count - 1).bit_length()
+
+
 def _padded(channels: int) -> int:
     """Return how many channels a tile has: a power of two, at least the smallest side of a matrix product."""
-    return max(16, 1 << (channels - 1).bit_length())
+    return max(16, _power(channels))
 
 
 def _dicts(records: Array) -> list[dict[str, Any]]:
@@ -172,6 +306,16 @@ def _bits(number: float) -> int:
     """Return the bits of a double as a whole number."""
     found: int = struct.unpack("q", struct.pack("d", number))[0]
     return found
+
+
+def _warps(group: Group) -> int:
+    """Return the warps of a program of a walk with matrix products."""
+    return WARPS["slide"] if group.pixels >= 64 else 4
+
+
+def _split(group: Group, warps: int) -> int:
+    """Return in how many parts a product over pixels is computed: one for each warp where it is small."""
+    return warps if group.BC * group.BO == 256 and group.columns >= 16 * warps else 1
 
 
 @lru_cache(maxsize=1024)
@@ -203,7 +347,12 @@ class _Fan(Function):
     def forward(ctx: Any, made: Plan, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         arrived, parameters = tensors[: len(made.outputs)], tensors[len(made.outputs) :]
         flat = torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)])  # type: ignore[union-attr]
-        run = _Run(made, tables(made, x.device, (), x.dtype == torch.float64), x, coefficient, flat)
+        found = tables(made, x.device, (), x.dtype == torch.float64)
+        if len(flat):
+            packed = torch.empty_like(flat)
+            tiles.pack[triton.cdiv(found.span, 256), len(found.spans)](flat, packed, found.spans.table, B=256)
+            flat = packed
+        run = _Run(made, found, x, coefficient, flat)
         moments = run.ahead()
         sums = [x.new_empty(made.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
         for target, (out, before) in enumerate(zip(sums, arrived, strict=True)):
@@ -229,7 +378,13 @@ class _Fan(Function):
         # nothing depends on what arrives at a dead target: as edge by edge, no gradient, which is not one of zero
         run = _Run(made, tables(made, x.device, dead, x.dtype == torch.float64), x, coefficient, flat, *held)
         parts = [g.view(-1) for g in arriving if g is not None]
-        dshares, dx, dflat = run.behind(parts[0] if len(parts) == 1 else torch.cat(parts), weights, below)
+        inner = made.lengths["dkept"] if weights or below else 0
+        if inner:
+            after = x.new_empty(run.tables.given + inner)
+            torch.cat(parts, out=after[: run.tables.given])
+        else:
+            after = parts[0] if len(parts) == 1 else torch.cat(parts)
+        dshares, dx, dflat = run.behind(after, weights, below)
         shapes = [torch.Size(shape) for shape in made.shapes]
         found = [
             part.view(shape) if want and owner not in dead else None
@@ -256,6 +411,8 @@ class _Run:
             self.book = x.new_empty(3, self.V, dtype=torch.float64)
             self.lines = x.new_empty(6, self.V)
         self.shape = {"BP": tables.pixels}
+        joined = tables.rows * tables.lanes
+        self.joined = {"BT": tables.rows, "BC": tables.lanes, "num_warps": max(4, min(16, joined // 512))}
         self.state = {"C": made.C, "BC": _padded(made.C)} | self.shape
         # three products of rounded factors are as exact as one of whole ones
         self.precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
@@ -268,11 +425,13 @@ class _Run:
             return self.x
         return halves(self.x.relu())
 
-    def wide(self, group: Group, name: str) -> dict[str, Any]:
+    def sizes(self, group: Group, *names: str) -> dict[str, Any]:
         """Return what a kernel is compiled for."""
-        warps = 2 if name == "ahead" and not group.K else 4  # 1.9 against 2.4 ms of a NAS-Bench-201 step
-        sizes = {"K": group.K, "C": group.C, "O": group.O, "BC": _padded(group.C), "BO": _padded(group.O)}
-        return sizes | self.shape | {"A": self.tables.align, "PRECISION": self.precision, "num_warps": warps}
+        known = {
+            "K": group.K, "T": group.T, "C": group.C, "O": group.O, "BC": group.BC, "BO": group.BO,
+            "PRECISION": self.precision,
+        }  # fmt: skip
+        return {name: known[name] for name in names} | {"A": self.tables.align, "BP": group.pixels}
 
     def over(self, places: int) -> int:
         """Return how many tiles places of all images make."""
@@ -283,21 +442,27 @@ class _Run:
     def ahead(self) -> Tensor:
         """Compute all that normalisations read, and return their moments [2, V]."""
         t, made = self.tables, self.made
-        seen = self.x.new_empty(2, t.tiles, self.V)
+        seen = self.x.new_empty(3, t.tiles, self.V)
         moments = self.x.new_empty(2, self.V)
         for depth in range(made.depth):
             for group in t.groups[depth]:
-                tiles.ahead[self.over(group.pixels), group.count](
-                    self.read(group), self.kept, self.flat, self.lines, seen, group.rows.table, self.images, t.tiles,
-                    self.V, **self.wide(group, "ahead"), KK=group.KK, INNER=depth > 0,
-                )  # fmt: skip
+                given = self.read(group), self.kept, self.flat, self.lines, seen, group.rows.table, self.images, t.tiles
+                sizes = self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"INNER": depth > 0}
+                if group.K:
+                    tiles.slide[group.tiles, group.count](
+                        *given, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group)
+                    )
+                else:
+                    tiles.ahead[group.tiles, group.count, group.blocks[1]](
+                        *given, self.V, **sizes, num_warps=WARPS["ahead"]
+                    )
             if not depth:
                 self.pool(seen)
             slots = t.slots[depth]
             if len(slots):
                 tiles.settle[(len(slots),)](
                     seen, self.flat, self.shares, self.book, self.lines, moments, slots.table, self.images, t.tiles,
-                    self.V, **self.shape, BT=t.rows, BC=t.lanes,
+                    self.V, **self.joined,
                 )  # fmt: skip
         return moments
 
@@ -324,85 +489,125 @@ class _Run:
 
     # ------------------------------------------------------------------ backward
 
-    def behind(self, given: Tensor, weights: bool, below: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return the gradients at the shares, the state and the flat parameters, for those at the targets."""
+    def behind(self, after: Tensor, weights: bool, below: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return the gradients at the shares, the state and the flat parameters, for those at the targets, behind which
+        there is room for those inside of chains."""
         t, made, x = self.tables, self.made, self.x
         sums = x.new_empty(2, t.tiles, self.V)
-        dshares = torch.zeros_like(self.shares)
-        dkept = x.new_empty(made.lengths["dkept"])
-        errors, convolved = x.new_empty(t.errors), x.new_empty(t.errors if weights else 0)
+        dshares = (torch.empty_like if len(t.ended) == len(self.shares) else torch.zeros_like)(self.shares)
+        errors = x.new_empty(t.errors)
         found = (x.new_zeros if t.affine else x.new_empty)(t.chunks if weights else 1, len(self.flat))
         dx = torch.empty_like(x) if below else None
+        parts = x.new_empty(t.parts if below else 0, x.numel())
         split: Tensor | None = None
         most = max(math.prod(made.outputs[a][1:3]) for a in t.alive)
         for channels, ways in t.ways:
             tiles.correlate[self.over(most), len(ways)](
-                x, self.kept, self.lines, given, sums, ways.table, self.images, t.tiles, self.V, C=channels, A=t.align,
+                x, self.kept, self.lines, after, sums, ways.table, self.images, t.tiles, self.V, C=channels, A=t.align,
                 BC=_padded(channels), **self.shape,
             )  # fmt: skip
         self.carry(t.ended, sums, found, dshares)
-        whole = False
+        begun = 0
         for depth in reversed(range(made.depth if below or weights else 0)):
             if depth < made.depth - 1:
                 self.carry(t.inner[depth], sums, found, dshares)
             for group in t.groups[depth]:
                 read = self.read(group)
-                if group.K and weights:
-                    sizes = {"K": group.K, "C": group.C, "A": t.align, "BC": _padded(group.C)} | self.shape
-                    tiles.slide[self.over(group.pixels), group.count](
-                        read, self.kept, self.flat, self.lines, convolved, group.rows.table, self.images, self.V,
-                        **sizes, INNER=depth > 0,
-                    )  # fmt: skip
-                tiles.turn[t.chunks, group.count](
-                    self.kept, self.flat, self.lines, given if group.ends else dkept, convolved, errors, found,
-                    group.rows.table, self.images, t.chunks, len(self.flat), self.V, **self.wide(group, "turn"),
-                    WEIGHTS=weights, num_stages=2,
-                )  # fmt: skip
-                if weights:
-                    tiles.weigh[t.chunks, group.count, group.side](
-                        read, self.kept, self.lines, errors, found, group.rows.table, self.images, t.chunks,
-                        len(self.flat), self.V, **self.wide(group, "weigh"), KK=group.KK, INNER=depth > 0,
-                    )  # fmt: skip
+                self.turn(group, read, after, errors, found, weights, depth > 0)
                 if depth:
-                    tiles.behind[self.over(group.inside), group.count](
-                        self.kept, self.flat, self.lines, errors, dkept, sums, group.rows.table, self.images, t.tiles,
-                        self.V, **self.wide(group, "behind"), KK=group.KK,
-                    )  # fmt: skip
+                    self.below(group, errors, after, sums)
+                elif below and group.halves:
+                    image = torch.empty_like(read)
+                    self.collect(group, errors, image)
+                    image = torch.where(read <= 0, 0.0, image)
+                    split = image if split is None else split + image
                 elif below:
-                    assert dx is not None
-                    image = torch.empty_like(read) if group.halves else dx
-                    pixels = read.numel() // read.shape[-1]
-                    tiles.collect[(triton.cdiv(pixels, t.pixels),)](
-                        self.flat, errors, image, group.rows.table, group.count, pixels,
-                        int(whole and not group.halves), **self.wide(group, "collect"), KK=group.KK,
-                    )  # fmt: skip
-                    if group.halves:
-                        image = torch.where(read <= 0, 0.0, image)
-                        split = image if split is None else split + image
-                    else:
-                        whole = True
+                    self.collect(group, errors, parts[begun:])
+                    begun += len(group.shares)
         if dx is not None:
-            self.to_state(given, dx, split, whole)
-        count, parts = len(self.flat), len(found)
+            self.to_state(after, dx, split, parts)
+        count = len(self.flat)
         dflat = torch.empty_like(self.flat)
         if count:
-            tiles.fold[(triton.cdiv(count, 256),)](found, dflat, count, count, parts, B=256)
+            tiles.fold[triton.cdiv(t.span, 128), len(t.spans)](
+                found, dflat, t.spans.table, count, len(found), R=min(16, _power(len(found))), B=128
+            )
         return dshares, dx, dflat
+
+    def turn(
+        self, group: Group, read: Tensor, after: Tensor, errors: Tensor, found: Tensor, weights: bool, inner: bool
+    ) -> None:
+        """Compute gradients before normalisations, and at weights, of a group's steps."""
+        t, count = self.tables, len(self.flat)
+        table = group.rows.table
+        if not group.K:
+            tiles.turn[group.tiles, group.count, group.blocks[1]](
+                self.kept, self.lines, after, errors, table, self.images, self.V, **self.sizes(group, "O", "BO")
+            )
+            for side, begin, steps in group.sides if weights else ():
+                tiles.weigh[t.chunks, steps, side * math.prod(group.blocks)](
+                    read, self.kept, self.lines, errors, found, table[begin * len(tiles.COLUMNS) :], self.images,
+                    t.chunks, count, group.chunked, self.V, KK=side, INNER=inner, B=_split(group, WARPS["weigh"]),
+                    num_warps=WARPS["weigh"],
+                    **self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"BP": group.columns},
+                )  # fmt: skip
+            return
+        chunks, length = (t.chunks, group.chunked) if weights else (group.tiles, group.length)
+        warps = _warps(group)
+        tiles.slide_back[chunks, group.count](
+            read, self.kept, self.flat, self.lines, after, errors, found, table, self.images, chunks, count, length,
+            self.V, **self.sizes(group, "K", "T", "C", "O", "BC", "BO", "PRECISION"), B=_split(group, warps),
+            INNER=inner, WEIGHTS=weights, num_warps=warps,
+        )  # fmt: skip
+        if weights:
+            tiles.slide_weigh[chunks, group.count, group.K](
+                read, self.kept, self.lines, errors, found, table, self.images, chunks, count, length, self.V,
+                **self.sizes(group, "K", "T", "C", "BC"), INNER=inner, num_warps=4,
+            )  # fmt: skip
+
+    def below(self, group: Group, errors: Tensor, after: Tensor, sums: Tensor) -> None:
+        """Compute gradients behind the normalisations that a group's steps read."""
+        t = self.tables
+        given = self.kept, self.flat, self.lines, errors, after, sums, group.rows.table, self.images, t.tiles
+        if group.K:
+            tiles.slide_behind[group.behind, group.count](
+                *given, group.back, self.V, **self.sizes(group, "K", "C", "BC"), num_warps=4
+            )
+        else:
+            tiles.behind[group.behind, group.count, group.blocks[0]](
+                *given, self.V, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"), num_warps=WARPS["collect"]
+            )
+
+    def collect(self, group: Group, errors: Tensor, parts: Tensor) -> None:
+        """Compute parts of the gradient at what the first steps of chains read."""
+        grid, given = (group.behind, len(group.shares)), (self.flat, errors, parts, group.rows.table)
+        size = self.images, group.H, group.W
+        if group.K and group.stride == 1:
+            tiles.slide_collect[grid](
+                *given, group.table.table, *size, group.back, **self.sizes(group, "K", "C", "BC"), num_warps=4
+            )
+        elif group.K:
+            tiles.stride_collect[grid](*given, group.count, *size, group.stride, **self.sizes(group, "K", "C", "BC"))
+        else:
+            tiles.collect[(*grid, group.blocks[0])](
+                *given, group.count, *size, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"),
+                num_warps=WARPS["collect"],
+            )  # fmt: skip
 
     def carry(self, slots: Rows, sums: Tensor, found: Tensor, dshares: Tensor) -> None:
         """Join the sums of all tiles."""
         if len(slots):
             tiles.carry[(len(slots),)](
                 sums, self.flat, found, self.shares, dshares, self.book, self.lines, slots.table, self.images,
-                self.tables.tiles, self.V, **self.shape, BT=self.tables.rows, BC=self.tables.lanes,
+                self.tables.tiles, self.V, **self.joined,
             )  # fmt: skip
 
-    def to_state(self, given: Tensor, dx: Tensor, split: Tensor | None, whole: bool) -> None:
-        """Finish the gradient at the state: what chains left there, skips, pools."""
+    def to_state(self, given: Tensor, dx: Tensor, split: Tensor | None, parts: Tensor) -> None:
+        """Write the gradient at the state: what chains left in parts, skips, pools."""
         t, made, x = self.tables, self.made, self.x
-        pixels = self.images * made.H * made.W
         tiles.pass_on[(self.over(made.H * made.W),)](
-            x, self.lines, given, dx, t.skips.table, len(t.skips), pixels, self.V, int(whole), A=t.align, **self.state,
+            x, self.lines, given, dx, parts, t.skips.table, len(t.skips), self.images * made.H * made.W, self.V,
+            len(parts), A=t.align, **self.state,
         )  # fmt: skip
         if split is not None:
             dx[:, ::2, ::2] += split[..., : made.C]

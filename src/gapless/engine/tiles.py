@@ -1,9 +1,13 @@
 """Triton kernels for a GPU: what :mod:`gapless.engine.tiled` launches.
 
 A program takes a *tile*: some pixels, counted over all images, with all their channels. Images are [N, H, W, C], so the
-numbers of a tile lie together. Kernels read what they do from a table of whole numbers, a row for each step of a chain
-(:data:`COLUMNS`), so that one launch serves all steps of a kind. Nothing is added up in an order that depends on the
-clock: sums over pixels are written tile by tile, and joined in double precision.
+numbers of a tile lie together. Where a depthwise convolution is at work it takes a *walk*: some columns, counted over
+all images, and goes down some of their rows, so that a row is read once for all outputs that it has a part in. Kernels
+read what they do from a table of whole numbers, a row for each step of a chain (:data:`COLUMNS`), so that one launch
+serves all steps of a kind. Nothing is added up in an order that depends on the clock: sums over pixels are written tile
+by tile (walk by walk), and joined in double precision.
+
+Weights come packed: those of a pixel of a kernel lie together, [K, K, out, in].
 
 Lines are vectors over all channels that are normalised, ``V`` in number: see the constants below.
 """
@@ -18,6 +22,7 @@ COLUMNS = (
     "deep", "wide",  # weights among the parameters
     "H", "W", "h", "w",  # input, output
     "side", "s", "p", "d",  # kernel, stride, padding, dilation of the one convolution over places
+    "apart",  # how many rows a walk moves on from an output to the next
     "slot", "before",  # its normalisation, the one that it reads
 )  # fmt: skip
 """What a row of the table of steps holds."""
@@ -25,7 +30,7 @@ _COLUMN = {name: tl.constexpr(i) for i, name in enumerate(COLUMNS)}
 X, G, DX, Y, Z = (_COLUMN[name] for name in ("x", "g", "dx", "y", "z"))
 DEEP, WIDE, SLOT, BEFORE = (_COLUMN[name] for name in ("deep", "wide", "slot", "before"))
 IN_H, IN_W, OUT_H, OUT_W = (_COLUMN[name] for name in ("H", "W", "h", "w"))
-SIDE, STRIDE, PADDING, DILATION = (_COLUMN[name] for name in ("side", "s", "p", "d"))
+SIDE, STRIDE, PADDING, DILATION, APART = (_COLUMN[name] for name in ("side", "s", "p", "d", "apart"))
 WIDTH = tl.constexpr(len(COLUMNS))
 
 SCALE, SHIFT, MEAN, LEAD, FIRST, LAST = (tl.constexpr(i) for i in range(6))
@@ -38,13 +43,25 @@ ENDS = ("slot", "y", "places", "g")
 END_SLOT, END_Y, END_PLACES, END_G = (tl.constexpr(i) for i in range(4))
 END_WIDTH = tl.constexpr(4)
 
-SLOTS = ("at", "C", "places", "normed", "affine", "way", "source", "eps")
-"""What a row of the table of normalisations holds; ``eps`` as the bits of a double."""
-SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE, SLOT_EPS = (
-    tl.constexpr(i) for i in range(8)
-)
-SLOT_WIDTH = tl.constexpr(8)
+SPANS = ("begin", "count", "pixels")
+"""What a row of the table of spans holds: parameters whose convolution has a kernel of so many pixels."""
+SPAN_BEGIN, SPAN_COUNT, SPAN_PIXELS = (tl.constexpr(i) for i in range(3))
+SPAN_WIDTH = tl.constexpr(3)
 
+SLOTS = ("at", "C", "places", "normed", "affine", "way", "source", "seen", "sums", "eps")
+"""What a row of the table of normalisations holds: ``seen`` and ``sums`` are in how many parts its moments and the sums
+of its gradient come, ``eps`` the bits of a double."""
+SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE, SLOT_SEEN, SLOT_SUMS, SLOT_EPS = (
+    tl.constexpr(i) for i in range(10)
+)
+SLOT_WIDTH = tl.constexpr(10)
+
+
+COUNTS = (
+    "images", "tiles", "chunks", "stride", "length", "pixels", "ways", "steps", "chains", "more", "V", "H", "W", "h",
+    "w",
+)  # fmt: skip
+"""Numbers that kernels are not compiled anew for: a last batch, a mask, a fan of other edges."""
 
 # ---------------------------------------------------------------------- parts
 
@@ -72,20 +89,15 @@ def _line(lines, which: tl.constexpr, V, slot, c, C: tl.constexpr):
 
 
 @triton.jit
-def _positive(a):
-    """Return the ReLU; what is not a number stays so."""
-    return tl.where(a <= 0, 0.0, a)
-
-
-@triton.jit
-def _read(source, n, iy, ix, H, W, live, c, scale, shift, C: tl.constexpr, NORMED: tl.constexpr):
-    """Return the ReLU of pixels (n, iy, ix), normalised before; zeros around the image."""
+def _read(source, n, iy, ix, H, W, live, c, scale, shift, C: tl.constexpr, NORMED: tl.constexpr,
+          POSITIVE: tl.constexpr):  # fmt: skip
+    """Return pixels (n, iy, ix), normalised before (NORMED), their ReLU (POSITIVE); zeros around the image."""
     inside = (live & (iy >= 0) & (iy < H) & (ix >= 0) & (ix < W))[:, None]
     at = ((n * H + iy) * W + ix) * C
     a = tl.load(source + at[:, None] + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
     if NORMED:
         a = tl.where(inside, a * scale + shift, 0.0)
-    return _positive(a)
+    return tl.where(a <= 0, 0.0, a) if POSITIVE else a  # what is not a number stays so
 
 
 @triton.jit
@@ -102,15 +114,61 @@ def _normal(kept, lines, row, V, c, x, C: tl.constexpr, A: tl.constexpr, INNER: 
 
 
 @triton.jit
-def _slide(source, deep, side, n, top, left, d, H, W, live, c, scale, shift, K: tl.constexpr, C: tl.constexpr,
-           BP: tl.constexpr, BC: tl.constexpr, INNER: tl.constexpr):  # fmt: skip
-    """Return the depthwise convolution of a tile. The loop over rows is not unrolled: that would fill all registers."""
-    z = tl.zeros([BP, BC], source.dtype.element_ty)
-    for ky in range(side):
+def _walk(tile, images, h, w, apart, length, BP: tl.constexpr):
+    """Return the columns of a walk (image, place in the row, whether it is there), its first row, and how many outputs
+    come before its first and before its end."""
+    blocks = tl.cdiv(images * w, BP)
+    m = tile % blocks * BP + tl.arange(0, BP)
+    line = tile // blocks
+    first = line // apart * length
+    return m // w, m % w, m < images * w, line % apart, first, first + length
+
+
+@triton.jit
+def _taps(q0, q1, q2, q3, q4, q5, q6, source, deep, n, top, left, d, H, W, live, c, scale, shift,
+          K: tl.constexpr, T: tl.constexpr, C: tl.constexpr, NORMED: tl.constexpr, POSITIVE: tl.constexpr,
+          TURNED: tl.constexpr):  # fmt: skip
+    """Add T more rows, from ``top`` on, times their weights, to the outputs that they have a part in: q0 is the newest
+    of them, and a row lies T rows of the kernel lower for each that is older. TURNED: the kernel is turned by half."""
+    known, down = c < C, (-K if TURNED else K) * C
+    for q in tl.static_range(T):
         for kx in tl.static_range(K):
-            a = _read(source, n, top + ky * d, left + kx * d, H, W, live, c, scale, shift, C, INNER)
-            z += a * tl.load(deep + c * (K * K) + ky * K + kx, mask=c < C, other=0.0)[None, :]
-    return z
+            a = _read(source, n, top + q * d, left + kx * d, H, W, live, c, scale, shift, C, NORMED, POSITIVE)
+            at = deep + (K * K - 1 - kx if TURNED else kx) * C + q * down + c
+            if q < K:
+                q0 += a * tl.load(at, mask=known, other=0.0)[None, :]
+            if q + T < K:
+                q1 += a * tl.load(at + T * down, mask=known, other=0.0)[None, :]
+            if q + 2 * T < K:
+                q2 += a * tl.load(at + 2 * T * down, mask=known, other=0.0)[None, :]
+            if q + 3 * T < K:
+                q3 += a * tl.load(at + 3 * T * down, mask=known, other=0.0)[None, :]
+            if q + 4 * T < K:
+                q4 += a * tl.load(at + 4 * T * down, mask=known, other=0.0)[None, :]
+            if q + 5 * T < K:
+                q5 += a * tl.load(at + 5 * T * down, mask=known, other=0.0)[None, :]
+            if q + 6 * T < K:
+                q6 += a * tl.load(at + 6 * T * down, mask=known, other=0.0)[None, :]
+    return q0, q1, q2, q3, q4, q5, q6
+
+
+@triton.jit
+def _pick(i: tl.constexpr, q0, q1, q2, q3, q4, q5, q6):
+    """Return one of seven."""
+    if i == 0:  # noqa: SIM116 (kernels know no dictionaries)
+        return q0
+    elif i == 1:
+        return q1
+    elif i == 2:
+        return q2
+    elif i == 3:
+        return q3
+    elif i == 4:
+        return q4
+    elif i == 5:
+        return q5
+    else:
+        return q6
 
 
 @triton.jit
@@ -124,13 +182,20 @@ def _error(g, y, lines, slot, V, m, live, c, C: tl.constexpr):
 
 @triton.jit
 def _note(y, seen, tile, tiles, slot, V, live, c, C: tl.constexpr):
-    """Write mean and centred sum of squares of a tile."""
+    """Write mean and centred sum of squares of a tile, and how many pixels they are of."""
     count = tl.sum(live.to(tl.int32), axis=0)
     mean = tl.sum(tl.where(live[:, None], y, 0.0), axis=0) / tl.maximum(count, 1).to(y.dtype)
     off = tl.where(live[:, None], y - mean[None, :], 0.0)
-    to = seen + tile * V + slot + c
-    tl.store(to, mean, mask=c < C)
-    tl.store(to + tiles * V, tl.sum(off * off, axis=0), mask=c < C)
+    _noted(mean, tl.sum(off * off, axis=0), count, seen, tile, tiles, slot, V, c, C)
+
+
+@triton.jit
+def _noted(mean, spread, count, seen, tile, tiles, slot, V, c, C: tl.constexpr):
+    """Write what is known."""
+    to = seen + tile * V + slot
+    tl.store(to + c, mean, mask=c < C)
+    tl.store(to + tiles * V + c, spread, mask=c < C)
+    tl.store(to + 2 * tiles * V, count.to(mean.dtype))
 
 
 @triton.jit
@@ -168,42 +233,103 @@ def _area(top, left, H, W, K: tl.constexpr):
     return rows * (tl.minimum(left + K, W) - tl.maximum(left, 0))
 
 
+@triton.jit
+def _span(row, B: tl.constexpr):
+    """Return where a span begins, some places among its packed weights and what they are among its weights."""
+    count, pixels = tl.load(row + SPAN_COUNT).to(tl.int32), tl.load(row + SPAN_PIXELS).to(tl.int32)
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    each = count // pixels
+    return tl.load(row + SPAN_BEGIN), at, at % each * pixels + at // each, at < count
+
+
 # ---------------------------------------------------------------------- forward
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
+def pack(weights, packed, table, B: tl.constexpr):
+    """Pack weights."""
+    begin, at, of, live = _span(table + tl.program_id(1) * SPAN_WIDTH, B)
+    tl.store(packed + begin + at, tl.load(weights + begin + of, mask=live, other=0.0), mask=live)
+
+
+@triton.jit(do_not_specialize=COUNTS)
 def ahead(
-    x, kept, flat, lines, seen, table, images, tiles, V, K: tl.constexpr, KK: tl.constexpr, C: tl.constexpr,
-    O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr,
-    PRECISION: tl.constexpr,
+    x, kept, flat, lines, seen, table, images, tiles, V, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Compute a tile of the output of a step, and its moments: ReLU, a depthwise convolution of K pixels a side and a
-    pointwise one, or (K = 0) a convolution of KK pixels a side. INNER: it reads what a step before it left."""
+    """Compute a tile of the output of a step, and its moments: ReLU and a convolution. INNER: it reads what a step
+    before it left. Channels come in blocks."""
     row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
-    m, c, o = tile * BP + tl.arange(0, BP), tl.arange(0, BC), tl.arange(0, BO)
+    m, o = tile * BP + tl.arange(0, BP), tl.program_id(2) * BO + tl.arange(0, BO)
     live = m < images * h * w
     n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
-    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-    deep, wide = flat + tl.load(row + DEEP), flat + tl.load(row + WIDE)
-    known = (c < C)[:, None] & (o < O)[None, :]
+    wide = flat + _at(row + WIDE, A)
     y = tl.zeros([BP, BO], x.dtype.element_ty)
-    if K > 0:
-        z = _slide(source, deep, side, n, top, left, d, H, W, live, c, scale, shift, K, C, BP, BC, INNER)
-        weight = tl.load(wide + o[None, :] * C + c[:, None], mask=known, other=0.0)
-        y += tl.dot(z, weight, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
-    else:
-        for t in range(side * side):
-            a = _read(source, n, top + t // KK * d, left + t % KK * d, H, W, live, c, scale, shift, C, INNER)
-            weight = tl.load(wide + (o[None, :] * C + c[:, None]) * (KK * KK) + t, mask=known, other=0.0)
-            y += tl.dot(a, weight, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
+    for i in range(side * side * tl.cdiv(C, BC)):
+        t, c = i // tl.cdiv(C, BC), i % tl.cdiv(C, BC) * BC + tl.arange(0, BC)
+        source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
+        a = _read(source, n, top + t // side * d, left + t % side * d, H, W, live, c, scale, shift, C, INNER, True)
+        known = (c < C)[:, None] & (o < O)[None, :]
+        weight = tl.load(wide + t * (O * C) + o[None, :] * C + c[:, None], mask=known, other=0.0)
+        y += tl.dot(a, weight, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
     to = kept + _at(row + Y, A) + m[:, None] * O + o[None, :]
     tl.store(to, y, mask=live[:, None] & (o < O)[None, :])
     _note(y, seen, tile, tiles, tl.load(row + SLOT), V, live, o, O)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
+def slide(
+    x, kept, flat, lines, seen, table, images, tiles, length, V, K: tl.constexpr, T: tl.constexpr, C: tl.constexpr,
+    O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The same for ReLU, a depthwise convolution of K pixels a side, and a pointwise one, on a walk of ``length``
+    outputs, T rows apart in what it reads."""
+    row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
+    H, W, h, w, s, p, d = _geometry(row)
+    apart = tl.load(row + APART).to(tl.int32)
+    c, o = tl.arange(0, BC), tl.arange(0, BO)
+    n, ox, live, r, first, end = _walk(tile, images, h, w, apart, length, BP)
+    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
+    deep, wide, to = flat + _at(row + DEEP, A), flat + _at(row + WIDE, A), kept + _at(row + Y, A)
+    weight = tl.load(wide + o[None, :] * C + c[:, None], mask=(c < C)[:, None] & (o < O)[None, :], other=0.0)
+    LAG: tl.constexpr = (K - 1) // T  # when an output is whole
+    z = tl.zeros([BP, BC], x.dtype.element_ty)
+    p0, p1, p2, p3, p4, p5 = z, z, z, z, z, z
+    once, twice = tl.zeros([BP, BO], x.dtype.element_ty), tl.zeros([BP, BO], x.dtype.element_ty)
+    centre = tl.zeros([BO], x.dtype.element_ty)
+    columns = tl.sum(live.to(tl.int32), axis=0)
+    for j in range(first, end + LAG):
+        q0, q1, q2, q3, q4, q5, q6 = _taps(
+            z, p0, p1, p2, p3, p4, p5, source, deep, n, r * s - p + j * T * d, ox * s - p, d, H, W, live, c, scale,
+            shift, K, T, C, INNER, True, False,
+        )  # fmt: skip
+        oy = r + (j - LAG) * apart
+        if (j - LAG >= first) & (oy < h):
+            y = tl.dot(
+                _pick(LAG, q0, q1, q2, q3, q4, q5, q6), weight, input_precision=PRECISION,
+                out_dtype=x.dtype.element_ty,
+            )  # fmt: skip
+            at = ((n * h + oy) * w + ox) * O
+            tl.store(to + at[:, None] + o[None, :], y, mask=live[:, None] & (o < O)[None, :])
+            if j - LAG == first:  # moments about a number near the mean lose no digits
+                centre = tl.sum(tl.where(live[:, None], y, 0.0), axis=0) / columns.to(y.dtype)
+            off = tl.where(live[:, None], y - centre[None, :], 0.0)
+            once += off
+            twice += off * off
+        p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
+    rows = tl.minimum(tl.cdiv(h - r, apart) - first, length)
+    if rows > 0:
+        count = columns * rows
+        total = tl.sum(once, axis=0)
+        spread = tl.sum(twice, axis=0) - total * (total / count.to(total.dtype))
+        mean = centre + total / count.to(total.dtype)
+        _noted(mean, tl.maximum(spread, 0.0), count, seen, tile, tiles, tl.load(row + SLOT), V, o, O)
+
+
+@triton.jit(do_not_specialize=COUNTS)
 def pool(
     x, out, chosen, seen, slot, images, tiles, V, H, W, h, w, side, s, p, K: tl.constexpr, LARGEST: tl.constexpr,
     C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
@@ -237,10 +363,9 @@ def pool(
         _note(best, seen, tile, tiles, slot, V, live, c, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def settle(
-    seen, flat, shares, book, lines, moments, table, images, tiles, V, BP: tl.constexpr, BT: tl.constexpr,
-    BC: tl.constexpr,
+    seen, flat, shares, book, lines, moments, table, images, tiles, V, BT: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Join the moments of all tiles, for one normalisation."""
     row = table + tl.program_id(0) * SLOT_WIDTH
@@ -254,21 +379,21 @@ def settle(
     gamma, beta = tl.full([BC], 1.0, tl.float64), tl.zeros([BC], tl.float64)
     if tl.load(row + SLOT_NORMED) > 0:
         total = images * tl.load(row + SLOT_PLACES).to(tl.int32)
-        own = tl.cdiv(total, BP)
+        own = tl.load(row + SLOT_SEEN).to(tl.int32)
         source = seen + tl.load(row + SLOT_SOURCE)
         first = tl.load(source + c, mask=known, other=0.0).to(tl.float64)  # sums about a mean lose no digits
-        second = tl.zeros([BC], tl.float64)
+        once, twice = tl.zeros([BT, BC], tl.float64), tl.zeros([BT, BC], tl.float64)
         for start in range(0, own, BT):
             tile = start + t
-            count = tl.minimum(total - tile * BP, BP).to(tl.float64)[:, None]
-            mask = (tile < own)[:, None] & known[None, :]
+            there = tile < own
+            count = tl.load(source + (2 * tiles + tile) * V, mask=there, other=0.0).to(tl.float64)[:, None]
+            mask = there[:, None] & known[None, :]
             place = source + tile[:, None] * V + c[None, :]
             off = tl.where(mask, tl.load(place, mask=mask, other=0.0).to(tl.float64) - first[None, :], 0.0)
-            spread = tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64)
-            mean += tl.sum(count * off, axis=0)
-            second += tl.sum(spread + count * off * off, axis=0)
-        mean = mean / total
-        second = second - total * mean * mean
+            once += count * off
+            twice += tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64) + count * off * off
+        mean = tl.sum(once, axis=0) / total
+        second = tl.sum(twice, axis=0) - total * mean * mean
         mean = mean + first
         variance = second / total
         inverse = 1.0 / tl.sqrt(variance + tl.load(row + SLOT_EPS).to(tl.float64, bitcast=True))
@@ -287,7 +412,7 @@ def settle(
     tl.store(moments + V + at + c, variance.to(kind), mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def gather(
     x, kept, lines, out, table, ways, pixels, V, more, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -310,7 +435,7 @@ def gather(
 # ---------------------------------------------------------------------- backward
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def correlate(
     x, kept, lines, given, sums, table, images, tiles, V, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -331,10 +456,9 @@ def correlate(
     tl.store(to + tiles * V, tl.sum(g * off, axis=0), mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def carry(
-    sums, flat, found, shares, dshares, book, lines, table, images, tiles, V, BP: tl.constexpr, BT: tl.constexpr,
-    BC: tl.constexpr,
+    sums, flat, found, shares, dshares, book, lines, table, images, tiles, V, BT: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Join the sums of all tiles, for one normalisation: gradients of its share, scale and shift, and what the gradient
     before it needs."""
@@ -346,14 +470,15 @@ def carry(
     share = tl.load(shares + tl.maximum(way, 0)).to(tl.float64)
     share = tl.where(way >= 0, share, 1.0)
     total = images * tl.load(row + SLOT_PLACES).to(tl.int32)
-    own = tl.cdiv(total, BP)
-    s1, s2 = tl.zeros([BC], tl.float64), tl.zeros([BC], tl.float64)
+    own = tl.load(row + SLOT_SUMS).to(tl.int32)
+    once, twice = tl.zeros([BT, BC], tl.float64), tl.zeros([BT, BC], tl.float64)
     for start in range(0, own, BT):
         tile = start + t
         mask = (tile < own)[:, None] & known[None, :]
         place = sums + at + tile[:, None] * V + c[None, :]
-        s1 += tl.sum(tl.load(place, mask=mask, other=0.0).to(tl.float64), axis=0)
-        s2 += tl.sum(tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64), axis=0)
+        once += tl.load(place, mask=mask, other=0.0).to(tl.float64)
+        twice += tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64)
+    s1, s2 = tl.sum(once, axis=0), tl.sum(twice, axis=0)
     lead, first, last = tl.zeros([BC], tl.float64) + share, tl.zeros([BC], tl.float64), tl.zeros([BC], tl.float64)
     whole = s2
     kind = lines.dtype.element_ty
@@ -378,166 +503,191 @@ def carry(
         tl.store(dshares + way, tl.sum(tl.where(known, whole, 0.0), axis=0).to(kind))
 
 
-@triton.jit
-def slide(
-    x, kept, flat, lines, out, table, images, V, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
-    BC: tl.constexpr, INNER: tl.constexpr,
-):  # fmt: skip
-    """Compute a tile of the depthwise convolution of a step again."""
-    row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
-    H, W, h, w, s, p, d = _geometry(row)
-    side = tl.load(row + SIDE).to(tl.int32)
-    m, c = tile * BP + tl.arange(0, BP), tl.arange(0, BC)
-    live = m < images * h * w
-    n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
-    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-    deep = flat + tl.load(row + DEEP)
-    z = _slide(source, deep, side, n, top, left, d, H, W, live, c, scale, shift, K, C, BP, BC, INNER)
-    tl.store(out + _at(row + Z, A) + m[:, None] * C + c[None, :], z, mask=live[:, None] & (c < C)[None, :])
-
-
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def turn(
-    kept, flat, lines, after, convolved, errors, found, table, images, chunks, stride, V, K: tl.constexpr,
-    C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
-    WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
+    kept, lines, after, errors, table, images, V, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient before the normalisation of a step, or (K > 0) the one before its pointwise convolution, and
-    (WEIGHTS) a chunk's part of the gradient at the weights of that, for what it read. ``after`` holds the gradient
-    behind. A program takes every ``chunks``-th tile."""
+    """Write a tile of the gradient before the normalisation of a step; ``after`` holds the gradient behind."""
+    row = table + tl.program_id(1) * WIDTH
+    m, o = tl.program_id(0) * BP + tl.arange(0, BP), tl.program_id(2) * BO + tl.arange(0, BO)
+    live = m < images * (tl.load(row + OUT_H) * tl.load(row + OUT_W)).to(tl.int32)
+    g, y = after + _at(row + G, A), kept + _at(row + Y, A)
+    e = _error(g, y, lines, tl.load(row + SLOT), V, m, live, o, O)
+    tl.store(errors + _at(row + Z, A) + m[:, None] * O + o[None, :], e, mask=live[:, None] & (o < O)[None, :])
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def slide_back(
+    x, kept, flat, lines, after, errors, found, table, images, chunks, stride, length, V, K: tl.constexpr,
+    T: tl.constexpr, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    BO: tl.constexpr, B: tl.constexpr, INNER: tl.constexpr, WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient before the pointwise convolution of a step, and (WEIGHTS) a chunk's part of the gradient at
+    its weights, for which the depthwise convolution is computed again. A program takes every ``chunks``-th walk."""
     row, chunk = table + tl.program_id(1) * WIDTH, tl.program_id(0)
-    _H, _W, h, w, _s, _p, _d = _geometry(row)
-    c, o = tl.arange(0, BC), tl.arange(0, BO)
-    total = images * h * w
-    slot, y = tl.load(row + SLOT), kept + _at(row + Y, A)
-    g, to, z = after + _at(row + G, A), errors + _at(row + Z, A), convolved + _at(row + Z, A)
-    wide = tl.load(row + WIDE)
-    known, place = (o < O)[:, None] & (c < C)[None, :], o[:, None] * C + c[None, :]
-    B: tl.constexpr = 4 if BC * BO == 256 and BP >= 64 else 1
-    part = _none(B, BC, BO, errors.dtype.element_ty)
-    for tile in range(chunk, tl.cdiv(total, BP), chunks):
-        m = tile * BP + tl.arange(0, BP)
-        live = m < total
-        e = _error(g, y, lines, slot, V, m, live, o, O)
-        if K > 0:
-            weight = tl.load(flat + wide + place, mask=known, other=0.0)
-            dz = tl.dot(e, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
-            at, mask = m[:, None] * C + c[None, :], live[:, None] & (c < C)[None, :]
-            tl.store(to + at, dz, mask=mask)
-            if WEIGHTS:
-                part += _outer(e, tl.load(z + at, mask=mask, other=0.0), B, BP, BC, BO, PRECISION)
-        else:
-            tl.store(to + m[:, None] * O + o[None, :], e, mask=live[:, None] & (o < O)[None, :])
-    if WEIGHTS and K > 0:
-        tl.store(found + chunk * stride + wide + place, _joined(part, B), mask=known)
-
-
-@triton.jit
-def _product(part, own, source, n, iy, ix, H, W, live, c, scale, shift, K: tl.constexpr, C: tl.constexpr,
-             B: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr,
-             PRECISION: tl.constexpr):  # fmt: skip
-    """Add to the gradient at one pixel of a kernel: products with what it saw."""
-    a = _read(source, n, iy, ix, H, W, live, c, scale, shift, C, INNER)
-    if K > 0:
-        part += own * a
-    else:
-        part += _outer(own, a, B, BP, BC, BO, PRECISION)
-    return part
-
-
-@triton.jit
-def _put(to, part, K: tl.constexpr, B: tl.constexpr, known):
-    """Write the gradient at one pixel of a kernel."""
-    if K > 0:
-        tl.store(to, tl.sum(part, axis=0)[None, :], mask=known)
-    else:
-        tl.store(to, _joined(part, B), mask=known)
-
-
-@triton.jit
-def weigh(
-    x, kept, lines, errors, found, table, images, chunks, stride, V, K: tl.constexpr, KK: tl.constexpr,
-    C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
-    INNER: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write a chunk's part of the gradient at one row, of up to seven pixels, of the kernel of a step's convolution
-    over places."""
-    row, chunk, ky = table + tl.program_id(1) * WIDTH, tl.program_id(0), tl.program_id(2)
-    S: tl.constexpr = K if K > 0 else KK
     H, W, h, w, s, p, d = _geometry(row)
+    apart = tl.load(row + APART).to(tl.int32)
     c, o = tl.arange(0, BC), tl.arange(0, BO)
-    total = images * h * w
+    slot, y = tl.load(row + SLOT), kept + _at(row + Y, A)
+    g, to = after + _at(row + G, A), errors + _at(row + Z, A)
+    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
+    deep, wide = _at(row + DEEP, A), _at(row + WIDE, A)
+    known, place = (o < O)[:, None] & (c < C)[None, :], o[:, None] * C + c[None, :]
+    weight = tl.load(flat + wide + place, mask=known, other=0.0)
+    part = _none(B, BC, BO, errors.dtype.element_ty)
+    LAG: tl.constexpr = (K - 1) // T if WEIGHTS else 0
+    z = tl.zeros([BP, BC], errors.dtype.element_ty)
+    walks = tl.cdiv(images * w, BP) * apart * tl.cdiv(tl.cdiv(h, apart), length)
+    for tile in range(chunk, walks, chunks):
+        n, ox, live, r, first, end = _walk(tile, images, h, w, apart, length, BP)
+        p0, p1, p2, p3, p4, p5 = z, z, z, z, z, z
+        for j in range(first, end + LAG):
+            q0, q1, q2, q3, q4, q5, q6 = z, p0, p1, p2, p3, p4, p5
+            if WEIGHTS:
+                q0, q1, q2, q3, q4, q5, q6 = _taps(
+                    q0, q1, q2, q3, q4, q5, q6, source, flat + deep, n, r * s - p + j * T * d, ox * s - p, d, H, W,
+                    live, c, scale, shift, K, T, C, INNER, True, False,
+                )  # fmt: skip
+            oy = r + (j - LAG) * apart
+            if (j - LAG >= first) & (oy < h):
+                m = (n * h + oy) * w + ox
+                e = _error(g, y, lines, slot, V, m, live, o, O)
+                dz = tl.dot(e, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+                tl.store(to + m[:, None] * C + c[None, :], dz, mask=live[:, None] & (c < C)[None, :])
+                if WEIGHTS:
+                    part += _outer(e, _pick(LAG, q0, q1, q2, q3, q4, q5, q6), B, BP, BC, BO, PRECISION)
+            p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
+    if WEIGHTS:
+        tl.store(found + chunk * tl.multiple_of(stride, A) + wide + place, _joined(part, B), mask=known)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def slide_weigh(
+    x, kept, lines, errors, found, table, images, chunks, stride, length, V, K: tl.constexpr, T: tl.constexpr,
+    C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Write a chunk's part of the gradient at one column of the kernel of a depthwise convolution."""
+    row, chunk, kx = table + tl.program_id(1) * WIDTH, tl.program_id(0), tl.program_id(2)
+    H, W, h, w, s, p, d = _geometry(row)
+    apart = tl.load(row + APART).to(tl.int32)
+    c = tl.arange(0, BC)
     e = errors + _at(row + Z, A)
     source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-    B: tl.constexpr = 4 if BC * BO == 256 and BP >= 64 else 1
-    if K > 0:
-        p0 = tl.zeros([BP, BC], x.dtype.element_ty)
-    else:
-        p0 = _none(B, BC, BO, x.dtype.element_ty)
-    p1, p2, p3, p4, p5, p6 = p0, p0, p0, p0, p0, p0
-    for tile in range(chunk, tl.cdiv(total, BP), chunks):
-        m = tile * BP + tl.arange(0, BP)
-        live = m < total
-        n, y, q = m // (h * w), (m // w) % h * s - p + ky * d, m % w * s - p
-        if K > 0:
-            own = tl.load(e + m[:, None] * C + c[None, :], mask=live[:, None] & (c < C)[None, :], other=0.0)
-        else:
-            own = tl.load(e + m[:, None] * O + o[None, :], mask=live[:, None] & (o < O)[None, :], other=0.0)
-        p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION)
-        if S > 1:
-            p1 = _product(
-                p1, own, source, n, y, q + d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
-            )
-        if S > 2:
-            p2 = _product(
-                p2, own, source, n, y, q + 2 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
-            )
-        if S > 3:
-            p3 = _product(
-                p3, own, source, n, y, q + 3 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
-            )
-        if S > 4:
-            p4 = _product(
-                p4, own, source, n, y, q + 4 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
-            )
-        if S > 5:
-            p5 = _product(
-                p5, own, source, n, y, q + 5 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
-            )
-        if S > 6:
-            p6 = _product(
-                p6, own, source, n, y, q + 6 * d, H, W, live, c, scale, shift, K, C, B, BP, BC, BO, INNER, PRECISION
-            )
-    to = found + chunk * stride + ky * S
-    if K > 0:
-        to += tl.load(row + DEEP) + c[None, :] * (K * K)
-        known = (c < C)[None, :]
-    else:
-        to += tl.load(row + WIDE) + (o[:, None] * C + c[None, :]) * (KK * KK)
-        known = (o < O)[:, None] & (c < C)[None, :]
-    _put(to, p0, K, B, known)
-    if S > 1:
-        _put(to + 1, p1, K, B, known)
-    if S > 2:
-        _put(to + 2, p2, K, B, known)
-    if S > 3:
-        _put(to + 3, p3, K, B, known)
-    if S > 4:
-        _put(to + 4, p4, K, B, known)
-    if S > 5:
-        _put(to + 5, p5, K, B, known)
-    if S > 6:
-        _put(to + 6, p6, K, B, known)
+    LAG: tl.constexpr = (K - 1) // T
+    z = tl.zeros([BP, BC], errors.dtype.element_ty)
+    p0, p1, p2, p3, p4, p5, p6, r0, r1, r2 = z, z, z, z, z, z, z, z, z, z
+    walks = tl.cdiv(images * w, BP) * apart * tl.cdiv(tl.cdiv(h, apart), length)
+    for tile in range(chunk, walks, chunks):
+        n, ox, live, r, first, end = _walk(tile, images, h, w, apart, length, BP)
+        # Gradients at the outputs before this one. Each begins as a value of its own: the compiler looks at one turn of
+        # a loop, and takes what then still is what it was to stay so, as w2 would be, which becomes what w1 was before.
+        w1, w2 = tl.zeros([BP, BC], errors.dtype.element_ty), tl.zeros([BP, BC], errors.dtype.element_ty)
+        w3, w4 = tl.zeros([BP, BC], errors.dtype.element_ty), tl.zeros([BP, BC], errors.dtype.element_ty)
+        w5, w6 = tl.zeros([BP, BC], errors.dtype.element_ty), tl.zeros([BP, BC], errors.dtype.element_ty)
+        for j in range(first, end + LAG):
+            oy = r + j * apart
+            at = ((n * h + oy) * w + ox) * C
+            mask = (live & (j < end) & (oy < h))[:, None] & (c < C)[None, :]
+            w0 = tl.load(e + at[:, None] + c[None, :], mask=mask, other=0.0)
+            iy, ix = r * s - p + j * T * d, ox * s - p + kx * d
+            a = _read(source, n, iy, ix, H, W, live, c, scale, shift, C, INNER, True)
+            p0 += a * w0
+            if T < K:
+                p1 += a * w1
+            if 2 * T < K:
+                p2 += a * w2
+            if 3 * T < K:
+                p3 += a * w3
+            if 4 * T < K:
+                p4 += a * w4
+            if 5 * T < K:
+                p5 += a * w5
+            if 6 * T < K:
+                p6 += a * w6
+            if T > 1:
+                a = _read(source, n, iy + d, ix, H, W, live, c, scale, shift, C, INNER, True)
+                if K > 1:
+                    r0 += a * w0
+                if 1 + T < K:
+                    r1 += a * w1
+                if 1 + 2 * T < K:
+                    r2 += a * w2
+            w1, w2, w3, w4, w5, w6 = w0, w1, w2, w3, w4, w5
+    to = found + chunk * tl.multiple_of(stride, A) + _at(row + DEEP, A) + kx * C + c
+    for i in tl.static_range(7):
+        if i * T < K:
+            tl.store(to + i * T * K * C, tl.sum(_pick(i, p0, p1, p2, p3, p4, p5, p6), axis=0), mask=c < C)
+        if T > 1 and i < 3 and i * T + 1 < K:
+            tl.store(to + (i * T + 1) * K * C, tl.sum(_pick(i, r0, r1, r2, r2, r2, r2, r2), axis=0), mask=c < C)
 
 
 @triton.jit
-def fold(found, out, count, stride, chunks, B: tl.constexpr):
-    """Add up the parts of gradients."""
-    at = tl.program_id(0) * B + tl.arange(0, B)
-    total = tl.zeros([B], tl.float64)
-    for chunk in range(chunks):
-        total += tl.load(found + chunk * stride + at, mask=at < count, other=0.0).to(tl.float64)
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=at < count)
+def _product(part, own, source, n, iy, ix, H, W, live, c, scale, shift, C: tl.constexpr, B: tl.constexpr,
+             BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, INNER: tl.constexpr,
+             PRECISION: tl.constexpr):  # fmt: skip
+    """Add to the gradient at one pixel of a kernel: products with what it saw."""
+    a = _read(source, n, iy, ix, H, W, live, c, scale, shift, C, INNER, True)
+    return part + _outer(own, a, B, BP, BC, BO, PRECISION)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def weigh(
+    x, kept, lines, errors, found, table, images, chunks, stride, length, V, KK: tl.constexpr, C: tl.constexpr,
+    O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, B: tl.constexpr,
+    INNER: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write a chunk's part of the gradient at one row, of up to seven pixels, of the kernel of a convolution over
+    places, for a block of channels."""
+    row, chunk, place = table + tl.program_id(1) * WIDTH, tl.program_id(0), tl.program_id(2)
+    ky, block = place % KK, place // KK
+    H, W, h, w, s, p, d = _geometry(row)
+    c, o = block % tl.cdiv(C, BC) * BC + tl.arange(0, BC), block // tl.cdiv(C, BC) * BO + tl.arange(0, BO)
+    e = errors + _at(row + Z, A)
+    source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
+    p0 = _none(B, BC, BO, x.dtype.element_ty)
+    p1, p2, p3, p4, p5, p6 = p0, p0, p0, p0, p0, p0
+    for tile in range(chunk, tl.cdiv(images * w, BP) * tl.cdiv(h, length), chunks):
+        n, ox, live, _r, first, end = _walk(tile, images, h, w, 1, length, BP)
+        for oy in range(first, tl.minimum(end, h)):
+            m, y, q = (n * h + oy) * w + ox, oy * s - p + ky * d, ox * s - p
+            own = tl.load(e + m[:, None] * O + o[None, :], mask=live[:, None] & (o < O)[None, :], other=0.0)
+            p0 = _product(p0, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 1:
+                q += d
+                p1 = _product(p1, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 2:
+                q += d
+                p2 = _product(p2, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 3:
+                q += d
+                p3 = _product(p3, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 4:
+                q += d
+                p4 = _product(p4, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 5:
+                q += d
+                p5 = _product(p5, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+            if KK > 6:
+                q += d
+                p6 = _product(p6, own, source, n, y, q, H, W, live, c, scale, shift, C, B, BP, BC, BO, INNER, PRECISION)
+    to = (
+        found + chunk * tl.multiple_of(stride, A) + _at(row + WIDE, A) + ky * (KK * O * C) + o[:, None] * C + c[None, :]
+    )
+    known = (o < O)[:, None] & (c < C)[None, :]
+    for kx in tl.static_range(KK):
+        tl.store(to + kx * (O * C), _joined(_pick(kx, p0, p1, p2, p3, p4, p5, p6), B), mask=known)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def fold(found, out, table, stride, chunks, R: tl.constexpr, B: tl.constexpr):
+    """Add up the parts of gradients at packed weights, and write them where the weights are."""
+    begin, at, to, live = _span(table + tl.program_id(1) * SPAN_WIDTH, B)
+    total = tl.zeros([R, B], tl.float64)
+    for start in range(0, chunks, R):
+        chunk = start + tl.arange(0, R)
+        place = found + chunk[:, None].to(tl.int64) * stride + begin + at[None, :]
+        total += tl.load(place, mask=(chunk < chunks)[:, None] & live[None, :], other=0.0).to(tl.float64)
+    tl.store(out + begin + to, tl.sum(total, axis=0).to(out.dtype.element_ty), mask=live)
 
 
 @triton.jit
@@ -549,78 +699,172 @@ def _under(n, y, x, h, w, s, live):
 
 
 @triton.jit
-def _back(row, flat, errors, m, live, c, o, K: tl.constexpr, KK: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
-          A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _back(row, flat, errors, m, live, c, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
+          BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Return the gradient at pixels m of what a step's convolution over places read."""
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
     n, iy, ix = m // (H * W), (m // W) % H + p, m % W + p
-    e, deep, wide = errors + _at(row + Z, A), flat + tl.load(row + DEEP), flat + tl.load(row + WIDE)
+    e, wide = errors + _at(row + Z, A), flat + _at(row + WIDE, A)
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
-    if K > 0:
-        for ky in range(side):
-            for kx in tl.static_range(K):
-                inside, at = _under(n, iy - ky * d, ix - kx * d, h, w, s, live)
-                own = tl.load(e + at * C + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
-                total += own * tl.load(deep + c * (K * K) + ky * K + kx, mask=c < C, other=0.0)[None, :]
-    else:
+    for i in range(side * side * tl.cdiv(O, BO)):
+        t, o = i // tl.cdiv(O, BO), i % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
+        inside, at = _under(n, iy - t // side * d, ix - t % side * d, h, w, s, live)
+        own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
         known = (o < O)[:, None] & (c < C)[None, :]
-        for t in range(side * side):
-            inside, at = _under(n, iy - t // KK * d, ix - t % KK * d, h, w, s, live)
-            own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
-            weight = tl.load(wide + (o[:, None] * C + c[None, :]) * (KK * KK) + t, mask=known, other=0.0)
-            total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+        weight = tl.load(wide + t * (O * C) + o[:, None] * C + c[None, :], mask=known, other=0.0)
+        total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
     return total
 
 
 @triton.jit
-def behind(
-    kept, flat, lines, errors, dkept, sums, table, images, tiles, V, K: tl.constexpr, KK: tl.constexpr,
-    C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write a tile of the gradient after the normalisation before a step, and the sums that it needs."""
-    row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
-    H, W, _h, _w, _s, _p, _d = _geometry(row)
-    m, c, o = tile * BP + tl.arange(0, BP), tl.arange(0, BC), tl.arange(0, BO)
-    live = m < images * H * W
-    g = _back(row, flat, errors, m, live, c, o, K, KK, C, O, A, BP, BC, PRECISION)
+def _before(g, kept, lines, dkept, row, m, live, c, V, C: tl.constexpr, A: tl.constexpr):
+    """Write the gradient after a normalisation, for that after its ReLU, and return it and its product with what the
+    normalisation centred."""
     before, mask, at = tl.load(row + BEFORE), live[:, None] & (c < C)[None, :], m[:, None] * C + c[None, :]
     y = tl.load(kept + _at(row + X, A) + at, mask=mask, other=0.0)
     normal = y * _line(lines, SCALE, V, before, c, C) + _line(lines, SHIFT, V, before, c, C)
     g = tl.where(mask, tl.where(normal <= 0, 0.0, g), 0.0)
     tl.store(dkept + _at(row + DX, A) + at, g, mask=mask)
-    to = sums + tile * V + before + c
-    tl.store(to, tl.sum(g, axis=0), mask=c < C)
-    off = tl.where(mask, y - _line(lines, MEAN, V, before, c, C), 0.0)
-    tl.store(to + tiles * V, tl.sum(g * off, axis=0), mask=c < C)
+    return g, tl.where(mask, g * (y - _line(lines, MEAN, V, before, c, C)), 0.0)
 
 
-@triton.jit
-def collect(
-    flat, errors, image, table, steps, pixels, more, K: tl.constexpr, KK: tl.constexpr, C: tl.constexpr,
-    O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
+@triton.jit(do_not_specialize=COUNTS)
+def behind(
+    kept, flat, lines, errors, dkept, sums, table, images, tiles, V, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write, or (``more``) add, a tile of the gradient at what the first steps of chains read."""
-    m, c, o = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC), tl.arange(0, BO)
-    live = m < pixels
-    to, mask = image + m[:, None] * C + c[None, :], live[:, None] & (c < C)[None, :]
-    total = tl.load(to, mask=mask & (more > 0), other=0.0)
-    for i in range(steps):
-        total += _back(table + i * WIDTH, flat, errors, m, live, c, o, K, KK, C, O, A, BP, BC, PRECISION)
-    tl.store(to, total, mask=mask)
+    """Write a tile of the gradient after the normalisation before a step, and the sums that it needs."""
+    row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
+    m, c = tile * BP + tl.arange(0, BP), tl.program_id(2) * BC + tl.arange(0, BC)
+    live = m < images * (tl.load(row + IN_H) * tl.load(row + IN_W)).to(tl.int32)
+    g = _back(row, flat, errors, m, live, c, C, O, A, BP, BC, BO, PRECISION)
+    g, product = _before(g, kept, lines, dkept, row, m, live, c, V, C, A)
+    to = sums + tile * V + tl.load(row + BEFORE) + c
+    tl.store(to, tl.sum(g, axis=0), mask=c < C)
+    tl.store(to + tiles * V, tl.sum(product, axis=0), mask=c < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
+def slide_behind(
+    kept, flat, lines, errors, dkept, sums, table, images, tiles, length, V, K: tl.constexpr, C: tl.constexpr,
+    A: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The same for a depthwise convolution, on a walk."""
+    row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
+    H, W, h, w, _s, p, d = _geometry(row)
+    c, turned = tl.arange(0, BC), (K - 1) * d - p
+    n, ix, live, r, first, end = _walk(tile, images, H, W, d, length, BP)
+    e, deep = errors + _at(row + Z, A), flat + _at(row + DEEP, A)
+    z = tl.zeros([BP, BC], errors.dtype.element_ty)
+    p0, p1, p2, p3, p4, p5, once, twice = z, z, z, z, z, z, z, z
+    for j in range(first, end + K - 1):
+        q0, q1, q2, q3, q4, q5, q6 = _taps(
+            z, p0, p1, p2, p3, p4, p5, e, deep, n, r - turned + j * d, ix - turned, d, h, w, live, c, 0.0, 0.0, K, 1,
+            C, False, False, True,
+        )  # fmt: skip
+        iy = r + (j - K + 1) * d
+        if (j - K + 1 >= first) & (iy < H):
+            g = _pick(K - 1, q0, q1, q2, q3, q4, q5, q6)
+            g, product = _before(g, kept, lines, dkept, row, (n * H + iy) * W + ix, live, c, V, C, A)
+            once += g
+            twice += product
+        p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
+    to = sums + tile * V + tl.load(row + BEFORE) + c
+    tl.store(to, tl.sum(once, axis=0), mask=c < C)
+    tl.store(to + tiles * V, tl.sum(twice, axis=0), mask=c < C)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def collect(
+    flat, errors, parts, table, steps, images, H, W, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write a tile of a part of the gradient at what the first steps of chains read, from some of them."""
+    part = tl.program_id(1)
+    m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.program_id(2) * BC + tl.arange(0, BC)
+    live = m < images * H * W
+    total = tl.zeros([BP, BC], errors.dtype.element_ty)
+    for i in range(part, steps, tl.num_programs(1)):
+        total += _back(table + i * WIDTH, flat, errors, m, live, c, C, O, A, BP, BC, BO, PRECISION)
+    to = parts + part.to(tl.int64) * (images * H * W * C) + m[:, None] * C + c[None, :]
+    tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def slide_collect(
+    flat, errors, parts, table, shares, images, H, W, length, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The same for depthwise convolutions of stride 1 and alike padding and dilation, on a walk."""
+    part, c = tl.program_id(1), tl.arange(0, BC)
+    begin, end = tl.load(shares + 2 * part).to(tl.int32), tl.load(shares + 2 * part + 1).to(tl.int32)
+    _H, _W, h, w, _s, p, d = _geometry(table + begin * WIDTH)
+    turned = (K - 1) * d - p
+    n, ix, live, r, first, last = _walk(tl.program_id(0), images, H, W, d, length, BP)
+    z = tl.zeros([BP, BC], errors.dtype.element_ty)
+    p0, p1, p2, p3, p4, p5 = z, z, z, z, z, z
+    to = parts + part.to(tl.int64) * (images * H * W * C)
+    for j in range(first, last + K - 1):
+        q0, q1, q2, q3, q4, q5, q6 = z, p0, p1, p2, p3, p4, p5
+        for i in range(begin, end):
+            row = table + i * WIDTH
+            q0, q1, q2, q3, q4, q5, q6 = _taps(
+                q0, q1, q2, q3, q4, q5, q6, errors + _at(row + Z, A), flat + _at(row + DEEP, A), n,
+                r - turned + j * d, ix - turned, d, h, w, live, c, 0.0, 0.0, K, 1, C, False, False, True,
+            )  # fmt: skip
+        iy = r + (j - K + 1) * d
+        mask = (live & (j - K + 1 >= first) & (iy < H))[:, None] & (c < C)[None, :]
+        at = ((n * H + iy) * W + ix) * C
+        tl.store(to + at[:, None] + c[None, :], _pick(K - 1, q0, q1, q2, q3, q4, q5, q6), mask=mask)
+        p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def stride_collect(
+    flat, errors, parts, table, steps, images, H, W, s, K: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The same for depthwise convolutions of another stride: a tile holds every s-th pixel of every s-th row, which the
+    same pixels of a kernel have touched."""
+    part, c = tl.program_id(1), tl.arange(0, BC)
+    down, right = tl.cdiv(H, s), tl.cdiv(W, s)
+    blocks = tl.cdiv(images * down * right, BP)
+    kind = tl.program_id(0) // blocks
+    m = tl.program_id(0) % blocks * BP + tl.arange(0, BP)
+    y, x = kind // s, kind % s
+    n, iy, ix = m // (down * right), (m // right) % down * s + y, m % right * s + x
+    live = (m < images * down * right) & (iy < H) & (ix < W)
+    total = tl.zeros([BP, BC], errors.dtype.element_ty)
+    for i in range(part, steps, tl.num_programs(1)):
+        row = table + i * WIDTH
+        _H, _W, h, w, _s, p, d = _geometry(row)
+        e, deep = errors + _at(row + Z, A), flat + _at(row + DEEP, A)
+        for t in range(K * K):
+            ky, kx = t // K, t % K
+            if ((y + p + (K * s - ky) * d) % s == 0) & ((x + p + (K * s - kx) * d) % s == 0):
+                inside, at = _under(n, iy + p - ky * d, ix + p - kx * d, h, w, s, live)
+                own = tl.load(e + at * C + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
+                total += own * tl.load(deep + t * C + c, mask=c < C, other=0.0)[None, :]
+    at = ((n * H + iy) * W + ix) * C
+    to = parts + part.to(tl.int64) * (images * H * W * C) + at[:, None] + c[None, :]
+    tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
+
+
+@triton.jit(do_not_specialize=COUNTS)
 def pass_on(
-    x, lines, given, dx, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
+    x, lines, given, dx, parts, table, ways, pixels, V, chains, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
 ):  # fmt: skip
-    """Finish a tile of the gradient at the state: the ReLU of what chains left in dx (``chains``), and the skips."""
+    """Write a tile of the gradient at the state: the ReLU of what chains left in ``chains`` parts, and the skips."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
     at, mask = m[:, None] * C + c[None, :], (m < pixels)[:, None] & (c < C)[None, :]
     state = tl.load(x + at, mask=mask, other=0.0)
-    total = tl.where(state <= 0, 0.0, tl.load(dx + at, mask=mask & (chains > 0), other=0.0))
+    total = tl.zeros([BP, BC], x.dtype.element_ty)
+    for _ in range(chains):
+        total += tl.load(parts + at, mask=mask, other=0.0)
+        parts += pixels * C
+    total = tl.where(state <= 0, 0.0, total)
     for i in range(ways):
         row = table + i * END_WIDTH
         g = tl.load(given + _at(row + END_G, A) + at, mask=mask, other=0.0)
@@ -628,7 +872,7 @@ def pass_on(
     tl.store(dx + at, total, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def pool_error(
     kept, lines, given, out, table, ways, pixels, V, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -644,7 +888,7 @@ def pool_error(
     tl.store(out + m[:, None] * C + c[None, :], total, mask=live[:, None] & (c < C)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def unpool(
     e, chosen, dx, images, H, W, h, w, side, s, p, K: tl.constexpr, LARGEST: tl.constexpr, C: tl.constexpr,
     BP: tl.constexpr, BC: tl.constexpr,
