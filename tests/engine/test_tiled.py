@@ -3,6 +3,11 @@
 What only a GPU can show stands in benchmarks/gpu_laws.py.
 """
 
+import os
+import re
+import subprocess
+import sys
+
 import fans
 import pytest
 import torch
@@ -120,6 +125,32 @@ def test_what_is_not_served():
     assert tiled.serves(
         [Route(0, Chain((Step(None, Pointwise(), False, 1e-5),)))], broad, [broad.new_empty(4, 132, 1, 1)]
     )
+
+
+def test_a_compiled_loop_hands_on_every_output():
+    """The interpreter runs what is written; the compiler looks at one turn of a loop to see what changes in it. Of a
+    column of a 5x5 kernel it must hand on five sums and the gradients at the four outputs before."""
+    found = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    carried = [len(line.split(",")) for line in re.findall(r"scf\.for .*iter_args\((.*?)\)", found.stdout)]
+    assert max(carried) == 5 + 4
+
+
+COMPILED = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from gapless.engine import tiles
+
+kernel = tiles.slide_weigh
+known = {"K": 5, "T": 1, "C": 16, "A": 16, "BP": 32, "BC": 16, "INNER": False}
+pointers = dict.fromkeys(("x", "kept", "lines", "errors", "found"), "*fp32") | {"table": "*i64"}
+kinds = {n: "constexpr" if n in known else pointers.get(n, "i32") for n in kernel.arg_names}
+print(compile(ASTSource(kernel, kinds, known), target=GPUTarget("cuda", 90, 32)).asm["ttir"])
+"""
 
 
 # ---------------------------------------------------------------------- a whole supernet
