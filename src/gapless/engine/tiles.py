@@ -320,13 +320,10 @@ def slide(
             once += off
             twice += off * off
         p0, p1, p2, p3, p4, p5 = q0, q1, q2, q3, q4, q5
-    rows = tl.minimum(tl.cdiv(h - r, apart) - first, length)
-    if rows > 0:
-        count = columns * rows
-        total = tl.sum(once, axis=0)
-        spread = tl.sum(twice, axis=0) - total * (total / count.to(total.dtype))
-        mean = centre + total / count.to(total.dtype)
-        _noted(mean, tl.maximum(spread, 0.0), count, seen, tile, tiles, tl.load(row + SLOT), V, o, O)
+    count = columns * tl.maximum(tl.minimum(tl.cdiv(h - r, apart) - first, length), 0)
+    total, over = tl.sum(once, axis=0), tl.maximum(count, 1).to(once.dtype)
+    spread = tl.maximum(tl.sum(twice, axis=0) - total * (total / over), 0.0)
+    _noted(centre + total / over, spread, count, seen, tile, tiles, tl.load(row + SLOT), V, o, O)
 
 
 @triton.jit(do_not_specialize=COUNTS)
