@@ -120,18 +120,22 @@ def test_what_is_new_costs_one_copy(monkeypatch):
 
 
 def test_what_is_not_served():
-    """Half precision, wide images and large kernels go to the plain kernels."""
+    """Half precision, wide images, channels not in fours, large kernels and long strides go to the plain kernels."""
     x, skip = drawn(2, 4, 4, 4, name="x"), [Route(0, Skip())]
     assert tiled.serves(skip, x, [])
     assert not tiled.serves(skip, x.bfloat16(), [])
-    assert not tiled.serves(skip, x.new_empty(2, 4, 4, tiled.CHANNELS + 1), [])
+    assert not tiled.serves(skip, x.new_empty(2, 4, 4, tiled.CHANNELS + 4), [])
+    assert not tiled.serves(skip, x.new_empty(2, 4, 4, 6), [])
+    flat = Route(0, Chain((Step(None, Pointwise(), False, 1e-5),)))
+    assert not tiled.serves([flat], x, [x.new_empty(6, 4, 1, 1)])
+    for stride, dilation, served in ((2, 1, True), (3, 1, False), (3, 3, True)):
+        far = Route(0, Chain((Step(Window(stride, 1, dilation), Pointwise(), False, 1e-5),)))
+        assert tiled.serves([far], x, [x.new_empty(4, 1, 3, 3), x.new_empty(4, 4, 1, 1)]) == served
     wide = Chain((Step(Window(1, 4), Pointwise(), False, 1e-5),))
     assert not tiled.serves([Route(0, wide)], x, [x.new_empty(4, 1, 9, 9), x.new_empty(4, 4, 1, 1)])
     broad = x.new_empty(2, 4, 4, tiled.WHOLE + 4)
     assert not tiled.serves([Route(0, wide)], broad, [broad.new_empty(132, 1, 3, 3), broad.new_empty(4, 132, 1, 1)])
-    assert tiled.serves(
-        [Route(0, Chain((Step(None, Pointwise(), False, 1e-5),)))], broad, [broad.new_empty(4, 132, 1, 1)]
-    )
+    assert tiled.serves([flat], broad, [broad.new_empty(4, 132, 1, 1)])
 
 
 def test_a_compiled_loop_hands_on_every_output():

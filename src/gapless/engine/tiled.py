@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.engine import tiles
-from gapless.engine.kernels import Chain, Moments, Route, Step, halves, sent
+from gapless.engine.kernels import Chain, Moments, Route, halves, sent
 from gapless.engine.plan import FORMATS, Array, Plan, laid_out, plan
 
 __all__ = ["fan", "serves"]
@@ -35,29 +35,30 @@ SIDE = 7
 """The largest kernel."""
 NUMBERS, WALKED = 2048, 1024
 """In a tile and in a row of a walk, at most, with at least 16 pixels (a matrix product's smallest side). On an H100 a
-pass of NAS-Bench-201 takes 11.6 ms, and 10.9 with 1024 in a tile, which is slower for the DARTS space."""
+pass of NAS-Bench-201 takes 11.6 ms, and 10.9 with 1024 in a tile; before there were walks, one of the DARTS space took
+36.9 ms, and 42.8 with 1024."""
 JOINED = 8192
 """Numbers of tiles that are joined at a time, at most."""
 CHUNKS, LEAST = 128, 4
 """Parts in which the gradient at a weight is added up, at most, and tiles in a part, at least. On an H100 a pass of the
-DARTS space takes 33.9 ms with these, 35.2 with 64 parts, 34.9 with 2 tiles."""
+DARTS space takes 33.9 ms with these, 35.2 with 64 parts, 34.9 with 2 tiles; alike runs differ by 1 ms."""
 WARPS = {"slide": 2, "ahead": 4, "collect": 4, "weigh": 4}
 """Of programs with matrix products. On an H100 a pass of NAS-Bench-201 takes 11.6 ms with two in all but ``weigh``,
 0.25 less with four in ``ahead``, 0.3 less with four in ``collect``, 1.1 more with two in ``weigh``."""
 PROGRAMS = 512
 """What a launch should have at least: walks are cut and sums split until it has. On an H100 an architecture pass of the
-DARTS space takes 20.4 ms with 512, 22.2 with 1024, 22.6 with 2048."""
+DARTS space takes 20.4 ms with 512, 22.2 with 1024, 22.6 with 2048; alike runs differ by 1 ms."""
 
 
 def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Return whether the kernels compute these routes, for a state like ``x``."""
     widths = [x.shape[-1], *(side for p in parameters for side in p.shape[:2])]
-    deep = any(step.window for r in routes if isinstance(r.form, Chain) for step in r.form.steps)
+    windows = [s.window for r in routes if isinstance(r.form, Chain) for s in r.form.steps if s.window is not None]
     return (
         x.dtype in FORMATS
         and all(p.dtype == x.dtype for p in parameters)
-        and max(widths) <= (WHOLE if deep else CHANNELS)
-        and all(_rows(step) <= 2 for r in routes if isinstance(r.form, Chain) for step in r.form.steps)
+        and max(widths) <= (WHOLE if windows else CHANNELS)
+        and all(_between(w.stride, w.dilation) <= 2 for w in windows)
         and all(width % 4 == 0 for width in (x.shape[-1], *(p.shape[0] for p in parameters)))
         and all(p.shape[-1] <= SIDE for p in parameters if p.dim() == 4)
         and max(widths) * x.numel() // x.shape[-1] < 2**31  # places in an image are whole numbers of 32 bits
@@ -65,9 +66,10 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
     )
 
 
-def _rows(step: Step) -> int:
-    """Return how many rows of what is read lie between two outputs of a walk, in rows of the kernel."""
-    return step.window.stride // math.gcd(step.window.stride, step.window.dilation) if step.window else 1
+def _between(stride: int, dilation: int) -> int:
+    """Return how many rows of a kernel lie between two outputs of a walk, in what it reads; with the arguments
+    exchanged, how many rows lie between them in what it writes."""
+    return stride // math.gcd(stride, dilation)
 
 
 # ---------------------------------------------------------------------- what is launched
@@ -226,10 +228,10 @@ class Tables:
                     "side": step["K"] or step["k"],
                     "g": starts[step["target"]] if step["g"] < 0 else begin + step["g"],
                     "dx": begin + step["dx"],
-                    "apart": step["d"] // math.gcd(step["s"], step["d"]),
+                    "apart": _between(step["d"], step["s"]),
                 }
                 row |= {} if deep else {"s": step["ks"], "p": step["kp"], "d": step["kd"]}
-                rows_between, stride = (step["s"] // math.gcd(step["s"], step["d"]), step["s"]) if deep else (0, 1)
+                rows_between, stride = (_between(step["s"], step["d"]), step["s"]) if deep else (0, 1)
                 key = (step["K"], rows_between, stride, step["C"], step["O"], bool(step["halves"]))
                 kinds.setdefault(key, []).append(row)
                 room += made.images * step["h"] * step["w"] * step["C" if deep else "O"]
@@ -244,9 +246,8 @@ class Tables:
         for slot in slots:
             own = _over(made.images * slot["places"], self.pixels)
             slot |= {"seen": seen.get(slot["at"], own), "sums": sums.get(slot["at"], own)}
-        self.lanes = self.width
-        self.rows = max(1, min(JOINED // self.lanes, _power(self.tiles)))
-        self.parts = sum(len(group.shares) for group in self.groups[0] if not group.halves) if self.groups else 0
+        self.rows = max(1, min(JOINED // self.width, _power(self.tiles)))
+        self.parts = sum(len(group.shares) for group in self.groups[0] if not group.halves)
 
         def rows(found: Iterable[dict[str, int]], columns: Sequence[str] = tiles.ENDS) -> Rows:
             return Rows(desk, list(found), columns)
@@ -411,8 +412,8 @@ class _Run:
             self.book = x.new_empty(3, self.V, dtype=torch.float64)
             self.lines = x.new_empty(6, self.V)
         self.shape = {"BP": tables.pixels}
-        joined = tables.rows * tables.lanes
-        self.joined = {"BT": tables.rows, "BC": tables.lanes, "num_warps": max(4, min(16, joined // 512))}
+        joined = tables.rows * tables.width
+        self.joined = {"BT": tables.rows, "BC": tables.width, "num_warps": max(4, min(16, joined // 512))}
         self.state = {"C": made.C, "BC": _padded(made.C)} | self.shape
         # three products of rounded factors are as exact as one of whole ones
         self.precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
