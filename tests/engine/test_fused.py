@@ -204,3 +204,12 @@ def test_dropped_options_are_neither_computed_nor_updated(name):
                             assert torch.equal(buffer, before[key]), key
                 elif next(op.parameters(), None) is not None:
                     assert any(p.grad is not None for p in op.parameters())
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "darts-partial-4"])
+def test_a_cell_in_which_nothing_runs_is_the_reference(name):
+    space, found = SPACES[name], []
+    mix = Mix(torch.zeros(space.shape, dtype=torch.float64), active=((),) * len(space.decisions))
+    for execution in ("reference", "fused"):
+        found.append(supernet_of(space, execution).double().train()(images(space, 2).double(), mix))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-10 * float(found[0].abs().max()))
