@@ -1,9 +1,9 @@
 """Loops over images that Numba compiles for the processor: convolutions, moments, normalisations, and their gradients.
 
 All arrays have one axis here; an image is [H, W, C], a pixel's channels lie together and are taken ``size(v)`` at a
-time. A convolution reads an image whose border of zeros is there already, so it has no cases. Tiles of eight pixels
-keep sums in registers: in each step of their innermost loop one weight serves eight multiply-adds. Sums over pixels are
-taken in double precision, run by run.
+time. A convolution reads an image whose border of zeros is there already, so it has no cases. Tiles keep sums in
+registers, as many as hide how long a multiply-add takes and as broad as spares loads; their sides are written out,
+and so are the kernels that networks have. Sums over pixels are taken in double precision, run by run.
 
 A *slide* is a depthwise convolution, weights [K, K, C]; a *conv* goes over channels, weights [K, K, C, O].
 """
@@ -13,9 +13,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import literally, njit  # type: ignore[attr-defined]
 
-from gapless.engine.lanes import add, double, fma, load, most, paired, same, size, splat, store, sub, where, zero
+from gapless.engine.lanes import (
+    add,
+    double,
+    fma,
+    into,
+    load,
+    most,
+    outer,
+    paired,
+    plus,
+    put,
+    same,
+    shares,
+    size,
+    splat,
+    store,
+    sub,
+    taps,
+    tile,
+    where,
+    zero,
+)
 
 RUN = 32
 """Pixels that are summed in single precision before the sum goes on in double."""
@@ -33,79 +54,61 @@ def compiled(function: Any) -> Any:
         return lazily(keep=False)
 
 
-# ---------------------------------------------------------------------- groups of vectors
-
-
-@compiled
-def put8(y: Any, j: int, gap: int, a0: Any, a1: Any, a2: Any, a3: Any, a4: Any, a5: Any, a6: Any, a7: Any, more: bool,
-         v: Any) -> None:  # fmt: skip
-    """Write or add eight vectors, ``gap`` numbers apart."""
-    if more:
-        a0 = add(a0, load(y, j, v))
-        a1 = add(a1, load(y, j + gap, v))
-        a2 = add(a2, load(y, j + 2 * gap, v))
-        a3 = add(a3, load(y, j + 3 * gap, v))
-        a4 = add(a4, load(y, j + 4 * gap, v))
-        a5 = add(a5, load(y, j + 5 * gap, v))
-        a6 = add(a6, load(y, j + 6 * gap, v))
-        a7 = add(a7, load(y, j + 7 * gap, v))
-    store(y, j, a0)
-    store(y, j + gap, a1)
-    store(y, j + 2 * gap, a2)
-    store(y, j + 3 * gap, a3)
-    store(y, j + 4 * gap, a4)
-    store(y, j + 5 * gap, a5)
-    store(y, j + 6 * gap, a6)
-    store(y, j + 7 * gap, a7)
-
-
-@compiled
-def add4(out: Any, k: int, gap: int, a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, b2: Any, b3: Any,
-         v: Any) -> None:  # fmt: skip
-    """Add, in double precision, a + b for four pairs of vectors, ``gap`` numbers apart."""
-    store(out, k, add(load(out, k, v), add(double(a0), double(b0))))
-    store(out, k + gap, add(load(out, k + gap, v), add(double(a1), double(b1))))
-    store(out, k + 2 * gap, add(load(out, k + 2 * gap, v), add(double(a2), double(b2))))
-    store(out, k + 3 * gap, add(load(out, k + 3 * gap, v), add(double(a3), double(b3))))
+def unrolled(function: Any) -> Any:
+    """Compile a function into those that call it, anew for each tile that they name."""
+    return njit(function, nogil=True, error_model="numpy", boundscheck=False, forceinline=True)
 
 
 # ---------------------------------------------------------------------- convolutions of one image
+
+
+@unrolled
+def _slide_some(x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C: int, K: int, s: int, d: int, more: bool,
+                v: Any, P: int) -> None:  # fmt: skip
+    """P pixels of a row of :func:`slide`, for a vector of channels."""
+    literally(P)
+    a = tile(y, P, 1, v)
+    for ky in range(K):
+        for kx in range(K):
+            a = taps(a, x, i + ky * d * row + kx * d * C, s * C, w, (ky * K + kx) * C + c, 1, 1, 1, v)
+    put(y, j, C, C, plus(a, y, j, C, C) if more else a)
+
+
+@unrolled
+def _slide_known(x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C: int, K: int, s: int, d: int, more: bool,
+                 v: Any, P: int) -> None:  # fmt: skip
+    """The same, for a kernel that the compiler knows."""
+    literally(K), literally(s), literally(d), literally(P)
+    a = tile(y, P, 1, v)
+    for ky in range(K):
+        a = taps(a, x, i + ky * d * row, C, w, ky * K * C + c, K, s, d, v)
+    put(y, j, C, C, plus(a, y, j, C, C) if more else a)
 
 
 @compiled
 def slide(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int, W: int, C: int, K: int, s: int, d: int,
           more: bool, v: Any) -> None:  # fmt: skip
     """Write to (or, if ``more``, add to) y [H, W, C] the depthwise convolution of x, whose rows are ``row`` long."""
-    step = s * C
     for r in range(H):
         for c in range(0, C, size(v)):
-            q = 0
-            while q + 8 <= W:
-                a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zero(x, v)
-                for ky in range(K):
-                    i = xo + (r * s + ky * d) * row + q * step + c
-                    for kx in range(K):
-                        t = load(w, (ky * K + kx) * C + c, v)
-                        a0 = fma(load(x, i, v), t, a0)
-                        a1 = fma(load(x, i + step, v), t, a1)
-                        a2 = fma(load(x, i + 2 * step, v), t, a2)
-                        a3 = fma(load(x, i + 3 * step, v), t, a3)
-                        a4 = fma(load(x, i + 4 * step, v), t, a4)
-                        a5 = fma(load(x, i + 5 * step, v), t, a5)
-                        a6 = fma(load(x, i + 6 * step, v), t, a6)
-                        a7 = fma(load(x, i + 7 * step, v), t, a7)
-                        i += d * C
-                put8(y, yo + r * yrow + q * C + c, C, a0, a1, a2, a3, a4, a5, a6, a7, more, v)
+            i, j, q = xo + r * s * row + c, yo + r * yrow + c, 0
+            while s == 1 and q + 8 <= W:
+                if K == 3 and d == 1:
+                    _slide_known(x, i + q * C, row, w, c, y, j + q * C, C, 3, 1, 1, more, v, 8)
+                elif K == 5 and d == 1:
+                    _slide_known(x, i + q * C, row, w, c, y, j + q * C, C, 5, 1, 1, more, v, 8)
+                elif K == 3 and d == 2:
+                    _slide_known(x, i + q * C, row, w, c, y, j + q * C, C, 3, 1, 2, more, v, 8)
+                elif K == 5 and d == 2:
+                    _slide_known(x, i + q * C, row, w, c, y, j + q * C, C, 5, 1, 2, more, v, 8)
+                else:
+                    _slide_some(x, i + q * C, row, w, c, y, j + q * C, C, K, 1, d, more, v, 8)
                 q += 8
+            while q + 4 <= W:
+                _slide_some(x, i + q * s * C, row, w, c, y, j + q * C, C, K, s, d, more, v, 4)
+                q += 4
             while q < W:
-                a = zero(x, v)
-                for ky in range(K):
-                    i = xo + (r * s + ky * d) * row + q * step + c
-                    for kx in range(K):
-                        a = fma(load(x, i, v), load(w, (ky * K + kx) * C + c, v), a)
-                        i += d * C
-                j = yo + r * yrow + q * C + c
-                store(y, j, add(a, load(y, j, v)) if more else a)
+                _slide_some(x, i + q * s * C, row, w, c, y, j + q * C, C, K, s, d, more, v, 1)
                 q += 1
 
 
@@ -125,60 +128,71 @@ def slide_back(g: Any, go: int, grow: int, w: Any, x: Any, xo: int, row: int, H:
                         k += C
 
 
+@unrolled
+def _slide_weight(x: Any, xo: int, row: int, step: int, below: int, g: Any, go: int, grow: int, out: Any, k: int,
+                  down: int, H: int, W: int, C: int, v: Any, rows: int, cols: int) -> None:  # fmt: skip
+    """Some weights of :func:`slide_weight`, for a vector of channels. ``step`` lies between two pixels of x and two
+    columns, ``below`` between two rows of the tile in x, ``down`` in the weights."""
+    literally(rows), literally(cols)
+    a = tile(x, rows, cols, v)
+    for r in range(H):
+        i, j, q = xo + r * row, go + r * grow, 0
+        while q + 4 <= W:
+            a = shares(a, x, i + q * step, below, step, g, j + q * C, C, 4, v)
+            q += 4
+        while q < W:
+            a = shares(a, x, i + q * step, below, step, g, j + q * C, C, 1, v)
+            q += 1
+    into(out, k, down, C, a)
+
+
 @compiled
 def slide_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, out: Any, H: int, W: int, C: int, K: int,
                  s: int, d: int, v: Any) -> None:  # fmt: skip
     """Add the gradient at the weights [K, K, C] to ``out``, in double precision."""
-    step, m = s * C, d * C
+    m, n, plain = d * row, d * C, s == 1 and d == 1
     for c in range(0, C, size(v)):
-        for ky in range(K):
-            kx = 0
-            while kx + 3 <= K:
-                a0 = a1 = a2 = b0 = b1 = b2 = zero(x, v)
-                for r in range(H):
-                    i = xo + (r * s + ky * d) * row + kx * m + c
-                    j = go + r * grow + c
-                    q = 0
-                    while q + 2 <= W:
-                        e = load(g, j, v)
-                        a0 = fma(load(x, i, v), e, a0)
-                        a1 = fma(load(x, i + m, v), e, a1)
-                        a2 = fma(load(x, i + 2 * m, v), e, a2)
-                        e = load(g, j + C, v)
-                        i += step
-                        b0 = fma(load(x, i, v), e, b0)
-                        b1 = fma(load(x, i + m, v), e, b1)
-                        b2 = fma(load(x, i + 2 * m, v), e, b2)
-                        i += step
-                        j += 2 * C
-                        q += 2
-                    if q < W:
-                        e = load(g, j, v)
-                        a0 = fma(load(x, i, v), e, a0)
-                        a1 = fma(load(x, i + m, v), e, a1)
-                        a2 = fma(load(x, i + 2 * m, v), e, a2)
-                k = (ky * K + kx) * C + c
-                store(out, k, add(load(out, k, v), add(double(a0), double(b0))))
-                store(out, k + C, add(load(out, k + C, v), add(double(a1), double(b1))))
-                store(out, k + 2 * C, add(load(out, k + 2 * C, v), add(double(a2), double(b2))))
-                kx += 3
-            while kx < K:
-                a0 = b0 = zero(x, v)
-                for r in range(H):
-                    i = xo + (r * s + ky * d) * row + kx * m + c
-                    j = go + r * grow + c
-                    q = 0
-                    while q + 2 <= W:
-                        a0 = fma(load(x, i, v), load(g, j, v), a0)
-                        b0 = fma(load(x, i + step, v), load(g, j + C, v), b0)
-                        i += 2 * step
-                        j += 2 * C
-                        q += 2
-                    if q < W:
-                        a0 = fma(load(x, i, v), load(g, j, v), a0)
-                k = (ky * K + kx) * C + c
-                store(out, k, add(load(out, k, v), add(double(a0), double(b0))))
-                kx += 1
+        i, j, k, ky = xo + c, go + c, c, 0
+        while ky < K:  # some rows of the kernel, or a row of it stood on end
+            if plain and K == 3:
+                _slide_weight(x, i, row, C, m, g, j, grow, out, k, K * C, H, W, C, v, 3, 3)
+                rows = 3
+            elif plain and K == 5 and ky + 2 <= K:
+                _slide_weight(x, i, row, C, m, g, j, grow, out, k, K * C, H, W, C, v, 2, 5)
+                rows = 2
+            elif plain and K == 5:
+                _slide_weight(x, i, row, C, m, g, j, grow, out, k, K * C, H, W, C, v, 1, 5)
+                rows = 1
+            elif K == 3:
+                _slide_weight(x, i, s * row, s * C, n, g, j, grow, out, k, C, H, W, C, v, 3, 1)
+                rows = 1
+            elif K == 5:
+                _slide_weight(x, i, s * row, s * C, n, g, j, grow, out, k, C, H, W, C, v, 5, 1)
+                rows = 1
+            elif K == 7:
+                _slide_weight(x, i, s * row, s * C, n, g, j, grow, out, k, C, H, W, C, v, 7, 1)
+                rows = 1
+            else:
+                for kx in range(K):
+                    _slide_weight(x, i + kx * n, s * row, s * C, n, g, j, grow, out, k + kx * C, C, H, W, C, v, 1, 1)
+                rows = 1
+            i += rows * m
+            k += rows * K * C
+            ky += rows
+
+
+@unrolled
+def _conv(x: Any, xo: int, row: int, step: int, w: Any, o: int, y: Any, j: int, C: int, O: int, K: int, d: int,
+          more: bool, v: Any, rows: int, cols: int) -> None:  # fmt: skip
+    """A tile of :func:`conv`: pixels of a row, vectors of channels."""
+    literally(rows), literally(cols)
+    a = tile(y, rows, cols, v)
+    for ky in range(K):
+        for kx in range(K):
+            i, k = xo + ky * d * row + kx * d * C, (ky * K + kx) * C * O + o
+            for c in range(C):
+                a = outer(a, x, i + c, step, w, k + c * O, v)
+    put(y, j, O, size(v), plus(a, y, j, O, size(v)) if more else a)
 
 
 @compiled
@@ -187,69 +201,41 @@ def conv(x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int, 
     """Write to (or, if ``more``, add to) y [H, W, O] the convolution of x, [., ., C], over places and channels."""
     step, z = s * C, size(v)
     for r in range(H):
-        q = 0
-        while q + 8 <= W:
-            o = 0
-            while paired(v) and o + 2 * z <= O:
-                a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zero(x, v)
-                b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = zero(x, v)
-                for ky in range(K):
-                    for kx in range(K):
-                        i = xo + (r * s + ky * d) * row + q * step + kx * d * C
-                        k = (ky * K + kx) * C * O + o
-                        for c in range(C):
-                            t, u = load(w, k + c * O, v), load(w, k + c * O + z, v)
-                            e = splat(x, i + c, v)
-                            a0, b0 = fma(e, t, a0), fma(e, u, b0)
-                            e = splat(x, i + step + c, v)
-                            a1, b1 = fma(e, t, a1), fma(e, u, b1)
-                            e = splat(x, i + 2 * step + c, v)
-                            a2, b2 = fma(e, t, a2), fma(e, u, b2)
-                            e = splat(x, i + 3 * step + c, v)
-                            a3, b3 = fma(e, t, a3), fma(e, u, b3)
-                            e = splat(x, i + 4 * step + c, v)
-                            a4, b4 = fma(e, t, a4), fma(e, u, b4)
-                            e = splat(x, i + 5 * step + c, v)
-                            a5, b5 = fma(e, t, a5), fma(e, u, b5)
-                            e = splat(x, i + 6 * step + c, v)
-                            a6, b6 = fma(e, t, a6), fma(e, u, b6)
-                            e = splat(x, i + 7 * step + c, v)
-                            a7, b7 = fma(e, t, a7), fma(e, u, b7)
-                j = yo + r * yrow + q * O + o
-                put8(y, j, O, a0, a1, a2, a3, a4, a5, a6, a7, more, v)
-                put8(y, j + z, O, b0, b1, b2, b3, b4, b5, b6, b7, more, v)
-                o += 2 * z
-            while o < O:
-                a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = zero(x, v)
-                for ky in range(K):
-                    for kx in range(K):
-                        i = xo + (r * s + ky * d) * row + q * step + kx * d * C
-                        k = (ky * K + kx) * C * O + o
-                        for c in range(C):
-                            t = load(w, k + c * O, v)
-                            a0 = fma(splat(x, i + c, v), t, a0)
-                            a1 = fma(splat(x, i + step + c, v), t, a1)
-                            a2 = fma(splat(x, i + 2 * step + c, v), t, a2)
-                            a3 = fma(splat(x, i + 3 * step + c, v), t, a3)
-                            a4 = fma(splat(x, i + 4 * step + c, v), t, a4)
-                            a5 = fma(splat(x, i + 5 * step + c, v), t, a5)
-                            a6 = fma(splat(x, i + 6 * step + c, v), t, a6)
-                            a7 = fma(splat(x, i + 7 * step + c, v), t, a7)
-                put8(y, yo + r * yrow + q * O + o, O, a0, a1, a2, a3, a4, a5, a6, a7, more, v)
-                o += z
-            q += 8
-        while q < W:
-            for o in range(0, O, z):
-                a = zero(x, v)
-                for ky in range(K):
-                    for kx in range(K):
-                        i = xo + (r * s + ky * d) * row + q * step + kx * d * C
-                        k = (ky * K + kx) * C * O + o
-                        for c in range(C):
-                            a = fma(splat(x, i + c, v), load(w, k + c * O, v), a)
-                j = yo + r * yrow + q * O + o
-                store(y, j, add(a, load(y, j, v)) if more else a)
-            q += 1
+        o = 0
+        while o < O:
+            i, j, q, cols = xo + r * s * row, yo + r * yrow + o, 0, 1 if o + 2 * z > O else 2
+            while cols == 2 and paired(v) and q + 8 <= W:
+                _conv(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, more, v, 8, 2)
+                q += 8
+            while cols == 2 and q + 6 <= W and W - q != 8:
+                _conv(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, more, v, 6, 2)
+                q += 6
+            while cols == 2 and q + 4 <= W:
+                _conv(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, more, v, 4, 2)
+                q += 4
+            while cols == 2 and q < W:
+                _conv(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, more, v, 1, 2)
+                q += 1
+            while q + 8 <= W:
+                _conv(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, more, v, 8, 1)
+                q += 8
+            while q < W:
+                _conv(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, more, v, 1, 1)
+                q += 1
+            o += cols * z
+
+
+@unrolled
+def _conv_weight(x: Any, xo: int, row: int, step: int, g: Any, go: int, grow: int, gap: int, out: Any, k: int, H: int,
+                 W: int, O: int, v: Any, rows: int, cols: int) -> None:  # fmt: skip
+    """A tile of :func:`conv_weight`, for one place of the kernel: channels of x, vectors of channels of g."""
+    literally(rows), literally(cols)
+    a = tile(x, rows, cols, v)
+    for r in range(H):
+        i, j = xo + r * row, go + r * grow
+        for q in range(W):
+            a = outer(a, x, i + q * step, 1, g, j + q * gap, v)
+    into(out, k, O, size(v), a)
 
 
 @compiled
@@ -257,87 +243,23 @@ def conv_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, gap: int,
                 O: int, K: int, s: int, d: int, v: Any) -> None:  # fmt: skip
     """Add the gradient at the weights [K, K, C, O] to ``out``, in double precision; four divides C. Pixels of g are
     ``gap`` numbers apart."""
-    step, z = s * C, size(v)
-    for ky in range(K):
-        for kx in range(K):
-            o = 0
-            while paired(v) and o + 2 * z <= O:
-                for c in range(0, C, 4):
-                    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero(x, v)
-                    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero(x, v)
-                    for r in range(H):
-                        i = xo + (r * s + ky * d) * row + kx * d * C + c
-                        j = go + r * grow + o
-                        q = 0
-                        while q + 2 <= W:
-                            t, u = load(g, j, v), load(g, j + z, v)
-                            e = splat(x, i, v)
-                            a0, b0 = fma(e, t, a0), fma(e, u, b0)
-                            e = splat(x, i + 1, v)
-                            a1, b1 = fma(e, t, a1), fma(e, u, b1)
-                            e = splat(x, i + 2, v)
-                            a2, b2 = fma(e, t, a2), fma(e, u, b2)
-                            e = splat(x, i + 3, v)
-                            a3, b3 = fma(e, t, a3), fma(e, u, b3)
-                            j += gap
-                            i += step
-                            t, u = load(g, j, v), load(g, j + z, v)
-                            e = splat(x, i, v)
-                            c0, d0 = fma(e, t, c0), fma(e, u, d0)
-                            e = splat(x, i + 1, v)
-                            c1, d1 = fma(e, t, c1), fma(e, u, d1)
-                            e = splat(x, i + 2, v)
-                            c2, d2 = fma(e, t, c2), fma(e, u, d2)
-                            e = splat(x, i + 3, v)
-                            c3, d3 = fma(e, t, c3), fma(e, u, d3)
-                            j += gap
-                            i += step
-                            q += 2
-                        if q < W:
-                            t, u = load(g, j, v), load(g, j + z, v)
-                            e = splat(x, i, v)
-                            a0, b0 = fma(e, t, a0), fma(e, u, b0)
-                            e = splat(x, i + 1, v)
-                            a1, b1 = fma(e, t, a1), fma(e, u, b1)
-                            e = splat(x, i + 2, v)
-                            a2, b2 = fma(e, t, a2), fma(e, u, b2)
-                            e = splat(x, i + 3, v)
-                            a3, b3 = fma(e, t, a3), fma(e, u, b3)
-                    k = ((ky * K + kx) * C + c) * O + o
-                    add4(out, k, O, a0, a1, a2, a3, c0, c1, c2, c3, v)
-                    add4(out, k + z, O, b0, b1, b2, b3, d0, d1, d2, d3, v)
-                o += 2 * z
-            while o < O:
-                for c in range(0, C, 4):
-                    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero(x, v)
-                    for r in range(H):
-                        i = xo + (r * s + ky * d) * row + kx * d * C + c
-                        j = go + r * grow + o
-                        q = 0
-                        while q + 2 <= W:
-                            t = load(g, j, v)
-                            a0 = fma(splat(x, i, v), t, a0)
-                            a1 = fma(splat(x, i + 1, v), t, a1)
-                            a2 = fma(splat(x, i + 2, v), t, a2)
-                            a3 = fma(splat(x, i + 3, v), t, a3)
-                            j += gap
-                            i += step
-                            t = load(g, j, v)
-                            b0 = fma(splat(x, i, v), t, b0)
-                            b1 = fma(splat(x, i + 1, v), t, b1)
-                            b2 = fma(splat(x, i + 2, v), t, b2)
-                            b3 = fma(splat(x, i + 3, v), t, b3)
-                            j += gap
-                            i += step
-                            q += 2
-                        if q < W:
-                            t = load(g, j, v)
-                            a0 = fma(splat(x, i, v), t, a0)
-                            a1 = fma(splat(x, i + 1, v), t, a1)
-                            a2 = fma(splat(x, i + 2, v), t, a2)
-                            a3 = fma(splat(x, i + 3, v), t, a3)
-                    add4(out, ((ky * K + kx) * C + c) * O + o, O, a0, a1, a2, a3, b0, b1, b2, b3, v)
-                o += z
+    z, o = size(v), 0
+    while o < O:
+        cols = 1 if o + 2 * z > O else 2
+        rows = 8 if C % 8 == 0 and (cols == 1 or paired(v)) else 4
+        for place in range(K * K):
+            i = xo + place // K * d * row + place % K * d * C
+            for c in range(0, C, rows):
+                k = (place * C + c) * O + o
+                if rows == 8 and cols == 2:
+                    _conv_weight(x, i + c, s * row, s * C, g, go + o, grow, gap, out, k, H, W, O, v, 8, 2)
+                elif cols == 2:
+                    _conv_weight(x, i + c, s * row, s * C, g, go + o, grow, gap, out, k, H, W, O, v, 4, 2)
+                elif rows == 8:
+                    _conv_weight(x, i + c, s * row, s * C, g, go + o, grow, gap, out, k, H, W, O, v, 8, 1)
+                else:
+                    _conv_weight(x, i + c, s * row, s * C, g, go + o, grow, gap, out, k, H, W, O, v, 4, 1)
+        o += cols * z
 
 
 # ---------------------------------------------------------------------- sums over the pixels of one image
