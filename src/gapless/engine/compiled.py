@@ -29,14 +29,19 @@ __all__ = ["fan", "serves"]
 
 
 _MEMORY = threading.local()
+LINE = 64
+"""Bytes of a line of the cache."""
 
 
 def _scratch(slot: str, count: int, kind: Any) -> Array:
-    """Return memory that the next call with this slot, in this thread, returns again."""
+    """Return memory that the next call with this slot, in this thread, returns again. It begins where a line of the
+    cache does, for a vector that lies in two lines takes two loads."""
     held: dict[Any, Array] = _MEMORY.__dict__
     found = held.get((slot, kind))
     if found is None or len(found) < count:
-        held[slot, kind] = found = np.empty(count, kind)
+        whole = np.empty(count * np.dtype(kind).itemsize + LINE, np.uint8)
+        begin = -whole.ctypes.data % LINE
+        held[slot, kind] = found = whole[begin : len(whole) - LINE + begin].view(kind)
     return found[:count]
 
 

@@ -101,6 +101,7 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
     H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
     whole, split, buffer, z = room[a.whole :], room[a.split :], room[a.frame :], room[a.z :]
     second = seen[V:]
+    none, never = 0 * depth, depth < 0  # written out, such numbers would have the compiler make the loops anew for them
     if depth == 0:
         hem(whole, H, W, C, B)
     for n in range(lo, hi):
@@ -138,9 +139,9 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
             j = s.y + n * h * w * O
             k, ks, kd = s.k, s.ks, s.kd
             if s.K:
-                slide(source, at, row, packed[s.deep :], z, 0, w * s.C, h, w, s.C, s.K, s.s, s.d, False, v)
-                source, at, row = z, 0, w * s.C
-            conv(source, at, row, packed[s.wide :], kept, j, w * O, h, w, s.C, O, k, ks, kd, False, v)
+                slide(source, at, row, packed[s.deep :], z, none, w * s.C, h, w, s.C, s.K, s.s, s.d, never, v)
+                source, at, row = z, none, w * s.C
+            conv(source, at, row, packed[s.wide :], kept, j, w * O, h, w, s.C, O, k, ks, kd, never, v)
             moments(kept, j, h * w, O, seen, second, n * 2 * V + s.slot, v)
 
 
@@ -318,6 +319,8 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
     image, dsplit, spread = room[a.image :], room[a.dsplit :], room[a.spread :]
     first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
     wrow, found = (W + 2 * B) * C, dweights[rank]
+    none, never = 0 * depth, depth < 0  # as in :func:`ahead`
+    one = none + 1
     if depth == 0:
         hem(whole, H, W, C, B)
     for n in range(lo, hi):
@@ -360,21 +363,22 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
             if weights:
                 sent, to, srow = source, at, row
                 if K:
-                    slide(source, at, row, packed[s.deep :], z, 0, w * s.C, h, w, s.C, K, s.s, s.d, False, v)
-                    sent, to, srow = z, 0, w * s.C
+                    slide(source, at, row, packed[s.deep :], z, none, w * s.C, h, w, s.C, K, s.s, s.d, never, v)
+                    sent, to, srow = z, none, w * s.C
                 conv_weight(sent, to, srow, e, inside, ks * erow, ks * O, found[s.wide :], h, w, s.C, O, k, ks, kd, v)
             if K:
                 if reach:
                     hem(dz, h, w, s.C, reach)
-                conv(e, 0, erow, packed[s.back :], dz, inner, drow, h, w, O, s.C, 1, 1, 1, False, v)
+                conv(e, none, erow, packed[s.back :], dz, inner, drow, h, w, O, s.C, k, ks, kd, never, v)
                 if weights:
                     slide_weight(source, at, row, dz, inner, drow, found[s.deep :], h, w, s.C, K, s.s, s.d, v)
                 if (below or depth) and s.s == 1:
-                    slide(dz, 0, drow, packed[s.turned :], into, io, s.W * s.C, s.H, s.W, s.C, K, 1, s.d, depth == 0, v)
+                    slide(dz, none, drow, packed[s.turned :], into, io, s.W * s.C, s.H, s.W, s.C, K, one, s.d,
+                          depth == 0, v)  # fmt: skip
                 elif depth == 0 and below:
                     slide_back(dz, inner, drow, packed[s.deep :], spread, at, wrow, h, w, C, K, s.s, s.d, v)
             elif below or depth:
-                conv(e, 0, erow, packed[s.back :], into, io, s.W * s.C, s.H, s.W, O, s.C, k, 1, kd, depth == 0, v)
+                conv(e, none, erow, packed[s.back :], into, io, s.W * s.C, s.H, s.W, O, s.C, k, one, kd, depth == 0, v)
             if depth:
                 gate(source, p * (row + s.C), row, into, io, into, io, s.H, s.W, s.C, v)
                 products(into, io, kept, s.x + n * s.H * s.W * s.C, s.H * s.W, s.C, mean[s.before :], sums, sums[V:],
