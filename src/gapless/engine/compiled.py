@@ -77,7 +77,7 @@ class _Fan(Function):
     def forward(ctx: Any, plan: Plan, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         arrived, parameters = tensors[: len(plan.outputs)], tensors[len(plan.outputs) :]
         kept = x.new_empty(plan.lengths["kept"])
-        run = _Run(plan, coefficient, x, kept, parameters)  # type: ignore[arg-type]
+        run = _Run(plan, coefficient, x, kept, parameters, back=False)  # type: ignore[arg-type]
         sums = [x.new_empty(plan.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
         targets = _addresses(sums, arrived)
         book = np.empty((3, plan.lengths["slots"]))
@@ -104,7 +104,7 @@ class _Fan(Function):
         x, kept, *parameters = ctx.saved_tensors
         count, wanted = len(plan.outputs), ctx.needs_input_grad
         below, weights = wanted[2], any(wanted[3 + count :])
-        run = _Run(plan, ctx.coefficient, x, kept, parameters)
+        run = _Run(plan, ctx.coefficient, x, kept, parameters, back=True)
         arriving = [None if g is None else g.contiguous() for g in given[:count]]
         targets = _addresses(arriving)
         steps, ways, slots = plan.steps, plan.ways, plan.slots
@@ -117,7 +117,7 @@ class _Fan(Function):
         dx = torch.empty_like(x) if below else x.new_empty(0)
         dflat = x.new_empty(plan.lengths["parameters"])
         dkept = _scratch("dkept", plan.lengths["dkept"], run.kind)
-        dweights = _scratch("dweights", run.threads * plan.lengths["packed"], np.float64).reshape(run.threads, -1)
+        dweights = _scratch("dweights", run.threads * plan.lengths["weights"], np.float64).reshape(run.threads, -1)
         dweights[:] = 0
         for depth in reversed(range(plan.depth)):
             walks.carry(
@@ -126,8 +126,8 @@ class _Fan(Function):
             )  # fmt: skip
             if below or weights:
                 run.share(
-                    walks.behind, run.rooms, run.x, run.kept, run.packed, run.averages, run.lines, run.seen, targets,
-                    dkept, dweights, _flat(dx), steps, plan.pools, ways, plan.fan, depth, weights, below,
+                    walks.behind, run.rooms, run.x, run.kept, run.packed, run.turned, run.averages, run.lines, run.seen,
+                    targets, dkept, dweights, _flat(dx), steps, plan.pools, ways, plan.fan, depth, weights, below,
                 )  # fmt: skip
         walks.unpack(dweights, _flat(dflat), steps)
         found = [
@@ -143,21 +143,24 @@ class _Fan(Function):
 class _Run:
     """What a pass over the images needs, forward or back."""
 
-    def __init__(self, plan: Plan, coefficient: Tensor, x: Tensor, kept: Tensor, parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, plan: Plan, coefficient: Tensor, x: Tensor, kept: Tensor, parameters: Sequence[Tensor], back: bool
+    ) -> None:
         self.plan, self.kind = plan, FORMATS[x.dtype]
         self.images, self.threads = x.shape[0], threads(x.shape[0])
         self.x, self.kept = _flat(x), _flat(kept)
         self.flat = _flat(torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)]))
         self.shares = coefficient.detach().double().numpy()
         self.averages = plan.averages[x.dtype]
-        self.packed = _scratch("packed", plan.lengths["packed"], self.kind)
+        self.packed = _scratch("packed", plan.lengths["weights"], self.kind)
+        self.turned = _scratch("turned", plan.lengths["turned"] if back else 0, self.kind)
         slots = plan.lengths["slots"]
         self.seen, self.lines = (
             _scratch("seen", 2 * self.images * slots, np.float64),
             _scratch("lines", 6 * slots, self.kind),
         )
         self.rooms = _scratch("rooms", self.threads * plan.lengths["room"], self.kind).reshape(self.threads, -1)
-        walks.pack(self.flat, self.packed, plan.steps)
+        walks.pack(self.flat, self.packed, self.turned, plan.steps, back)
 
     def share(self, walk: Callable[..., None], *arguments: Any) -> None:
         """Let the threads walk, each over its own images."""

@@ -57,7 +57,7 @@ _WHOLE = np.int64
 STEP = np.dtype([(name, _WHOLE) for name in (
     "depth", "target", "slot", "before",  # number in its chain, where it leads; its normalisation, the one it reads
     "x", "y", "g", "dx",  # what it reads and writes in kept (-1: the state), and in dkept (-1: the target's gradient)
-    "deep_from", "wide_from", "deep", "turned", "wide", "back",  # weights among the parameters, and packed
+    "deep_from", "wide_from", "deep", "wide", "turned", "back",  # weights among the parameters, packed, packed turned
     "H", "W", "C", "h", "w", "O",  # input, output
     "K", "s", "p", "d", "k", "ks", "kp", "kd",  # kernel (0: none), stride, padding, dilation: depthwise, over channels
     "halves",
@@ -110,7 +110,9 @@ class Plan:
 
     def __init__(self, routes: Sequence[Route], shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> None:
         self.images, self.H, self.W, self.C = shape
-        self.lengths = dict.fromkeys(("parameters", "kept", "dkept", "packed", "slots", "averages", "room"), 0)
+        self.lengths = dict.fromkeys(
+            ("parameters", "kept", "dkept", "weights", "turned", "slots", "averages", "room"), 0
+        )
         self.shapes = tuple(shapes)
         self._given = iter(shapes)
         self._steps: list[Row] = []
@@ -215,8 +217,9 @@ class Plan:
                 row |= {"k": shape[-1], "ks": window.stride, "kp": window.padding, "kd": window.dilation}
                 sides = (window.side(sides[0], shape[-1]), window.side(sides[1], shape[-1]))
             row |= {"h": sides[0], "w": sides[1]}
-            row |= {name: self._span("packed", row["K"] ** 2 * channels) for name in ("deep", "turned")}
-            row |= {name: self._span("packed", row["k"] ** 2 * channels * row["O"]) for name in ("wide", "back")}
+            sizes = {"deep": row["K"] ** 2 * channels, "wide": row["k"] ** 2 * channels * row["O"]}
+            row |= {name: self._span("weights", size) for name, size in sizes.items()}
+            row |= {"turned": self._span("turned", sizes["deep"]), "back": self._span("turned", sizes["wide"])}
             channels, places = row["O"], sides[0] * sides[1]
             row["y"] = self._span("kept", self.images * places * channels)
             ends = depth == len(form.steps) - 1

@@ -45,24 +45,27 @@ CENTRE, VARIANCE, INVERSE = range(3)
 
 
 @compiled
-def pack(flat: Any, packed: Any, steps: Any) -> None:
-    """Lay the weights out as the loops read them: forward, and turned for the way back."""
+def pack(flat: Any, packed: Any, turned: Any, steps: Any, back: bool) -> None:
+    """Lay the weights out as the loops read them: forward, or turned for the way back (and depthwise ones forward, too,
+    whose outputs are computed again there)."""
     for i in range(len(steps)):
         t = steps[i]
         C, K, k, O = t.C, t.K, t.k, t.O
-        for y in range(K):
-            for x in range(K):
+        for c in range(C):
+            for place in range(K * K):
+                weight = flat[t.deep_from + c * K * K + place]
+                packed[t.deep + place * C + c] = weight
+                if back:
+                    turned[t.turned + (K * K - 1 - place) * C + c] = weight
+        for c in range(0 if back else C):
+            for place in range(k * k):
+                for o in range(O):
+                    packed[t.wide + (place * C + c) * O + o] = flat[t.wide_from + (o * C + c) * k * k + place]
+        for o in range(O if back else 0):
+            for place in range(k * k):
+                to = t.back + ((k * k - 1 - place) * O + o) * C
                 for c in range(C):
-                    weight = flat[t.deep_from + (c * K + y) * K + x]
-                    packed[t.deep + (y * K + x) * C + c] = weight
-                    packed[t.turned + ((K - 1 - y) * K + K - 1 - x) * C + c] = weight
-        for o in range(O):
-            for c in range(C):
-                for y in range(k):
-                    for x in range(k):
-                        weight = flat[t.wide_from + ((o * C + c) * k + y) * k + x]
-                        packed[t.wide + ((y * k + x) * C + c) * O + o] = weight
-                        packed[t.back + (((k - 1 - y) * k + k - 1 - x) * O + o) * C + c] = weight
+                    turned[to + c] = flat[t.wide_from + (o * C + c) * k * k + place]
 
 
 @compiled
@@ -71,23 +74,19 @@ def unpack(found: Any, flat: Any, steps: Any) -> None:
     for i in range(len(steps)):
         t = steps[i]
         C, K, k, O = t.C, t.K, t.k, t.O
-        for y in range(K):
-            for x in range(K):
-                for c in range(C):
-                    at = t.deep + (y * K + x) * C + c
-                    whole = found[0, at]
-                    for rank in range(1, len(found)):
-                        whole += found[rank, at]
-                    flat[t.deep_from + (c * K + y) * K + x] = whole
-        for o in range(O):
-            for c in range(C):
-                for y in range(k):
-                    for x in range(k):
-                        at = t.wide + ((y * k + x) * C + c) * O + o
-                        whole = found[0, at]
-                        for rank in range(1, len(found)):
-                            whole += found[rank, at]
-                        flat[t.wide_from + ((o * C + c) * k + y) * k + x] = whole
+        for c in range(C):
+            for place in range(K * K):
+                whole = 0.0
+                for rank in range(len(found)):
+                    whole += found[rank, t.deep + place * C + c]
+                flat[t.deep_from + c * K * K + place] = whole
+        for c in range(C):
+            for o in range(O):
+                for place in range(k * k):
+                    whole = 0.0
+                    for rank in range(len(found)):
+                        whole += found[rank, t.wide + (place * C + c) * O + o]
+                    flat[t.wide_from + (o * C + c) * k * k + place] = whole
 
 
 # ---------------------------------------------------------------------- forward
@@ -305,9 +304,9 @@ def to_state(n: int, room: Any, x: Any, kept: Any, shares: Any, lines: Any, targ
 
 
 @compiled
-def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, sums: Any,
-           targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any, fan: Any, depth: int,
-           weights: bool, below: bool, v: Any) -> None:  # fmt: skip
+def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, turned: Any, shares: Any,
+           lines: Any, sums: Any, targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any,
+           fan: Any, depth: int, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
     """Go back through the steps of this depth (and, at the first, through pools and skips to the state).
 
     Inside, the gradient before the ReLU goes to ``dkept``, with the sums that the normalisation before it needs.
@@ -369,16 +368,16 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
             if K:
                 if reach:
                     hem(dz, h, w, s.C, reach)
-                conv(e, none, erow, packed[s.back :], dz, inner, drow, h, w, O, s.C, k, ks, kd, never, v)
+                conv(e, none, erow, turned[s.back :], dz, inner, drow, h, w, O, s.C, k, ks, kd, never, v)
                 if weights:
                     slide_weight(source, at, row, dz, inner, drow, found[s.deep :], h, w, s.C, K, s.s, s.d, v)
                 if (below or depth) and s.s == 1:
-                    slide(dz, none, drow, packed[s.turned :], into, io, s.W * s.C, s.H, s.W, s.C, K, one, s.d,
+                    slide(dz, none, drow, turned[s.turned :], into, io, s.W * s.C, s.H, s.W, s.C, K, one, s.d,
                           depth == 0, v)  # fmt: skip
                 elif depth == 0 and below:
                     slide_back(dz, inner, drow, packed[s.deep :], spread, at, wrow, h, w, C, K, s.s, s.d, v)
             elif below or depth:
-                conv(e, none, erow, packed[s.back :], into, io, s.W * s.C, s.H, s.W, O, s.C, k, one, kd, depth == 0, v)
+                conv(e, none, erow, turned[s.back :], into, io, s.W * s.C, s.H, s.W, O, s.C, k, one, kd, depth == 0, v)
             if depth:
                 gate(source, p * (row + s.C), row, into, io, into, io, s.H, s.W, s.C, v)
                 products(into, io, kept, s.x + n * s.H * s.W * s.C, s.H * s.W, s.C, mean[s.before :], sums, sums[V:],
