@@ -1,0 +1,99 @@
+"""The loops over one image beside PyTorch's convolutions, with the tiles of processors of 16 and of 32 registers, of
+which a machine has only one kind."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fans import drawn
+from torch import Tensor
+
+from gapless.engine import loops
+from gapless.engine.lanes import Width
+
+KINDS = {"16 registers": Width(4, False), "32 registers": Width(4, True)}
+SHAPES = [  # outputs are wide enough for each kind of strip: eights, sixes, fours, ones
+    # kernel, stride, dilation, height, width
+    (3, 1, 1, 3, 21), (5, 1, 1, 2, 12), (3, 1, 2, 2, 8), (5, 1, 2, 2, 9), (7, 1, 1, 2, 14), (3, 2, 1, 3, 13), (5, 2, 2, 2, 7),
+    (1, 1, 1, 2, 11), (1, 1, 1, 3, 3), (2, 1, 1, 2, 6),
+]  # fmt: skip
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def v(request) -> Width:
+    return request.param
+
+
+def flat(x: Tensor) -> np.ndarray:
+    """[1, C, H, W] as the loops take an image."""
+    return x.detach().permute(0, 2, 3, 1).reshape(-1).numpy().copy()
+
+
+def image(y: np.ndarray, H: int, W: int, C: int) -> Tensor:
+    return torch.from_numpy(y).view(1, H, W, C).permute(0, 3, 1, 2)
+
+
+def sides(kernel: int, stride: int, dilation: int, height: int, width: int) -> tuple[int, int]:
+    """Of the input, whose border is there already."""
+    reach = dilation * (kernel - 1)
+    return (height - 1) * stride + reach + 1, (width - 1) * stride + reach + 1
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["written", "added"])
+@pytest.mark.parametrize(("kernel", "stride", "dilation", "height", "width"), SHAPES)
+def test_a_depthwise_convolution_and_the_gradient_at_its_weights(kernel, stride, dilation, height, width, more, v):
+    C, (H, W) = 12, sides(kernel, stride, dilation, height, width)
+    x, w = drawn(1, C, H, W, name="x"), drawn(C, 1, kernel, kernel, name="w")
+    y = F.conv2d(x, w, stride=stride, dilation=dilation, groups=C)
+    towards = drawn(*y.shape, name="towards").detach()
+    (dw,) = torch.autograd.grad((y * towards).sum(), w)
+    packed = w.detach()[:, 0].permute(1, 2, 0).reshape(-1).numpy().copy()
+    found, before = np.ones(height * width * C), float(more)
+    loops.slide(
+        flat(x), 0, W * C, packed, found, 0, width * C, height, width, C, kernel, stride, dilation, more, v
+    )  # fmt: skip
+    torch.testing.assert_close(image(found, height, width, C), y.detach() + before, rtol=0, atol=1e-12)
+    out = np.ones(kernel**2 * C)
+    loops.slide_weight(
+        flat(x), 0, W * C, flat(towards), 0, width * C, out, height, width, C, kernel, stride, dilation, v
+    )  # fmt: skip
+    ours = torch.from_numpy(out).view(kernel, kernel, C).permute(2, 0, 1)
+    torch.testing.assert_close(ours, dw[:, 0] + 1, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["written", "added"])
+@pytest.mark.parametrize(("channels", "out"), [(4, 4), (8, 12), (12, 8), (16, 16)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "height", "width"), [shape for shape in SHAPES if shape[0] < 5]
+)
+def test_a_convolution_and_the_gradient_at_its_weights(kernel, stride, dilation, height, width, channels, out, more, v):
+    H, W = sides(kernel, stride, dilation, height, width)
+    x, w = drawn(1, channels, H, W, name="x"), drawn(out, channels, kernel, kernel, name="w")
+    y = F.conv2d(x, w, stride=stride, dilation=dilation)
+    towards = drawn(*y.shape, name="towards").detach()
+    (dw,) = torch.autograd.grad((y * towards).sum(), w)
+    packed = w.detach().permute(2, 3, 1, 0).reshape(-1).numpy().copy()
+    found, before = np.ones(height * width * out), float(more)
+    loops.conv(
+        flat(x), 0, W * channels, packed, found, 0, width * out, height, width, channels, out, kernel, stride, dilation,
+        more, v,
+    )  # fmt: skip
+    torch.testing.assert_close(image(found, height, width, out), y.detach() + before, rtol=0, atol=1e-12)
+    sums = np.ones(kernel**2 * channels * out)
+    loops.conv_weight(
+        flat(x), 0, W * channels, flat(towards), 0, width * out, out, sums, height, width, channels, out, kernel,
+        stride, dilation, v,
+    )  # fmt: skip
+    ours = torch.from_numpy(sums).view(kernel, kernel, channels, out).permute(3, 2, 0, 1)
+    torch.testing.assert_close(ours, dw + 1, rtol=0, atol=1e-12)
+
+
+def test_what_is_compiled_is_not_that_of_other_sources(monkeypatch):
+    """Numba keeps compiled code by the file of a function and the types that it is given, and does not see that what it
+    calls in another file has changed: the type of a width names the sources."""
+    from gapless.engine import lanes
+
+    before = Width(4, False)._numba_type_
+    assert before == Width(4, False)._numba_type_
+    monkeypatch.setattr(lanes.WidthType, "STAMP", lanes.WidthType.STAMP + 1)
+    assert before != Width(4, False)._numba_type_
