@@ -15,7 +15,7 @@ KINDS = {"16 registers": Width(4, False), "32 registers": Width(4, True)}
 SHAPES = [  # outputs are wide enough for each kind of strip: eights, sixes, fours, ones
     # kernel, stride, dilation, height, width
     (3, 1, 1, 3, 21), (5, 1, 1, 2, 12), (3, 1, 2, 2, 8), (5, 1, 2, 2, 9), (7, 1, 1, 2, 14), (3, 2, 1, 3, 13), (5, 2, 2, 2, 7),
-    (1, 1, 1, 2, 11), (1, 1, 1, 3, 3), (2, 1, 1, 2, 6),
+    (1, 1, 1, 2, 11), (1, 1, 1, 3, 3), (2, 1, 1, 2, 6), (3, 1, 1, 20, 14), (5, 1, 1, 20, 14),
 ]  # fmt: skip
 
 

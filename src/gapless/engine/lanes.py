@@ -390,9 +390,9 @@ def taps(typing: Any, a: Any, x: Any, i: Any, C: Any, w: Any, k: Any, K: Any, s:
 
 
 @intrinsic(prefer_literal=True)
-def shares(typing: Any, a: Any, x: Any, i: Any, row: Any, C: Any, g: Any, j: Any, gap: Any, P: Any, v: Any) -> Any:
-    """``shares(a, x, i, row, C, g, j, gap, P, v)``: a tile of rows and columns of a kernel, and the share that P pixels
-    of g have, ``gap`` numbers apart from j on: times x at pixel ``p + kx`` behind i, of C numbers each, ``row`` numbers
+def taps_back(typing: Any, a: Any, x: Any, i: Any, row: Any, C: Any, g: Any, j: Any, gap: Any, P: Any, v: Any) -> Any:
+    """``taps_back(a, x, i, row, C, g, j, gap, P, v)``: a tile of rows and columns of a kernel, and what P pixels of g
+    add to it, ``gap`` numbers apart from j on: times x at pixel ``p + kx`` behind i, of C numbers each, ``row`` numbers
     on for each row. P is written out."""
     pixels = P.literal_value
 

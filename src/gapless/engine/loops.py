@@ -27,12 +27,12 @@ from gapless.engine.lanes import (
     plus,
     put,
     same,
-    shares,
     size,
     splat,
     store,
     sub,
     taps,
+    taps_back,
     tile,
     where,
     zero,
@@ -40,6 +40,8 @@ from gapless.engine.lanes import (
 
 RUN = 32
 """Pixels that are summed in single precision before the sum goes on in double."""
+STRETCH = 256
+"""The same for gradients at weights, which fill whole tiles: the rows that have so many, one at least."""
 
 
 def compiled(function: Any) -> Any:
@@ -134,16 +136,18 @@ def _slide_weight(x: Any, xo: int, row: int, step: int, below: int, g: Any, go: 
     """Some weights of :func:`slide_weight`, for a vector of channels. ``step`` lies between two pixels of x and two
     columns, ``below`` between two rows of the tile in x, ``down`` in the weights."""
     literally(rows), literally(cols)
-    a = tile(x, rows, cols, v)
-    for r in range(H):
-        i, j, q = xo + r * row, go + r * grow, 0
-        while q + 4 <= W:
-            a = shares(a, x, i + q * step, below, step, g, j + q * C, C, 4, v)
-            q += 4
-        while q < W:
-            a = shares(a, x, i + q * step, below, step, g, j + q * C, C, 1, v)
-            q += 1
-    into(out, k, down, C, a)
+    some = max(1, STRETCH // W)
+    for start in range(0, H, some):
+        a = tile(x, rows, cols, v)
+        for r in range(start, min(start + some, H)):
+            i, j, q = xo + r * row, go + r * grow, 0
+            while q + 4 <= W:
+                a = taps_back(a, x, i + q * step, below, step, g, j + q * C, C, 4, v)
+                q += 4
+            while q < W:
+                a = taps_back(a, x, i + q * step, below, step, g, j + q * C, C, 1, v)
+                q += 1
+        into(out, k, down, C, a)
 
 
 @compiled
@@ -230,12 +234,14 @@ def _conv_weight(x: Any, xo: int, row: int, step: int, g: Any, go: int, grow: in
                  W: int, O: int, v: Any, rows: int, cols: int) -> None:  # fmt: skip
     """A tile of :func:`conv_weight`, for one place of the kernel: channels of x, vectors of channels of g."""
     literally(rows), literally(cols)
-    a = tile(x, rows, cols, v)
-    for r in range(H):
-        i, j = xo + r * row, go + r * grow
-        for q in range(W):
-            a = outer(a, x, i + q * step, 1, g, j + q * gap, v)
-    into(out, k, O, size(v), a)
+    some = max(1, STRETCH // W)
+    for start in range(0, H, some):
+        a = tile(x, rows, cols, v)
+        for r in range(start, min(start + some, H)):
+            i, j = xo + r * row, go + r * grow
+            for q in range(W):
+                a = outer(a, x, i + q * step, 1, g, j + q * gap, v)
+        into(out, k, O, size(v), a)
 
 
 @compiled
