@@ -305,7 +305,7 @@ class OnRay:
         except ImportError:
             raise UserError("--ray needs the package ray: pip install 'gapless[ray]'") from None
         try:
-            more = {"include_dashboard": False} if self.address == "local" else {}
+            more: dict[str, Any] = {"include_dashboard": False} if self.address == "local" else {}
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **more)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
