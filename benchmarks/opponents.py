@@ -30,6 +30,8 @@ SPACES: dict[str, Space] = {
     "single_path": NASBench201(width=16, cells=5, affine=False),
 }
 """What each case runs, at the size of its paper's search."""
+EPOCHS: dict[str, Space] = {"darts": Darts(), "drnas": Darts(options="drnas")}
+"""What whole epochs run, by method; all channels pass through the operations."""
 REPOSITORIES = {"darts": "quark0/darts", "nasbench201": "xiangning-chen/DrNAS", "pc_darts": "yuhuixu1993/PC-DARTS"}
 ARCH = ("alphas_normal", "alphas_reduce", "betas_normal", "betas_reduce", "_arch_parameters")
 
@@ -64,6 +66,9 @@ def build(case: str, path: str | Path, ours: nn.Module, arch: list[Tensor], devi
             cell_operations = next(m for name, m in loaded.items() if name.endswith("cell_operations"))
             options = cell_operations.NAS_BENCH_201
             network = module.TinyNetwork(16, 5, 4, 10, criterion, options, k=1, species="softmax")
+        elif case == "drnas":
+            module, _ = load(path, ["DARTS-space", "."], "model_search.py")
+            network = module.Network(16, 10, 8, criterion, k=1)
         else:
             folder = "cnn" if case == "darts" else "."
             module, _ = load(path, [folder], "model_search.py")
@@ -72,7 +77,7 @@ def build(case: str, path: str | Path, ours: nn.Module, arch: list[Tensor], devi
     theirs = [(name, p) for name, p in network.named_parameters() if name not in ARCH]
     with torch.no_grad():
         for name, p in theirs:
-            p.copy_(given.pop(our_name(name, SPACES[case])))
+            p.copy_(given.pop(our_name(name, (SPACES | EPOCHS)[case])))
     if given:
         raise ValueError(f"the official network has no {sorted(given)[:3]}")
     network = network.to(device)

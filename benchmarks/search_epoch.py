@@ -1,7 +1,8 @@
-"""Time whole epochs of a first-order DARTS search, data included: ours, and the official loop.
+"""Time whole epochs of a search on the DARTS space, data included: ours, and the official loop.
 
-Theirs is the official network and the official architect, driven as ``train_search.py`` of quark0/darts drives them:
-two data loaders with two workers each, which pad, crop, flip and normalise image by image (written here with Pillow, as
+The search is first-order DARTS, or DrNAS (``--method drnas``) with all channels. Theirs is the official network and the
+official architect, driven as ``train_search.py`` of quark0/darts or xiangning-chen/DrNAS drives them: two data loaders,
+with two workers each in the former, which pad, crop, flip and normalise image by image (written here with Pillow, as
 torchvision does it), and a new iterator over the second loader in every step. On a CPU the workers that start in every
 step copy the memory map of a process of gigabytes, which is most of the official loop's time; ``--workers 0`` does
 without. ``--ready`` leaves all of that out: the official loop finds its batches on the device, so that whole steps are
@@ -9,6 +10,7 @@ compared (ours still augments its images). Images are random; speed does not dep
 interleaved; the last line is one JSON object.
 
     python benchmarks/search_epoch.py --official PATH/TO/quark0-darts --images 256 --batch 32
+    python benchmarks/search_epoch.py --method drnas --official PATH/TO/DrNAS --images 256 --batch 32
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from opponents import build, load
+from opponents import EPOCHS, build, load
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -38,13 +40,14 @@ from gapless.engine.precision import arithmetic
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.methods.darts import DARTS
-from gapless.spaces.darts import Darts
+from gapless.methods.drnas import DrNAS
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--official", help="checkout of quark0/darts")
+    parser.add_argument("--method", choices=EPOCHS, default="darts")
+    parser.add_argument("--official", help="checkout of quark0/darts, or xiangning-chen/DrNAS")
     parser.add_argument("--images", type=int, default=512, help="half of them train the weights")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="of each official loader, as published")
@@ -77,9 +80,9 @@ def main() -> None:
         found["speed_ratio"] = round(statistics.median(ratios), 3)
         found["speed_ratios"] = [round(r, 3) for r in ratios]
     found |= {
-        "images": args.images, "batch": args.batch, "device": args.device, "precision": args.precision,
-        "graphs": args.graphs, "workers": args.workers, "ready": args.ready, "threads": args.threads,
-        "torch": torch.__version__,
+        "method": args.method, "images": args.images, "batch": args.batch, "device": args.device,
+        "precision": args.precision, "graphs": args.graphs, "workers": args.workers, "ready": args.ready,
+        "threads": args.threads, "torch": torch.__version__,
         "machine": device_name(device) if device.type != "cpu" else processor(),
     }  # fmt: skip
     for name, values in speeds.items():
@@ -93,9 +96,10 @@ def ours(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: torch
     data = ImageData(
         "random", "random", tuple("0123456789"), split, split, (0.5,) * 3, (0.25,) * 3, Augment(pad=4, flip=True)
     )
-    space = Darts()
+    space = EPOCHS[args.method]
+    method = DARTS(space) if args.method == "darts" else DrNAS(space, progressive=False)
     train = Train(epochs=10**6, batch=args.batch, validate_every=0)
-    search = Search(space, DARTS(space), data, train, device=device, precision=args.precision, graphs=args.graphs)
+    search = Search(space, method, data, train, device=device, precision=args.precision, graphs=args.graphs)
     records = search.run()
 
     def epoch() -> int:
@@ -128,12 +132,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def official(args: argparse.Namespace, pixels: Tensor, labels: Tensor, device: torch.device) -> Any:
     """Return the same of the official code."""
     with seeded(0, "benchmark"):
-        supernet = Supernet(Darts())
-    arch = [1e-3 * torch.randn(14, 8) for _ in range(2)]
-    opponent = build("darts", args.official, supernet.network, arch, device)
+        supernet = Supernet(EPOCHS[args.method])
+    arch = [1e-3 * torch.randn(14, supernet.space.shape[1]) for _ in range(2)]
+    opponent = build(args.method, args.official, supernet.network, arch, device)
     network = opponent.network
     settings = SimpleNamespace(momentum=0.9, weight_decay=3e-4, arch_learning_rate=3e-4, arch_weight_decay=1e-3)
-    architect = load(args.official, ["cnn"], "architect.py")[0].Architect(network, settings)
+    settings.reg_type, settings.reg_scale = "l2", 1e-3  # of DrNAS
+    folder = "cnn" if args.method == "darts" else "."
+    architect = load(args.official, [folder], "architect.py")[0].Architect(network, settings)
     optimiser = torch.optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
     half, pictures = len(pixels) // 2, Pictures(pixels, labels)
 

@@ -183,7 +183,8 @@ class Fan:
         if routes:
             fan = _fan(routes, x, parameters)
             before = [arrived.get(target) for target in targets]
-            out, moments = fan(routes, coefficient[: len(routes)], x, before, parameters)
+            own = coefficient if len(routes) == len(coefficient) else coefficient[: len(routes)]
+            out, moments = fan(routes, own, x, before, parameters)
             norms = [(norm, target) for target, known, _ in self.known for norm in known.norms]
             sides = dict(zip(targets, out, strict=True))
             arrived |= sides
@@ -200,17 +201,24 @@ class Fan:
             arrived[target] = arrived[target] + y if target in arrived else y
 
 
-def coefficients(mix: Mix, fans: Sequence[Fan]) -> Sequence[Tensor]:
+Places = tuple[tuple[int, int], ...]
+"""Rows and columns in a mix."""
+
+
+def coefficients(mix: Mix, fans: Sequence[Fan], known: dict[Places, Tensor]) -> Sequence[Tensor]:
     """Return the weights of the options of each fan, with the gains of their edges; read at once, for what is read at a
-    time costs a GPU some launches there and back."""
-    places = [at for fan in fans for at in fan.places]
+    time costs a GPU some launches there and back. Cells that are alike read the same ones, once: they are ``known``."""
+    places = tuple(at for fan in fans for at in fan.places)
     if not places:
         return [mix.weight.new_empty(0) for _ in fans]
-    width, device = mix.weight.shape[1], mix.weight.device
-    found = mix.weight.reshape(-1).index_select(0, positions(tuple(row * width + col for row, col in places), device))
-    if mix.gain is not None:
-        found = found * mix.gain.index_select(0, positions(tuple(row for row, _ in places), device))
-    shares: Sequence[Tensor] = found.split([len(fan.places) for fan in fans])
+    if places not in known:
+        width, device = mix.weight.shape[1], mix.weight.device
+        numbers = positions(tuple(row * width + col for row, col in places), device)
+        found = mix.weight.reshape(-1).index_select(0, numbers)
+        if mix.gain is not None:
+            found = found * mix.gain.index_select(0, positions(tuple(row for row, _ in places), device))
+        known[places] = found
+    shares: Sequence[Tensor] = known[places].split([len(fan.places) for fan in fans])
     return shares
 
 

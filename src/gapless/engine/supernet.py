@@ -16,7 +16,7 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
-from gapless.engine.fused import Fan, Known, Statistics, bypass, coefficients, form
+from gapless.engine.fused import Fan, Known, Places, Statistics, bypass, coefficients, form
 from gapless.engine.judge import still
 from gapless.engine.kernels import Chain, nchw, nhwc, positions
 
@@ -33,6 +33,7 @@ class Router:
         self.recompute = False
         self.mix: Mix | None = None
         self._entries: list[tuple[Tensor, ...] | None] = []
+        self._shares: dict[Places, Tensor] = {}
         self._forms: dict[OpModule, Known | None] = {}
 
     def set(self, mix: Mix | None) -> None:
@@ -43,6 +44,7 @@ class Router:
             )
         self.mix = mix
         self._entries = [] if mix is None else [None] * len(self.columns)
+        self._shares = {}
 
     @contextmanager
     def again(self, mix: Mix) -> Iterator[None]:
@@ -69,6 +71,12 @@ class Router:
             found = line.unbind(-1) if line.dim() == 1 else tuple(w.view(-1, 1, 1, 1) for w in line.unbind(-1))
             self._entries[row] = found
         return found
+
+    def shares(self, fans: Sequence[Fan]) -> Sequence[Tensor]:
+        """Return the weights of the options of each fan of a cell."""
+        assert self.mix is not None
+        # a cell that is computed again must find, and ask its gradients of, what it found the first time
+        return coefficients(self.mix, fans, {} if self.recompute else self._shares)
 
     def fuses(self, module: nn.Module, x: Tensor) -> bool:
         """Return whether the kernels of the fused execution serve this pass: in training, with one mix for all images,
@@ -201,7 +209,7 @@ class MixedCell(CellModule):
                 else:
                     fans[edge.source].add(edge.target, op, self.router.form(op), at)
         arrived: dict[int, Tensor] = {}
-        for number, (fan, weights) in enumerate(zip(fans, coefficients(mix, fans), strict=True)):
+        for number, (fan, weights) in enumerate(zip(fans, self.router.shares(fans), strict=True)):
             if number >= len(inputs):
                 states.append(self._node(number, arrived.pop(number, None), states, mix))
             x = states[number]

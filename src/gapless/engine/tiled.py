@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ DARTS space takes 33.9 ms with these, 35.2 with 64 parts, 34.9 with 2 tiles; ali
 WARPS = {"slide": 2, "ahead": 4, "collect": 4, "weigh": 4}
 """Of programs with matrix products. On an H100 a pass of NAS-Bench-201 takes 11.6 ms with two in all but ``weigh``,
 0.25 less with four in ``ahead``, 0.3 less with four in ``collect``, 1.1 more with two in ``weigh``."""
+STAGES = {"slide": 3, "back": 3, "ahead": 3, "collect": 3, "weigh": 3}
+"""Turns of a loop that are on their way at once, of programs with matrix products."""
 PROGRAMS = 512
 """What a launch should have at least: walks are cut and sums split until it has. On an H100 an architecture pass of the
 DARTS space takes 20.4 ms with 512, 22.2 with 1024, 22.6 with 2048; alike runs differ by 1 ms."""
@@ -113,6 +116,8 @@ class Group:
     K, T, stride
         The side of the depthwise convolution (0: none), how many rows of what is read lie between two outputs of a
         walk, its stride (one for other convolutions).
+    dense
+        Whether all strides are one.
     pixels, columns
         Of a tile, and of a walk.
     length, chunked, back
@@ -134,6 +139,7 @@ class Group:
         self.columns = max(16, min(128, numbers * WALKED // NUMBERS // widest))
         self.pixels = self.columns if self.K else max(16, min(128, numbers // widest))
         self.length = self.back = 1
+        self.dense = all(step["s"] == 1 for step in steps)
         apart = max(step["apart"] for step in steps) if self.K else 1
         self.chunked = self._length(apart, lambda walks: walks >= chunks)
         if self.K:
@@ -256,7 +262,9 @@ class Tables:
         self.slots = [rows((s for s in slots if s["depth"] == depth), tiles.SLOTS) for depth in depths]
         self.ended = rows((s for s in slots if s["way"] >= 0), tiles.SLOTS)
         self.inner = [rows((s for s in slots if s["way"] < 0 and s["depth"] == d), tiles.SLOTS) for d in depths]
-        self.into = {t: rows(way for way in ways if way["target"] == t) for t in made.outputs}
+        self.into: list[tuple[tuple[int, ...], Rows, Rows]] = [
+            (bunch, *self._into(bunch, ways, rows)) for bunch in _bunches(made.outputs)
+        ]
         ways = [way for way in ways if way["target"] in starts]
         self.ways = [(c, rows(way for way in ways if way["C"] == c)) for c in sorted({way["C"] for way in ways})]
         self.skips = rows(way for way in ways if way["y"] < 0)
@@ -268,6 +276,22 @@ class Tables:
         self.span = max((span["count"] for span in spans), default=0)
         self.affine = any(slot["affine"] >= 0 for slot in slots)
         desk.send(device)
+
+    def _into(
+        self, targets: Sequence[int], ways: Sequence[dict[str, int]], rows: Callable[..., Rows]
+    ) -> tuple[Rows, Rows]:
+        """Return the ends of routes to some targets, one target after the other, and the range of each."""
+        found = [[way for way in ways if way["target"] == t] for t in targets]
+        ends = list(accumulate(map(len, found)))
+        ranges = [{"begin": end - len(own), "end": end} for own, end in zip(found, ends, strict=True)]
+        return rows(way for own in found for way in own), rows(ranges, ("begin", "end"))
+
+
+def _bunches(outputs: Mapping[int, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return targets of like shape together, as many as a launch writes to."""
+    shapes = sorted(set(outputs.values()))
+    alike = [[t for t in outputs if outputs[t] == shape] for shape in shapes]
+    return [tuple(ts[i : i + tiles.TARGETS]) for ts in alike for i in range(0, len(ts), tiles.TARGETS)]
 
 
 def _spans(shapes: Sequence[tuple[int, ...]]) -> list[dict[str, int]]:
@@ -356,8 +380,7 @@ class _Fan(Function):
         run = _Run(made, found, x, coefficient, flat)
         moments = run.ahead()
         sums = [x.new_empty(made.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
-        for target, (out, before) in enumerate(zip(sums, arrived, strict=True)):
-            run.gather(target, out, more=before is not None)
+        run.gather(sums, [before is not None for before in arrived])
         ctx.made = made
         ctx.save_for_backward(coefficient, x, flat, run.kept, run.chosen, run.book, run.lines)
         ctx.set_materialize_grads(False)
@@ -430,7 +453,7 @@ class _Run:
         """Return what a kernel is compiled for."""
         known = {
             "K": group.K, "T": group.T, "C": group.C, "O": group.O, "BC": group.BC, "BO": group.BO,
-            "PRECISION": self.precision,
+            "DENSE": group.dense, "PRECISION": self.precision,
         }  # fmt: skip
         return {name: known[name] for name in names} | {"A": self.tables.align, "BP": group.pixels}
 
@@ -451,11 +474,12 @@ class _Run:
                 sizes = self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"INNER": depth > 0}
                 if group.K:
                     tiles.slide[group.tiles, group.count](
-                        *given, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group)
-                    )
+                        *given, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group),
+                        num_stages=STAGES["slide"],
+                    )  # fmt: skip
                 else:
                     tiles.ahead[group.tiles, group.count, group.blocks[1]](
-                        *given, self.V, **sizes, num_warps=WARPS["ahead"]
+                        *given, self.V, **sizes, num_warps=WARPS["ahead"], num_stages=STAGES["ahead"]
                     )
             if not depth:
                 self.pool(seen)
@@ -479,14 +503,17 @@ class _Run:
             )  # fmt: skip
             begin += count if pool["largest"] else 0
 
-    def gather(self, target: int, out: Tensor, *, more: bool) -> None:
-        """Write or add what arrives at a target."""
-        ways, channels = self.tables.into[target], out.shape[-1]
-        pixels = out.numel() // channels
-        tiles.gather[(triton.cdiv(pixels, self.tables.pixels),)](
-            self.x, self.kept, self.lines, out, ways.table, len(ways), pixels, self.V, int(more), C=channels,
-            A=self.tables.align, BC=_padded(channels), **self.shape,
-        )  # fmt: skip
+    def gather(self, sums: Sequence[Tensor], more: Sequence[bool]) -> None:
+        """Write, or (``more``) add, what arrives at each target."""
+        for targets, ways, ranges in self.tables.into:
+            out = [sums[t] for t in targets]
+            channels = out[0].shape[-1]
+            pixels = out[0].numel() // channels
+            tiles.gather[triton.cdiv(pixels, self.tables.pixels), len(out)](
+                self.x, self.kept, self.lines, *out, *([out[0]] * (tiles.TARGETS - len(out))), ways.table,
+                ranges.table, pixels, self.V, sum(more[t] << turn for turn, t in enumerate(targets)), C=channels,
+                A=self.tables.align, BC=_padded(channels), **self.shape,
+            )  # fmt: skip
 
     # ------------------------------------------------------------------ backward
 
@@ -530,8 +557,8 @@ class _Run:
         count = len(self.flat)
         dflat = torch.empty_like(self.flat)
         if count:
-            tiles.fold[triton.cdiv(t.span, 128), len(t.spans)](
-                found, dflat, t.spans.table, count, len(found), R=min(16, _power(len(found))), B=128
+            tiles.fold[triton.cdiv(t.span, 64), len(t.spans)](
+                found, dflat, t.spans.table, count, len(found), R=min(64, _power(len(found))), B=64
             )
         return dshares, dx, dflat
 
@@ -549,7 +576,7 @@ class _Run:
                 tiles.weigh[t.chunks, steps, side * math.prod(group.blocks)](
                     read, self.kept, self.lines, errors, found, table[begin * len(tiles.COLUMNS) :], self.images,
                     t.chunks, count, group.chunked, self.V, KK=side, INNER=inner, B=_split(group, WARPS["weigh"]),
-                    num_warps=WARPS["weigh"],
+                    num_warps=WARPS["weigh"], num_stages=STAGES["weigh"],
                     **self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"BP": group.columns},
                 )  # fmt: skip
             return
@@ -558,7 +585,7 @@ class _Run:
         tiles.slide_back[chunks, group.count](
             read, self.kept, self.flat, self.lines, after, errors, found, table, self.images, chunks, count, length,
             self.V, **self.sizes(group, "K", "T", "C", "O", "BC", "BO", "PRECISION"), B=_split(group, warps),
-            INNER=inner, WEIGHTS=weights, num_warps=warps,
+            INNER=inner, WEIGHTS=weights, num_warps=warps, num_stages=STAGES["back"],
         )  # fmt: skip
         if weights:
             tiles.slide_weigh[chunks, group.count, group.K](
@@ -576,8 +603,9 @@ class _Run:
             )
         else:
             tiles.behind[group.behind, group.count, group.blocks[0]](
-                *given, self.V, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"), num_warps=WARPS["collect"]
-            )
+                *given, self.V, **self.sizes(group, "C", "O", "BC", "BO", "DENSE", "PRECISION"),
+                num_warps=WARPS["collect"], num_stages=STAGES["collect"],
+            )  # fmt: skip
 
     def collect(self, group: Group, errors: Tensor, parts: Tensor) -> None:
         """Compute parts of the gradient at what the first steps of chains read."""
@@ -591,8 +619,8 @@ class _Run:
             tiles.stride_collect[grid](*given, group.count, *size, group.stride, **self.sizes(group, "K", "C", "BC"))
         else:
             tiles.collect[(*grid, group.blocks[0])](
-                *given, group.count, *size, **self.sizes(group, "C", "O", "BC", "BO", "PRECISION"),
-                num_warps=WARPS["collect"],
+                *given, group.count, *size, **self.sizes(group, "C", "O", "BC", "BO", "DENSE", "PRECISION"),
+                num_warps=WARPS["collect"], num_stages=STAGES["collect"],
             )  # fmt: skip
 
     def carry(self, slots: Rows, sums: Tensor, found: Tensor, dshares: Tensor) -> None:
@@ -625,7 +653,7 @@ class _Run:
                 )  # fmt: skip
                 tiles.unpool[(self.over(made.H * made.W),)](
                     e, self.chosen[begin:] if pool["largest"] else self.chosen, dx, self.images, made.H, made.W,
-                    pool["h"], pool["w"], pool["K"], pool["s"], pool["p"], K=pool["K"], LARGEST=bool(pool["largest"]),
-                    **self.state,
+                    pool["h"], pool["w"], pool["K"], pool["s"], pool["p"], K=pool["K"], DENSE=pool["s"] == 1,
+                    LARGEST=bool(pool["largest"]), **self.state,
                 )  # fmt: skip
             begin += count if pool["largest"] else 0

@@ -57,6 +57,9 @@ SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE, S
 SLOT_WIDTH = tl.constexpr(10)
 
 
+TARGETS = 4
+"""How many targets a launch of :func:`gather` writes to, at most."""
+
 COUNTS = (
     "images", "tiles", "chunks", "stride", "length", "pixels", "ways", "steps", "chains", "more", "V", "H", "W", "h",
     "w",
@@ -111,6 +114,15 @@ def _normal(kept, lines, row, V, c, x, C: tl.constexpr, A: tl.constexpr, INNER: 
         source = x
         scale, shift = 0.0, 0.0
     return source, scale, shift
+
+
+@triton.jit
+def _onward(ky, kx, i, side, blocks: tl.constexpr):
+    """Return the pixel of a kernel that the next turn of a loop over pixels, and blocks of channels, is at: a division
+    would cost as much as what is done there."""
+    kx += (i + 1) // blocks - i // blocks
+    over = kx == side
+    return tl.where(over, ky + 1, ky), tl.where(over, 0, kx)
 
 
 @triton.jit
@@ -199,13 +211,34 @@ def _noted(mean, spread, count, seen, tile, tiles, slot, V, c, C: tl.constexpr):
 
 
 @triton.jit
+def _parts(a):
+    """Return the nearest number of TF32 to each (11 bits), and what is left of it (13 bits)."""
+    most = ((a.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return most, a - most
+
+
+@triton.jit
+def _times(a, b, PRECISION: tl.constexpr):
+    """Return a matrix product. ``tf32x3``: three products of parts, the small ones first, are as exact as one of whole
+    numbers; Triton's own does the same, and looks at every number for what is not one."""
+    if PRECISION == "tf32x3":
+        most, rest = _parts(a)
+        largest, left = _parts(b)
+        found = tl.dot(rest, largest, input_precision="tf32")
+        found = tl.dot(most, left, found, input_precision="tf32")
+        return tl.dot(most, largest, found, input_precision="tf32")
+    else:
+        return tl.dot(a, b, input_precision=PRECISION, out_dtype=a.dtype)
+
+
+@triton.jit
 def _outer(e, z, B: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr):
     """Return the sum over pixels of products of e and z, in B parts: one for each warp where the product is small."""
     if B > 1:
         e, z = tl.reshape(e, [B, BP // B, BO]), tl.reshape(z, [B, BP // B, BC])
-        return tl.dot(tl.permute(e, (0, 2, 1)), z, input_precision=PRECISION, out_dtype=e.dtype)
+        return _times(tl.permute(e, (0, 2, 1)), z, PRECISION)
     else:
-        return tl.dot(tl.trans(e), z, input_precision=PRECISION, out_dtype=e.dtype)
+        return _times(tl.trans(e), z, PRECISION)
 
 
 @triton.jit
@@ -267,13 +300,15 @@ def ahead(
     n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
     wide = flat + _at(row + WIDE, A)
     y = tl.zeros([BP, BO], x.dtype.element_ty)
+    ky, kx = tl.program_id(0) * 0, tl.program_id(0) * 0
     for i in range(side * side * tl.cdiv(C, BC)):
         t, c = i // tl.cdiv(C, BC), i % tl.cdiv(C, BC) * BC + tl.arange(0, BC)
         source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
-        a = _read(source, n, top + t // side * d, left + t % side * d, H, W, live, c, scale, shift, C, INNER, True)
+        a = _read(source, n, top + ky * d, left + kx * d, H, W, live, c, scale, shift, C, INNER, True)
         known = (c < C)[:, None] & (o < O)[None, :]
         weight = tl.load(wide + t * (O * C) + o[None, :] * C + c[:, None], mask=known, other=0.0)
-        y += tl.dot(a, weight, input_precision=PRECISION, out_dtype=x.dtype.element_ty)
+        y += _times(a, weight, PRECISION)
+        ky, kx = _onward(ky, kx, i, side, tl.cdiv(C, BC))
     to = kept + _at(row + Y, A) + m[:, None] * O + o[None, :]
     tl.store(to, y, mask=live[:, None] & (o < O)[None, :])
     _note(y, seen, tile, tiles, tl.load(row + SLOT), V, live, o, O)
@@ -308,10 +343,7 @@ def slide(
         )  # fmt: skip
         oy = r + (j - LAG) * apart
         if (j - LAG >= first) & (oy < h):
-            y = tl.dot(
-                _pick(LAG, q0, q1, q2, q3, q4, q5, q6), weight, input_precision=PRECISION,
-                out_dtype=x.dtype.element_ty,
-            )  # fmt: skip
+            y = _times(_pick(LAG, q0, q1, q2, q3, q4, q5, q6), weight, PRECISION)
             at = ((n * h + oy) * w + ox) * O
             tl.store(to + at[:, None] + o[None, :], y, mask=live[:, None] & (o < O)[None, :])
             if j - LAG == first:  # moments about a number near the mean lose no digits
@@ -368,16 +400,17 @@ def settle(
     row = table + tl.program_id(0) * SLOT_WIDTH
     at, C = tl.load(row + SLOT_AT), tl.load(row + SLOT_C).to(tl.int32)
     way, affine = tl.load(row + SLOT_WAY), tl.load(row + SLOT_AFFINE)
+    # what is read here is on its way at once
+    normed, places, own = tl.load(row + SLOT_NORMED), tl.load(row + SLOT_PLACES), tl.load(row + SLOT_SEEN).to(tl.int32)
+    source, eps = seen + tl.load(row + SLOT_SOURCE), tl.load(row + SLOT_EPS).to(tl.float64, bitcast=True)
     c, t = tl.arange(0, BC), tl.arange(0, BT)
     known = c < C
     share = tl.load(shares + tl.maximum(way, 0)).to(tl.float64)
     share = tl.where(way >= 0, share, 1.0)
     mean, variance, inverse = tl.zeros([BC], tl.float64), tl.full([BC], 1.0, tl.float64), tl.full([BC], 1.0, tl.float64)
     gamma, beta = tl.full([BC], 1.0, tl.float64), tl.zeros([BC], tl.float64)
-    if tl.load(row + SLOT_NORMED) > 0:
-        total = images * tl.load(row + SLOT_PLACES).to(tl.int32)
-        own = tl.load(row + SLOT_SEEN).to(tl.int32)
-        source = seen + tl.load(row + SLOT_SOURCE)
+    if normed > 0:
+        total = images * places.to(tl.int32)
         first = tl.load(source + c, mask=known, other=0.0).to(tl.float64)  # sums about a mean lose no digits
         once, twice = tl.zeros([BT, BC], tl.float64), tl.zeros([BT, BC], tl.float64)
         for start in range(0, own, BT):
@@ -393,7 +426,7 @@ def settle(
         second = tl.sum(twice, axis=0) - total * mean * mean
         mean = mean + first
         variance = second / total
-        inverse = 1.0 / tl.sqrt(variance + tl.load(row + SLOT_EPS).to(tl.float64, bitcast=True))
+        inverse = 1.0 / tl.sqrt(variance + eps)
         gamma = inverse
         if affine >= 0:
             gamma = inverse * tl.load(flat + affine + c, mask=known, other=0.0).to(tl.float64)
@@ -411,14 +444,23 @@ def settle(
 
 @triton.jit(do_not_specialize=COUNTS)
 def gather(
-    x, kept, lines, out, table, ways, pixels, V, more, C: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
-    BC: tl.constexpr,
+    x, kept, lines, out0, out1, out2, out3, table, ranges, pixels, V, more, C: tl.constexpr, A: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Write, or (``more``) add, a tile of what arrives at a target."""
+    """Write, or (bits of ``more``) add, a tile of what arrives at a target."""
+    turn = tl.program_id(1)
+    out = out0
+    if turn == 1:
+        out = out1
+    if turn == 2:
+        out = out2
+    if turn == 3:
+        out = out3
+    begin, end = tl.load(ranges + 2 * turn).to(tl.int32), tl.load(ranges + 2 * turn + 1).to(tl.int32)
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
     mask, at = (m < pixels)[:, None] & (c < C)[None, :], m[:, None] * C + c[None, :]
-    total = tl.load(out + at, mask=mask & (more > 0), other=0.0)
-    for i in range(ways):
+    total = tl.load(out + at, mask=mask & ((more >> turn) % 2 > 0), other=0.0)
+    for i in range(begin, end):
         row = table + i * END_WIDTH
         slot, y = tl.load(row + END_SLOT), tl.load(row + END_Y)
         source = kept + tl.multiple_of(tl.maximum(y, 0), A)
@@ -462,12 +504,13 @@ def carry(
     row = table + tl.program_id(0) * SLOT_WIDTH
     at, C = tl.load(row + SLOT_AT), tl.load(row + SLOT_C).to(tl.int32)
     way, affine = tl.load(row + SLOT_WAY), tl.load(row + SLOT_AFFINE)
+    total = images * tl.load(row + SLOT_PLACES).to(tl.int32)
+    normed, own = tl.load(row + SLOT_NORMED), tl.load(row + SLOT_SUMS).to(tl.int32)
     c, t = tl.arange(0, BC), tl.arange(0, BT)
     known = c < C
     share = tl.load(shares + tl.maximum(way, 0)).to(tl.float64)
     share = tl.where(way >= 0, share, 1.0)
-    total = images * tl.load(row + SLOT_PLACES).to(tl.int32)
-    own = tl.load(row + SLOT_SUMS).to(tl.int32)
+    inverse = tl.load(book + INVERSE * V + at + c, mask=known, other=0.0)
     once, twice = tl.zeros([BT, BC], tl.float64), tl.zeros([BT, BC], tl.float64)
     for start in range(0, own, BT):
         tile = start + t
@@ -479,8 +522,7 @@ def carry(
     lead, first, last = tl.zeros([BC], tl.float64) + share, tl.zeros([BC], tl.float64), tl.zeros([BC], tl.float64)
     whole = s2
     kind = lines.dtype.element_ty
-    if tl.load(row + SLOT_NORMED) > 0:
-        inverse = tl.load(book + INVERSE * V + at + c, mask=known, other=0.0)
+    if normed > 0:
         scale = inverse
         if affine >= 0:
             scale = inverse * tl.load(flat + affine + c, mask=known, other=0.0).to(tl.float64)
@@ -549,7 +591,7 @@ def slide_back(
             if (j - LAG >= first) & (oy < h):
                 m = (n * h + oy) * w + ox
                 e = _error(g, y, lines, slot, V, m, live, o, O)
-                dz = tl.dot(e, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+                dz = _times(e, weight, PRECISION)
                 tl.store(to + m[:, None] * C + c[None, :], dz, mask=live[:, None] & (c < C)[None, :])
                 if WEIGHTS:
                     part += _outer(e, _pick(LAG, q0, q1, q2, q3, q4, q5, q6), B, BP, BC, BO, PRECISION)
@@ -688,29 +730,35 @@ def fold(found, out, table, stride, chunks, R: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
-def _under(n, y, x, h, w, s, live):
-    """Return whether a window begins at (y, x), and the place of its output."""
-    oy, ox = y // s, x // s
-    inside = live & (y >= 0) & (x >= 0) & (oy < h) & (ox < w) & (oy * s == y) & (ox * s == x)
+def _under(n, y, x, h, w, s, live, DENSE: tl.constexpr):
+    """Return whether a window begins at (y, x), and the place of its output. DENSE: windows begin everywhere."""
+    if DENSE:
+        oy, ox = y, x
+        inside = live & (y >= 0) & (x >= 0) & (y < h) & (x < w)
+    else:
+        oy, ox = y // s, x // s
+        inside = live & (y >= 0) & (x >= 0) & (oy < h) & (ox < w) & (oy * s == y) & (ox * s == x)
     return inside[:, None], ((n * h + oy) * w + ox)[:, None]
 
 
 @triton.jit
 def _back(row, flat, errors, m, live, c, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr, BP: tl.constexpr,
-          BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+          BC: tl.constexpr, BO: tl.constexpr, DENSE: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Return the gradient at pixels m of what a step's convolution over places read."""
     H, W, h, w, s, p, d = _geometry(row)
     side = tl.load(row + SIDE).to(tl.int32)
     n, iy, ix = m // (H * W), (m // W) % H + p, m % W + p
     e, wide = errors + _at(row + Z, A), flat + _at(row + WIDE, A)
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
+    ky, kx = tl.program_id(0) * 0, tl.program_id(0) * 0
     for i in range(side * side * tl.cdiv(O, BO)):
         t, o = i // tl.cdiv(O, BO), i % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
-        inside, at = _under(n, iy - t // side * d, ix - t % side * d, h, w, s, live)
+        inside, at = _under(n, iy - ky * d, ix - kx * d, h, w, s, live, DENSE)
         own = tl.load(e + at * O + o[None, :], mask=inside & (o < O)[None, :], other=0.0)
         known = (o < O)[:, None] & (c < C)[None, :]
         weight = tl.load(wide + t * (O * C) + o[:, None] * C + c[None, :], mask=known, other=0.0)
-        total += tl.dot(own, weight, input_precision=PRECISION, out_dtype=errors.dtype.element_ty)
+        total += _times(own, weight, PRECISION)
+        ky, kx = _onward(ky, kx, i, side, tl.cdiv(O, BO))
     return total
 
 
@@ -729,13 +777,13 @@ def _before(g, kept, lines, dkept, row, m, live, c, V, C: tl.constexpr, A: tl.co
 @triton.jit(do_not_specialize=COUNTS)
 def behind(
     kept, flat, lines, errors, dkept, sums, table, images, tiles, V, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
-    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, DENSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write a tile of the gradient after the normalisation before a step, and the sums that it needs."""
     row, tile = table + tl.program_id(1) * WIDTH, tl.program_id(0)
     m, c = tile * BP + tl.arange(0, BP), tl.program_id(2) * BC + tl.arange(0, BC)
     live = m < images * (tl.load(row + IN_H) * tl.load(row + IN_W)).to(tl.int32)
-    g = _back(row, flat, errors, m, live, c, C, O, A, BP, BC, BO, PRECISION)
+    g = _back(row, flat, errors, m, live, c, C, O, A, BP, BC, BO, DENSE, PRECISION)
     g, product = _before(g, kept, lines, dkept, row, m, live, c, V, C, A)
     to = sums + tile * V + tl.load(row + BEFORE) + c
     tl.store(to, tl.sum(g, axis=0), mask=c < C)
@@ -775,7 +823,7 @@ def slide_behind(
 @triton.jit(do_not_specialize=COUNTS)
 def collect(
     flat, errors, parts, table, steps, images, H, W, C: tl.constexpr, O: tl.constexpr, A: tl.constexpr,
-    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, PRECISION: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, DENSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write a tile of a part of the gradient at what the first steps of chains read, from some of them."""
     part = tl.program_id(1)
@@ -783,7 +831,7 @@ def collect(
     live = m < images * H * W
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
     for i in range(part, steps, tl.num_programs(1)):
-        total += _back(table + i * WIDTH, flat, errors, m, live, c, C, O, A, BP, BC, BO, PRECISION)
+        total += _back(table + i * WIDTH, flat, errors, m, live, c, C, O, A, BP, BC, BO, DENSE, PRECISION)
     to = parts + part.to(tl.int64) * (images * H * W * C) + m[:, None] * C + c[None, :]
     tl.store(to, total, mask=live[:, None] & (c < C)[None, :])
 
@@ -840,7 +888,7 @@ def stride_collect(
         for t in range(K * K):
             ky, kx = t // K, t % K
             if ((y + p + (K * s - ky) * d) % s == 0) & ((x + p + (K * s - kx) * d) % s == 0):
-                inside, at = _under(n, iy + p - ky * d, ix + p - kx * d, h, w, s, live)
+                inside, at = _under(n, iy + p - ky * d, ix + p - kx * d, h, w, s, live, False)
                 own = tl.load(e + at * C + c[None, :], mask=inside & (c < C)[None, :], other=0.0)
                 total += own * tl.load(deep + t * C + c, mask=c < C, other=0.0)[None, :]
     at = ((n * H + iy) * W + ix) * C
@@ -887,8 +935,8 @@ def pool_error(
 
 @triton.jit(do_not_specialize=COUNTS)
 def unpool(
-    e, chosen, dx, images, H, W, h, w, side, s, p, K: tl.constexpr, LARGEST: tl.constexpr, C: tl.constexpr,
-    BP: tl.constexpr, BC: tl.constexpr,
+    e, chosen, dx, images, H, W, h, w, side, s, p, K: tl.constexpr, DENSE: tl.constexpr, LARGEST: tl.constexpr,
+    C: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Add a tile of the gradient that comes to the state through a pool."""
     m, c = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BC)
@@ -898,7 +946,7 @@ def unpool(
     total = tl.load(to, mask=mask, other=0.0)
     for ky in range(side):
         for kx in tl.static_range(K):
-            inside, at = _under(n, iy - ky, ix - kx, h, w, s, live)
+            inside, at = _under(n, iy - ky, ix - kx, h, w, s, live, DENSE)
             at = at * C + c[None, :]
             own = tl.load(e + at, mask=inside & (c < C)[None, :], other=0.0)
             if LARGEST:
