@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gapless.core.mix import Mix
 from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
+from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.spaces import images, some_mixes, supernet_of
 
@@ -115,7 +116,10 @@ def test_what_is_new_costs_one_copy(monkeypatch):
     made = tiled.plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     found = tiled.Tables(made, x.device, (), True)
     assert len(copied) == 1
-    begins = [rows.table.data_ptr() for rows in (found.ended, found.skips, *found.slots, *(r for _, *two in found.into for r in two))]
+    begins = [
+        rows.table.data_ptr()
+        for rows in (found.ended, found.skips, *found.slots, *(r for _, *two in found.into for r in two))
+    ]
     assert all((begin - copied[0].data_ptr()) % 16 == 0 for begin in begins)  # as kernels are compiled for
 
 
@@ -186,6 +190,31 @@ def test_a_supernet_is_the_reference(number, monkeypatch):
         assert (one is None) == (other is None)
         if one is not None:
             assert (one - other).abs().max() <= 1e-10 * one.abs().max()
+
+
+@pytest.mark.parametrize("served", [True, False])
+@pytest.mark.parametrize("space", [SPACE, Darts(size=8, width=4, cells=3, options="original", affine=True)], ids=repr)
+def test_a_judgement_is_the_reference(space, served, monkeypatch):
+    """By running statistics, also op by op where kernels do not serve; it moves nothing."""
+    monkeypatch.setattr("gapless.engine.fused.compiles", lambda x: True)
+    monkeypatch.setattr(tiled, "serves", lambda *_: served)
+    judged, called = [], tiled.judged
+    monkeypatch.setattr(tiled, "judged", lambda *given: judged.append(given) or called(*given))
+    x, mix, found = images(space, 2), some_mixes(space)[0], []
+    trained = supernet_of(space, "reference").train()
+    trained(x, mix)
+    for execution in ("reference", "fused"):
+        supernet = supernet_of(space, execution)
+        supernet.load_state_dict(trained.state_dict())
+        supernet.eval()
+        with torch.no_grad():
+            found.append(supernet(x, mix))
+        assert all(torch.equal(b, trained.state_dict()[name]) for name, b in supernet.state_dict().items())
+        assert bool(judged) == (execution == "fused" and served)
+    assert (found[0] - found[1]).abs().max() <= 1e-10 * found[0].abs().max()
+    count = len(judged)
+    assert supernet(x, mix).requires_grad  # gradients go edge by edge
+    assert len(judged) == count
 
 
 def test_rounding_is_that_of_the_reference(monkeypatch):

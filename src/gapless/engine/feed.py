@@ -65,6 +65,7 @@ class Feed:
                     "at least 2 are needed."
                 )
         self.drawn = 0  # architecture batches so far
+        self._cycle: tuple[int, int, Tensor] = (-1, 0, torch.empty(0))  # a round: its number, of how many, their order
         self.order: Tensor | None = None
 
     def epoch(self, epoch: int, stage: int) -> list[Tensor]:
@@ -86,8 +87,10 @@ class Feed:
         index = self._of(self.arch, stage)
         size = min(self.size, len(index))
         cycle, place = divmod(self.drawn, len(index) // size)
-        order = torch.randperm(len(index), generator=stream(self.seed, "arch order", cycle))
-        batch = self._batch(index[order[place * size : (place + 1) * size]], "arch", self.drawn)
+        if self._cycle[:2] != (cycle, len(index)):
+            order = torch.randperm(len(index), generator=stream(self.seed, "arch order", cycle))
+            self._cycle = cycle, len(index), order
+        batch = self._batch(index[self._cycle[2][place * size : (place + 1) * size]], "arch", self.drawn)
         self.drawn += 1
         return batch
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any, cast
@@ -151,13 +152,14 @@ class Statistics:
 
 
 class Fan:
-    """Gathers the options that leave a state."""
+    """Gathers the options that leave a state. Without ``statistics`` it judges: by those that normalisations have."""
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: Statistics | None) -> None:
         self.statistics = statistics
         self.known: list[tuple[int, Known, tuple[int, int]]] = []
+        self.ops: list[OpModule] = []
         self.called: list[tuple[int, OpModule, tuple[int, int]]] = []
-        self.given: list[tuple[int, Tensor, tuple[int, int]]] = []
+        self.given: list[tuple[int, Tensor | None, tuple[int, int]]] = []
 
     def add(self, target: int, op: OpModule, form: Known | None, at: tuple[int, int]) -> None:
         """Add an option of an edge to ``target``; ``at`` is its row and column in the mix."""
@@ -165,9 +167,10 @@ class Fan:
             self.called.append((target, op, at))
         elif form.form is not None:
             self.known.append((target, form, at))
+            self.ops.append(op)
 
-    def put(self, target: int, y: Tensor, at: tuple[int, int]) -> None:
-        """Add an option whose output [N, C, H, W] is there already."""
+    def put(self, target: int, y: Tensor | None, at: tuple[int, int]) -> None:
+        """Add an option whose output [N, C, H, W] is there already, or will be where it is run."""
         self.given.append((target, y, at))
 
     @property
@@ -180,25 +183,38 @@ class Fan:
         targets = sorted({target for target, *_ in self.known})
         routes = [Route(targets.index(target), known.form) for target, known, _ in self.known if known.form is not None]
         parameters = [p for _, known, _ in self.known for p in known.parameters]
+        called: list[tuple[int, Callable[[Tensor], Tensor]]] = [(target, op) for target, op, _ in self.called]
+        if routes and self.statistics is None and not _served(routes, x, parameters):
+            layers = [partial(nn.Sequential.forward, op) for op in self.ops]
+            called = [(target, op) for (target, *_), op in zip(self.known, layers, strict=True)] + called
+            routes = []
         if routes:
-            fan = _fan(routes, x, parameters)
             before = [arrived.get(target) for target in targets]
             own = coefficient if len(routes) == len(coefficient) else coefficient[: len(routes)]
-            out, moments = fan(routes, own, x, before, parameters)
             norms = [(norm, target) for target, known, _ in self.known for norm in known.norms]
-            sides = dict(zip(targets, out, strict=True))
-            arrived |= sides
-            for (norm, target), (mean, variance) in zip(norms, moments, strict=True):
-                count = sides[target].numel() // sides[target].shape[-1]
-                if count == 1:  # in the library's words
-                    raise ValueError(
-                        f"Expected more than 1 value per channel when training, got input size {sides[target].shape}"
-                    )
-                self.statistics.note(norm, mean, variance, count)
-        outputs = chain(((t, op(nchw(x))) for t, op, _ in self.called), ((t, y) for t, y, _ in self.given))
+            if self.statistics is None:
+                arrived |= zip(targets, _judged(routes, own, x, before, parameters, norms), strict=True)
+            else:
+                out, moments = _fan(routes, x, parameters)(routes, own, x, before, parameters)
+                arrived |= zip(targets, out, strict=True)
+                self._note(self.statistics, norms, moments, arrived)
+        outputs = chain(((t, op(nchw(x))) for t, op in called), ((t, y) for t, y, _ in self.given if y is not None))
         for c, (target, output) in zip(coefficient[len(routes) :], outputs, strict=True):
             y = c * nhwc(output)
             arrived[target] = arrived[target] + y if target in arrived else y
+
+    def _note(
+        self,
+        statistics: Statistics,
+        norms: Sequence[tuple[nn.BatchNorm2d, int]],
+        moments: kernels.Moments,
+        arrived: dict[int, Tensor],
+    ) -> None:
+        for (norm, target), (mean, variance) in zip(norms, moments, strict=True):
+            shape = arrived[target].shape
+            if shape[:-1].numel() == 1:  # in the library's words
+                raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
+            statistics.note(norm, mean, variance, shape[:-1].numel())
 
 
 Places = tuple[tuple[int, int], ...]
@@ -224,15 +240,42 @@ def coefficients(mix: Mix, fans: Sequence[Fan], known: dict[Places, Tensor]) -> 
 
 def _fan(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> Callable[..., Any]:
     """Return what computes these routes. Compilers are not waited for by what does not train."""
+    if compiles(x):
+        from gapless.engine import tiled
+
+        return tiled.fan if tiled.serves(routes, x, parameters) else kernels.fan
     if x.device.type == "cpu":
         from gapless.engine import compiled
 
         return compiled.fan if compiled.serves(routes, x, parameters) else kernels.fan
-    if x.device.type == "cuda" and TRITON:
-        from gapless.engine import tiled
-
-        return tiled.fan if tiled.serves(routes, x, parameters) else kernels.fan
     return kernels.fan
+
+
+def _served(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
+    from gapless.engine import tiled
+
+    return tiled.serves(routes, x, parameters)
+
+
+def compiles(x: Tensor) -> bool:
+    """Return whether kernels are compiled for where ``x`` is: on a GPU, where there is Triton."""
+    return x.device.type == "cuda" and TRITON
+
+
+def _judged(
+    routes: Sequence[Route],
+    coefficient: Tensor,
+    x: Tensor,
+    before: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    norms: Sequence[tuple[nn.BatchNorm2d, int]],
+) -> tuple[Tensor, ...]:
+    """Return what is then at the targets, by the running statistics of the normalisations. Only where kernels are
+    compiled."""
+    from gapless.engine import tiled
+
+    running = tuple((cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)) for norm, _ in norms)
+    return tiled.judged(routes, coefficient, x, before, parameters, running)
 
 
 def bypass(mixed: Tensor, present: Sequence[tuple[Tensor, int, int]], partial: int, mix: Mix) -> Tensor:

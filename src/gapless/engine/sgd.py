@@ -51,11 +51,24 @@ def sgd(
     groups: list[dict[str, Any]] = [{"params": [p for p in listed if decays(p, how)]}]
     if not how.decay_norms:
         groups.append({"params": [p for p in listed if not decays(p, how)], "weight_decay": 0.0})
-    return torch.optim.SGD(
+    fused = any(p.device.type == "cuda" for p in listed)
+    optimiser = torch.optim.SGD(
         groups,
         lr=how.lr if lr is None else lr,
         momentum=how.momentum,
         nesterov=how.nesterov,
         weight_decay=how.weight_decay if decay is None else decay,
-        fused=any(p.device.type == "cuda" for p in listed),
+        fused=fused,
     )
+    if fused:
+        optimiser.register_step_pre_hook(begin)
+    return optimiser
+
+
+def begin(optimiser: torch.optim.Optimizer, *_: object) -> None:
+    """Give a parameter that moves for the first time a moving sum of zero, from which it becomes its gradient as
+    without: PyTorch's fused optimiser wants all of them to have one, or none."""
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            if group["momentum"] and p.grad is not None and optimiser.state[p].get("momentum_buffer") is None:
+                optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)

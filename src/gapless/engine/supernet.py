@@ -16,6 +16,7 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
+from gapless.engine import fused
 from gapless.engine.fused import Fan, Known, Places, Statistics, bypass, coefficients, form
 from gapless.engine.judge import still
 from gapless.engine.kernels import Chain, nchw, nhwc, positions
@@ -33,7 +34,8 @@ class Router:
         self.recompute = False
         self.mix: Mix | None = None
         self._entries: list[tuple[Tensor, ...] | None] = []
-        self._shares: dict[Places, Tensor] = {}
+        self.read: dict[Places, Tensor] = {}
+        self._norms: dict[nn.Module, list[nn.BatchNorm2d]] = {}
         self._forms: dict[OpModule, Known | None] = {}
 
     def set(self, mix: Mix | None) -> None:
@@ -44,17 +46,19 @@ class Router:
             )
         self.mix = mix
         self._entries = [] if mix is None else [None] * len(self.columns)
-        self._shares = {}
+        self.read = {}
 
     @contextmanager
-    def again(self, mix: Mix) -> Iterator[None]:
-        """Carry the mix of an earlier pass."""
-        before = self.mix
+    def again(self, mix: Mix, shares: dict[Places, Tensor]) -> Iterator[None]:
+        """Carry the mix of an earlier pass, and what was read of it."""
+        before, others = self.mix, self.read
         self.set(mix)
+        self.read = shares
         try:
             yield
         finally:
             self.set(before)
+            self.read = others
 
     def active(self, row: int) -> tuple[int, ...]:
         """Return the columns that run for a decision."""
@@ -75,19 +79,26 @@ class Router:
     def shares(self, fans: Sequence[Fan]) -> Sequence[Tensor]:
         """Return the weights of the options of each fan of a cell."""
         assert self.mix is not None
-        # a cell that is computed again must find, and ask its gradients of, what it found the first time
-        return coefficients(self.mix, fans, {} if self.recompute else self._shares)
+        return coefficients(self.mix, fans, self.read)
 
     def fuses(self, module: nn.Module, x: Tensor) -> bool:
-        """Return whether the kernels of the fused execution serve this pass: in training, with one mix for all images,
-        outside autocast."""
+        """Return whether the kernels of the fused execution serve this pass: with one mix for all images, outside
+        autocast, in training; and on a GPU where it judges by running statistics."""
         return (
             self.execution == "fused"
             and self.mix is not None
             and self.mix.weight.dim() == 2
-            and module.training
+            and (module.training or self.judges(module, x))
             and not torch.is_autocast_enabled(x.device.type)
         )
+
+    def judges(self, module: nn.Module, x: Tensor) -> bool:
+        """Return whether nothing but a judgement by running statistics is asked for, where kernels give it."""
+        if torch.is_grad_enabled() or not fused.compiles(x):
+            return False
+        if module not in self._norms:
+            self._norms[module] = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+        return all(norm.running_mean is not None and not norm.training for norm in self._norms[module])
 
     def form(self, op: OpModule) -> Known | None:
         """Return how the kernels compute an operation; one that carries a hook is called as it is."""
@@ -101,17 +112,18 @@ class Router:
         known = self.form(op) if self.fuses(op, x) else None
         if known is None or not isinstance(known.form, Chain):
             return None
-        statistics, arrived = Statistics(), dict[int, Tensor]()
+        statistics, arrived = Statistics() if op.training else None, dict[int, Tensor]()
         leaving = Fan(statistics)
         leaving.add(0, op, known, (0, 0))
         leaving.run(nhwc(x), torch.ones(1, dtype=x.dtype, device=x.device), arrived)
-        statistics.settle()
+        if statistics is not None:
+            statistics.settle()
         return nchw(arrived[0])
 
     def exact(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand a normalisation outside of cells its input in the layout [N, C, H, W] of memory, in which the library
         adds up in double precision. It adds up channels-last images in float32, which costs a digit."""
-        return tuple(x.contiguous() for x in given) if self.fuses(module, given[0]) else None
+        return tuple(x.contiguous() for x in given) if module.training and self.fuses(module, given[0]) else None
 
     def scale(self, row: int, y: Tensor) -> Tensor:
         """Apply gain and offset of a decision."""
@@ -177,14 +189,16 @@ class MixedCell(CellModule):
         mix = self.router.mix
         if mix is None or not (self.router.recompute and self.training and torch.is_grad_enabled()):
             return self._run(*inputs)
-        passes = 0
+        if self.router.fuses(self, inputs[0]):
+            self.router.shares(self._leaving(None, {}))  # read outside of what is computed again, as other cells do
+        passes, shares = 0, self.router.read
 
         def run(*inputs: Tensor) -> Tensor:
             nonlocal passes
             passes += 1
             if passes == 1:
                 return self._run(*inputs)
-            with self.router.again(mix), still(self):  # statistics were moved the first time
+            with self.router.again(mix, shares), still(self):  # statistics were moved the first time
                 return self._run(*inputs)
 
         output: Tensor = checkpoint(run, *inputs, use_reentrant=False)
@@ -194,20 +208,10 @@ class MixedCell(CellModule):
         return self._fused(*inputs) if self.router.fuses(self, inputs[0]) else super().forward(*inputs)
 
     def _fused(self, *inputs: Tensor) -> Tensor:
-        mix, partial, statistics = self.router.mix, self.partial, Statistics()
+        mix, partial, statistics = self.router.mix, self.partial, Statistics() if self.training else None
         assert mix is not None
         states, noise = [nhwc(x) for x in inputs], self._noise(inputs)
-        fans = [Fan(statistics) for _ in range(len(inputs) + len(self.cell.nodes))]
-        for edge in self.cell.edges:
-            mixed = self.edges[edge.key]
-            assert isinstance(mixed, MixedEdge)
-            ops = [op for op in mixed.values() if isinstance(op, OpModule)]
-            for column in self.router.active(mixed.row):
-                op, at = ops[column], (mixed.row, column)
-                if op.noise:
-                    fans[edge.source].put(edge.target, noise[edge.key, column], at)
-                else:
-                    fans[edge.source].add(edge.target, op, self.router.form(op), at)
+        fans = self._leaving(statistics, noise)
         arrived: dict[int, Tensor] = {}
         for number, (fan, weights) in enumerate(zip(fans, self.router.shares(fans), strict=True)):
             if number >= len(inputs):
@@ -215,9 +219,25 @@ class MixedCell(CellModule):
             x = states[number]
             if fan.places:
                 fan.run(x if partial == 1 else x[..., : x.shape[-1] // partial].contiguous(), weights, arrived)
-        statistics.settle()
+        if statistics is not None:
+            statistics.settle()
         kept = [states[i] for i in self.cell.output]
         return nchw(kept[0] if len(kept) == 1 else torch.cat(kept, dim=-1))
+
+    def _leaving(self, statistics: Statistics | None, noise: Mapping[tuple[str, int], Tensor]) -> list[Fan]:
+        """Return all that leaves each state."""
+        fans = [Fan(statistics) for _ in range(self.cell.inputs + len(self.cell.nodes))]
+        for edge in self.cell.edges:
+            mixed = self.edges[edge.key]
+            assert isinstance(mixed, MixedEdge)
+            ops = [op for op in mixed.values() if isinstance(op, OpModule)]
+            for column in self.router.active(mixed.row):
+                op, at = ops[column], (mixed.row, column)
+                if op.noise:
+                    fans[edge.source].put(edge.target, noise.get((edge.key, column)), at)
+                else:
+                    fans[edge.source].add(edge.target, op, self.router.form(op), at)
+        return fans
 
     def _noise(self, inputs: Sequence[Tensor]) -> dict[tuple[str, int], Tensor]:
         """Return the output of every noise that runs, by edge and column.

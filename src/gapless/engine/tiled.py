@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import triton
@@ -24,7 +25,7 @@ from gapless.engine import tiles
 from gapless.engine.kernels import Chain, Moments, Route, halves, sent
 from gapless.engine.plan import FORMATS, Array, Plan, laid_out, plan
 
-__all__ = ["fan", "serves"]
+__all__ = ["fan", "judged", "serves"]
 
 CHANNELS = 512
 """The widest images that tiles are made for."""
@@ -367,22 +368,53 @@ def fan(
     return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.normed)
 
 
+def judged(
+    routes: Sequence[Route],
+    coefficient: Tensor,
+    x: Tensor,
+    arrived: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    statistics: Moments,
+) -> tuple[Tensor, ...]:
+    """Return what :func:`fan` adds to the targets, normalised by given means and variances, without gradients."""
+    made = plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    given = x.new_empty(2, made.lengths["slots"])
+    places = [line[at : at + c] for at, c in made.normed for line in given]
+    if places:
+        torch._foreach_copy_(places, [line for moments in statistics for line in moments])
+    _, _, sums = _ahead(made, coefficient, x, arrived, parameters, given)
+    return tuple(sums)
+
+
+def _ahead(
+    made: Plan,
+    coefficient: Tensor,
+    x: Tensor,
+    arrived: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    given: Tensor | None = None,
+) -> tuple[_Run, Tensor, list[Tensor]]:
+    """Run a fan, and return the run, its moments [2, V], and what is then at the targets."""
+    flat = torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)])
+    found = tables(made, x.device, (), x.dtype == torch.float64)
+    if len(flat):
+        packed = torch.empty_like(flat)
+        tiles.pack[triton.cdiv(found.span, 256), len(found.spans)](flat, packed, found.spans.table, B=256)
+        flat = packed
+    run = _Run(made, found, x, coefficient, flat)
+    moments = run.ahead(given)
+    sums = [x.new_empty(made.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
+    run.gather(sums, [before is not None for before in arrived])
+    return run, moments, sums
+
+
 class _Fan(Function):
     @staticmethod
     def forward(ctx: Any, made: Plan, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         arrived, parameters = tensors[: len(made.outputs)], tensors[len(made.outputs) :]
-        flat = torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)])  # type: ignore[union-attr]
-        found = tables(made, x.device, (), x.dtype == torch.float64)
-        if len(flat):
-            packed = torch.empty_like(flat)
-            tiles.pack[triton.cdiv(found.span, 256), len(found.spans)](flat, packed, found.spans.table, B=256)
-            flat = packed
-        run = _Run(made, found, x, coefficient, flat)
-        moments = run.ahead()
-        sums = [x.new_empty(made.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
-        run.gather(sums, [before is not None for before in arrived])
+        run, moments, sums = _ahead(made, coefficient, x, arrived, parameters)  # type: ignore[arg-type]
         ctx.made = made
-        ctx.save_for_backward(coefficient, x, flat, run.kept, run.chosen, run.book, run.lines)
+        ctx.save_for_backward(coefficient, x, run.flat, run.kept, run.chosen, run.book, run.lines)
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(*(t for t in arrived if t is not None))
         ctx.mark_non_differentiable(moments)
@@ -409,15 +441,45 @@ class _Fan(Function):
         else:
             after = parts[0] if len(parts) == 1 else torch.cat(parts)
         dshares, dx, dflat = run.behind(after, weights, below)
-        shapes = [torch.Size(shape) for shape in made.shapes]
-        found = [
-            part.view(shape) if want and owner not in dead else None
-            for part, shape, want, owner in zip(
-                dflat.split([shape.numel() for shape in shapes]), shapes, wanted[3 + count :], made.owners, strict=True
-            )
-        ]
+        found: list[Tensor | None] = [None] * len(made.shapes)
+        if dflat is not None:
+            cuts = dflat.split([math.prod(shape) for shape in made.shapes])
+            found = [
+                part.view(shape) if want and owner not in dead else None
+                for part, shape, want, owner in zip(cuts, made.shapes, wanted[3 + count :], made.owners, strict=True)
+            ]
         passed = [g if want else None for g, want in zip(arriving, wanted[3:], strict=False)]
         return None, dshares, dx, *passed, *found
+
+
+class Beside:
+    """What is launched in its context may run beside what is launched behind it, until they are joined. Only where
+    launches are recorded: by itself the host is no faster than one stream."""
+
+    streams: ClassVar[dict[torch.device, torch.cuda.Stream]] = {}
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.forked = device, False
+        self.recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        self.inside: Any = nullcontext()
+
+    def __enter__(self) -> None:
+        if self.recorded:
+            if self.device not in self.streams:
+                self.streams[self.device] = torch.cuda.Stream(self.device)
+            stream = self.streams[self.device]
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            self.inside, self.forked = torch.cuda.stream(stream), True
+        self.inside.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.inside.__exit__(*error)
+
+    def join(self) -> None:
+        """Let what is launched from here on wait for it. Memory must not be given back before."""
+        if self.forked:
+            torch.cuda.current_stream(self.device).wait_stream(self.streams[self.device])
+            self.forked = False
 
 
 class _Run:
@@ -463,31 +525,42 @@ class _Run:
 
     # ------------------------------------------------------------------ forward
 
-    def ahead(self) -> Tensor:
-        """Compute all that normalisations read, and return their moments [2, V]."""
+    def ahead(self, given: Tensor | None = None) -> Tensor:
+        """Compute all that normalisations read, and return their moments [2, V], or those that are given."""
         t, made = self.tables, self.made
         seen = self.x.new_empty(3, t.tiles, self.V)
         moments = self.x.new_empty(2, self.V)
+        beside = Beside(self.x.device)
+        with beside:
+            self.pool(seen)
         for depth in range(made.depth):
             for group in t.groups[depth]:
-                given = self.read(group), self.kept, self.flat, self.lines, seen, group.rows.table, self.images, t.tiles
+                common = (
+                    self.read(group),
+                    self.kept,
+                    self.flat,
+                    self.lines,
+                    seen,
+                    group.rows.table,
+                    self.images,
+                    t.tiles,
+                )
                 sizes = self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"INNER": depth > 0}
                 if group.K:
                     tiles.slide[group.tiles, group.count](
-                        *given, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group),
+                        *common, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group),
                         num_stages=STAGES["slide"],
                     )  # fmt: skip
                 else:
                     tiles.ahead[group.tiles, group.count, group.blocks[1]](
-                        *given, self.V, **sizes, num_warps=WARPS["ahead"], num_stages=STAGES["ahead"]
+                        *common, self.V, **sizes, num_warps=WARPS["ahead"], num_stages=STAGES["ahead"]
                     )
-            if not depth:
-                self.pool(seen)
+            beside.join()
             slots = t.slots[depth]
             if len(slots):
                 tiles.settle[(len(slots),)](
-                    seen, self.flat, self.shares, self.book, self.lines, moments, slots.table, self.images, t.tiles,
-                    self.V, **self.joined,
+                    seen, moments if given is None else given, self.flat, self.shares, self.book, self.lines, moments,
+                    slots.table, self.images, t.tiles, self.V, GIVEN=given is not None, **self.joined,
                 )  # fmt: skip
         return moments
 
@@ -517,9 +590,9 @@ class _Run:
 
     # ------------------------------------------------------------------ backward
 
-    def behind(self, after: Tensor, weights: bool, below: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return the gradients at the shares, the state and the flat parameters, for those at the targets, behind which
-        there is room for those inside of chains."""
+    def behind(self, after: Tensor, weights: bool, below: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the gradients at the shares, the state (``below``) and the flat parameters (``weights``), for those at
+        the targets, behind which there is room for those inside of chains."""
         t, made, x = self.tables, self.made, self.x
         sums = x.new_empty(2, t.tiles, self.V)
         dshares = (torch.empty_like if len(t.ended) == len(self.shares) else torch.zeros_like)(self.shares)
@@ -535,25 +608,34 @@ class _Run:
                 BC=_padded(channels), **self.shape,
             )  # fmt: skip
         self.carry(t.ended, sums, found, dshares)
+        beside, read = Beside(x.device), list[Tensor]()
         begun = 0
         for depth in reversed(range(made.depth if below or weights else 0)):
             if depth < made.depth - 1:
                 self.carry(t.inner[depth], sums, found, dshares)
             for group in t.groups[depth]:
-                read = self.read(group)
-                self.turn(group, read, after, errors, found, weights, depth > 0)
+                read.append(self.read(group))
+                self.turn(group, read[-1], after, errors, found, weights, depth > 0)
+                if weights:
+                    with beside:
+                        self.weigh(group, read[-1], errors, found, depth > 0)
                 if depth:
                     self.below(group, errors, after, sums)
                 elif below and group.halves:
-                    image = torch.empty_like(read)
+                    image = torch.empty_like(read[-1])
                     self.collect(group, errors, image)
-                    image = torch.where(read <= 0, 0.0, image)
+                    image = torch.where(read[-1] <= 0, 0.0, image)
                     split = image if split is None else split + image
                 elif below:
                     self.collect(group, errors, parts[begun:])
                     begun += len(group.shares)
+            if depth:
+                beside.join()  # errors are written anew
         if dx is not None:
             self.to_state(after, dx, split, parts)
+        beside.join()
+        if not weights:
+            return dshares, dx, None
         count = len(self.flat)
         dflat = torch.empty_like(self.flat)
         if count:
@@ -565,20 +647,13 @@ class _Run:
     def turn(
         self, group: Group, read: Tensor, after: Tensor, errors: Tensor, found: Tensor, weights: bool, inner: bool
     ) -> None:
-        """Compute gradients before normalisations, and at weights, of a group's steps."""
-        t, count = self.tables, len(self.flat)
-        table = group.rows.table
+        """Compute gradients before normalisations, and at pointwise weights behind depthwise ones, of a group's
+        steps."""
+        t, count, table = self.tables, len(self.flat), group.rows.table
         if not group.K:
             tiles.turn[group.tiles, group.count, group.blocks[1]](
                 self.kept, self.lines, after, errors, table, self.images, self.V, **self.sizes(group, "O", "BO")
             )
-            for side, begin, steps in group.sides if weights else ():
-                tiles.weigh[t.chunks, steps, side * math.prod(group.blocks)](
-                    read, self.kept, self.lines, errors, found, table[begin * len(tiles.COLUMNS) :], self.images,
-                    t.chunks, count, group.chunked, self.V, KK=side, INNER=inner, B=_split(group, WARPS["weigh"]),
-                    num_warps=WARPS["weigh"], num_stages=STAGES["weigh"],
-                    **self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"BP": group.columns},
-                )  # fmt: skip
             return
         chunks, length = (t.chunks, group.chunked) if weights else (group.tiles, group.length)
         warps = _warps(group)
@@ -587,11 +662,23 @@ class _Run:
             self.V, **self.sizes(group, "K", "T", "C", "O", "BC", "BO", "PRECISION"), B=_split(group, warps),
             INNER=inner, WEIGHTS=weights, num_warps=warps, num_stages=STAGES["back"],
         )  # fmt: skip
-        if weights:
-            tiles.slide_weigh[chunks, group.count, group.K](
-                read, self.kept, self.lines, errors, found, table, self.images, chunks, count, length, self.V,
-                **self.sizes(group, "K", "T", "C", "BC"), INNER=inner, num_warps=4,
-            )  # fmt: skip
+
+    def weigh(self, group: Group, read: Tensor, errors: Tensor, found: Tensor, inner: bool) -> None:
+        """Compute gradients at the weights of a group's convolutions over places, from those before normalisations."""
+        t, count, table = self.tables, len(self.flat), group.rows.table
+        if not group.K:
+            for side, begin, steps in group.sides:
+                tiles.weigh[t.chunks, steps, side * math.prod(group.blocks)](
+                    read, self.kept, self.lines, errors, found, table[begin * len(tiles.COLUMNS) :], self.images,
+                    t.chunks, count, group.chunked, self.V, KK=side, INNER=inner, B=_split(group, WARPS["weigh"]),
+                    num_warps=WARPS["weigh"], num_stages=STAGES["weigh"],
+                    **self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"BP": group.columns},
+                )  # fmt: skip
+            return
+        tiles.slide_weigh[t.chunks, group.count, group.K](
+            read, self.kept, self.lines, errors, found, table, self.images, t.chunks, count, group.chunked, self.V,
+            **self.sizes(group, "K", "T", "C", "BC"), INNER=inner, num_warps=4,
+        )  # fmt: skip
 
     def below(self, group: Group, errors: Tensor, after: Tensor, sums: Tensor) -> None:
         """Compute gradients behind the normalisations that a group's steps read."""

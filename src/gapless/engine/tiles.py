@@ -392,17 +392,38 @@ def pool(
         _note(best, seen, tile, tiles, slot, V, live, c, C)
 
 
+@triton.jit
+def _joint(seen, source, total, own, tiles, V, c, t, known, BT: tl.constexpr, BC: tl.constexpr):
+    """Return mean and variance, for the moments of tiles."""
+    source = seen + source
+    first = tl.load(source + c, mask=known, other=0.0).to(tl.float64)  # sums about a mean lose no digits
+    once, twice = tl.zeros([BT, BC], tl.float64), tl.zeros([BT, BC], tl.float64)
+    for start in range(0, own, BT):
+        tile = start + t
+        there = tile < own
+        count = tl.load(source + (2 * tiles + tile) * V, mask=there, other=0.0).to(tl.float64)[:, None]
+        mask = there[:, None] & known[None, :]
+        place = source + tile[:, None] * V + c[None, :]
+        off = tl.where(mask, tl.load(place, mask=mask, other=0.0).to(tl.float64) - first[None, :], 0.0)
+        once += count * off
+        twice += tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64) + count * off * off
+    mean = tl.sum(once, axis=0) / total
+    second = tl.sum(twice, axis=0) - total * mean * mean
+    return mean + first, second / total
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def settle(
-    seen, flat, shares, book, lines, moments, table, images, tiles, V, BT: tl.constexpr, BC: tl.constexpr,
+    seen, given, flat, shares, book, lines, moments, table, images, tiles, V, GIVEN: tl.constexpr, BT: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
-    """Join the moments of all tiles, for one normalisation."""
+    """Join the moments of all tiles, for one normalisation; or take those that are given (GIVEN)."""
     row = table + tl.program_id(0) * SLOT_WIDTH
     at, C = tl.load(row + SLOT_AT), tl.load(row + SLOT_C).to(tl.int32)
     way, affine = tl.load(row + SLOT_WAY), tl.load(row + SLOT_AFFINE)
     # what is read here is on its way at once
     normed, places, own = tl.load(row + SLOT_NORMED), tl.load(row + SLOT_PLACES), tl.load(row + SLOT_SEEN).to(tl.int32)
-    source, eps = seen + tl.load(row + SLOT_SOURCE), tl.load(row + SLOT_EPS).to(tl.float64, bitcast=True)
+    source, eps = tl.load(row + SLOT_SOURCE), tl.load(row + SLOT_EPS).to(tl.float64, bitcast=True)
     c, t = tl.arange(0, BC), tl.arange(0, BT)
     known = c < C
     share = tl.load(shares + tl.maximum(way, 0)).to(tl.float64)
@@ -410,22 +431,11 @@ def settle(
     mean, variance, inverse = tl.zeros([BC], tl.float64), tl.full([BC], 1.0, tl.float64), tl.full([BC], 1.0, tl.float64)
     gamma, beta = tl.full([BC], 1.0, tl.float64), tl.zeros([BC], tl.float64)
     if normed > 0:
-        total = images * places.to(tl.int32)
-        first = tl.load(source + c, mask=known, other=0.0).to(tl.float64)  # sums about a mean lose no digits
-        once, twice = tl.zeros([BT, BC], tl.float64), tl.zeros([BT, BC], tl.float64)
-        for start in range(0, own, BT):
-            tile = start + t
-            there = tile < own
-            count = tl.load(source + (2 * tiles + tile) * V, mask=there, other=0.0).to(tl.float64)[:, None]
-            mask = there[:, None] & known[None, :]
-            place = source + tile[:, None] * V + c[None, :]
-            off = tl.where(mask, tl.load(place, mask=mask, other=0.0).to(tl.float64) - first[None, :], 0.0)
-            once += count * off
-            twice += tl.load(place + tiles * V, mask=mask, other=0.0).to(tl.float64) + count * off * off
-        mean = tl.sum(once, axis=0) / total
-        second = tl.sum(twice, axis=0) - total * mean * mean
-        mean = mean + first
-        variance = second / total
+        if GIVEN:
+            mean = tl.load(given + at + c, mask=known, other=0.0).to(tl.float64)
+            variance = tl.load(given + V + at + c, mask=known, other=0.0).to(tl.float64)
+        else:
+            mean, variance = _joint(seen, source, images * places.to(tl.int32), own, tiles, V, c, t, known, BT, BC)
         inverse = 1.0 / tl.sqrt(variance + eps)
         gamma = inverse
         if affine >= 0:

@@ -14,7 +14,7 @@ from gapless.core.cell import Cell, Edge
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
-from gapless.core.op import NormRule
+from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.picture import Picture
 from gapless.core.space import Space
 from gapless.ops.cells import find
@@ -130,12 +130,9 @@ class Reduction(nn.Module):
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
         self.inputs, self.channels = inputs, channels
-        self.first = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(inputs, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
-        self.second = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        conv = Op((Relu(), Conv(3), Norm()))
+        self.first = conv.build(channels, inputs=inputs, stride=2)
+        self.second = conv.build(channels)
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(inputs, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
