@@ -9,9 +9,10 @@ from gapless.core.mix import Mix
 from gapless.core.plan import Train
 from gapless.core.progress import seeded
 from gapless.data import load
-from gapless.engine.graphs import PATIENCE, Graphs, _like
+from gapless.engine.graphs import PATIENCE, Graphs, Update, _like
 from gapless.engine.judge import still
 from gapless.engine.search import Search
+from gapless.engine.sgd import begin, sgd
 from gapless.methods.darts import DARTS
 from gapless.methods.drnas import DrNAS
 from gapless.spaces.nasbench201 import NASBench201
@@ -48,8 +49,17 @@ def recorder(monkeypatch):
             buffer.copy_(value)
         return found
 
+    def update(self):
+        def replay() -> None:
+            with self._rated():
+                self.run()
+
+        done.append(self)
+        return replay
+
     real = Graphs._record
     monkeypatch.setattr(Graphs, "_record", record)
+    monkeypatch.setattr(Update, "_record", update)
     monkeypatch.setattr("gapless.engine.graphs.recorded", recorded)
     return done
 
@@ -132,9 +142,11 @@ def test_recording_leaves_statistics_as_they_are(recorder):
 
 
 @pytest.mark.parametrize("method", [DARTS, DrNAS])
-def test_a_recorded_search_is_the_same_search(recorder, method):
-    """Weights, architecture and statistics after an epoch are those of a search that launches everything."""
-    data, train, found = load("digits"), Train(epochs=1, batch=96), []
+def test_a_recorded_search_is_the_same_search(recorder, method, monkeypatch):
+    """Weights, architecture and statistics after an epoch are those of a search that launches everything; the rate is
+    another one in every step."""
+    data, train, found = load("digits"), Train(epochs=1, batch=96, lr_per="step"), []
+    monkeypatch.setattr("gapless.engine.search.sgd", fused_sgd)
     for record in (False, True):
         space = SPACE.replace(channels=1, classes=10)
         with seeded("method"):
@@ -143,9 +155,41 @@ def test_a_recorded_search_is_the_same_search(recorder, method):
         search._record = record
         list(search.run())
         found.append([*search.supernet.state_dict().values(), *search.method.state_dict().values()])
-    assert recorder
+    assert sum(isinstance(done, Update) for done in recorder) == 1
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def fused_sgd(*given, **named):
+    """As on a GPU."""
+    optimiser = sgd(*given, **named)
+    for group in optimiser.param_groups:
+        group["fused"] = True
+    optimiser.register_step_pre_hook(begin)
+    return optimiser
+
+
+def test_an_update_is_recorded_where_gradients_stay(recorder):
+    """Other places, or other weights that have a gradient, are other updates: they are launched."""
+    weights = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
+    optimiser = fused_sgd(weights, Train(momentum=0.5, weight_decay=0.0))
+    update, gradients = Update(optimiser, optimiser.step), [torch.ones(3), torch.ones(2)]
+    moved: list[float] = []
+    for turn in range(2 * PATIENCE + 3):
+        for w, gradient in zip(weights, gradients, strict=True):
+            w.grad = gradient
+        if turn > PATIENCE:
+            weights[1].grad = None
+        optimiser.param_groups[0]["lr"] = 0.1 * turn
+        before = weights[0].detach().clone()
+        update()
+        moved.append(float((before - weights[0].detach())[0]))
+        assert len(recorder) == (turn >= PATIENCE) + (turn >= 2 * PATIENCE + 1)
+    momentum = [2 - 0.5**turn for turn in range(2 * PATIENCE + 3)]
+    torch.testing.assert_close(moved, [0.1 * turn * m for turn, m in enumerate(momentum)], atol=1e-5, rtol=1e-5)
+    weights[0].grad = torch.ones(3)
+    update()
+    assert len(recorder) == 2 and update.replay is None
 
 
 def test_gradients_lie_in_memory_as_their_leaves():

@@ -1,4 +1,5 @@
-"""CUDA graphs: passes of a supernet that are the same work every time are recorded once and replayed.
+"""CUDA graphs: passes of a supernet, and steps of its weights, that are the same work every time are recorded once and
+replayed.
 
 A relaxed step is thousands of launches of small kernels; replayed they cost the host one call. Static is a pass under
 one mix whose options are those of the passes before: one that trains, or one that judges. Masks that are drawn anew
@@ -142,6 +143,59 @@ class Record:
         """Replay the pass."""
         logits: Tensor = _Replay.apply(self, self.anchor, *tensors)  # type: ignore[no-untyped-call]
         return logits
+
+
+class Update:
+    """Replays what ``run`` does to the weights of an optimiser with their gradients, wherever these lie where they lay
+    before: as those of a replayed pass do.
+
+    Parameters
+    ----------
+    optimiser
+        Its rates may change from step to step, its other settings not; fused, with weights in single precision.
+    run
+        Its step, and what goes before it.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, run: Callable[[], None]) -> None:
+        self.optimiser, self.run = optimiser, run
+        self.rates: list[Tensor] = []
+        self.replay: Callable[[], None] | None = None
+        self.places: tuple[int, ...] = ()
+        self.count = 0
+
+    def __call__(self) -> None:
+        """Do it."""
+        groups = self.optimiser.param_groups
+        places = tuple(0 if p.grad is None else p.grad.data_ptr() for group in groups for p in group["params"])
+        if places != self.places:
+            self.places, self.count, self.replay = places, 0, None
+        self.count += 1
+        if self.count <= PATIENCE:
+            self.run()
+            return
+        if self.replay is None:
+            self.rates = [torch.tensor(group["lr"], device=group["params"][0].device) for group in groups]
+            with self._rated():
+                self.replay = self._record()
+        for rate, group in zip(self.rates, groups, strict=True):
+            rate.fill_(group["lr"])
+        self.replay()
+
+    def _record(self) -> Callable[[], None]:
+        return recorded(self.run, None)[1]
+
+    @contextmanager
+    def _rated(self) -> Iterator[None]:
+        """Let the optimiser read its rates on the device."""
+        before = [group["lr"] for group in self.optimiser.param_groups]
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+        try:
+            yield
+        finally:
+            for group, rate in zip(self.optimiser.param_groups, before, strict=True):
+                group["lr"] = rate
 
 
 class _Replay(Function):

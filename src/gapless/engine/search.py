@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from gapless.engine.bench import Judged, SupernetBench
 from gapless.engine.easiness import easiest_first
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.fit import fit
-from gapless.engine.graphs import Graphs, frozen
+from gapless.engine.graphs import Graphs, Update, frozen
 from gapless.engine.judge import still
 from gapless.engine.memory import keep_memory
 from gapless.engine.precision import Precision, arithmetic, checked
@@ -476,8 +476,11 @@ class Search:
         others = (
             [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
         )
-        self._clip([*ran, *others])
-        self._move_weights(ran)
+        if self._record and self._replayed is not None and not others:
+            self._replayed()
+        else:
+            self._clip([*ran, *others])
+            self._move_weights(ran)
         if joint:
             self._penalise(now)
             self._move_arch(now, current, actives, loss.detach(), accuracy, placed.gradient(), ran)
@@ -512,7 +515,16 @@ class Search:
     def _sgd(self) -> torch.optim.SGD:
         plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
         self.weights = list(self.supernet.parameters())
-        return sgd(self.weights, self.train, decay=0.0 if plain else None)
+        optimiser = sgd(self.weights, self.train, decay=0.0 if plain else None)
+        static = self.plan.inactive == "skip" and self.dtype == torch.float32
+        self._replayed = Update(optimiser, self._move) if static else None
+        return optimiser
+
+    def _move(self) -> None:
+        """Clip the gradients of the weights that have one, and move them."""
+        ran = [p for p in self.weights if p.grad is not None]
+        self._clip(ran)
+        self._move_weights(ran)
 
     def _clip(self, parameters: Sequence[Tensor]) -> None:
         if self.train.clip:
@@ -579,10 +591,9 @@ class Search:
 
     def _ran(self, actives: Sequence[Active | None], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mask of the options that ran in any pass, for each parameter that has an entry per option."""
-        masks = [mask_of(active, self.space.columns) for active in actives if active is not None]
-        if len(masks) < len(actives):
+        if None in actives:
             return {}
-        mask = torch.stack(masks).any(dim=0).to(self.device)
+        mask = _any_of(tuple(active for active in actives if active is not None), self.space.columns, self.device)
         return {name: mask for name, g in found.items() if tuple(g.shape) == self.space.shape}
 
     # ------------------------------------------------------------------ stages
@@ -673,6 +684,12 @@ class Search:
             if bench.respects(arch):
                 return arch
         return self.arch()
+
+
+@lru_cache(maxsize=256)
+def _any_of(actives: tuple[Active, ...], columns: int, device: torch.device) -> Tensor:
+    """Return [D, O] bool: what any of the masks lists."""
+    return torch.stack([mask_of(active, columns) for active in actives]).any(dim=0).to(device)
 
 
 def nth(batches: Batches, turn: int) -> Batch:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import triton
@@ -452,36 +451,6 @@ class _Fan(Function):
         return None, dshares, dx, *passed, *found
 
 
-class Beside:
-    """What is launched in its context may run beside what is launched behind it, until they are joined. Only where
-    launches are recorded: by itself the host is no faster than one stream."""
-
-    streams: ClassVar[dict[torch.device, torch.cuda.Stream]] = {}
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.forked = device, False
-        self.recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        self.inside: Any = nullcontext()
-
-    def __enter__(self) -> None:
-        if self.recorded:
-            if self.device not in self.streams:
-                self.streams[self.device] = torch.cuda.Stream(self.device)
-            stream = self.streams[self.device]
-            stream.wait_stream(torch.cuda.current_stream(self.device))
-            self.inside, self.forked = torch.cuda.stream(stream), True
-        self.inside.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self.inside.__exit__(*error)
-
-    def join(self) -> None:
-        """Let what is launched from here on wait for it. Memory must not be given back before."""
-        if self.forked:
-            torch.cuda.current_stream(self.device).wait_stream(self.streams[self.device])
-            self.forked = False
-
-
 class _Run:
     """A pass over a fan, forward or back."""
 
@@ -530,9 +499,6 @@ class _Run:
         t, made = self.tables, self.made
         seen = self.x.new_empty(3, t.tiles, self.V)
         moments = self.x.new_empty(2, self.V)
-        beside = Beside(self.x.device)
-        with beside:
-            self.pool(seen)
         for depth in range(made.depth):
             for group in t.groups[depth]:
                 common = (
@@ -555,7 +521,8 @@ class _Run:
                     tiles.ahead[group.tiles, group.count, group.blocks[1]](
                         *common, self.V, **sizes, num_warps=WARPS["ahead"], num_stages=STAGES["ahead"]
                     )
-            beside.join()
+            if not depth:
+                self.pool(seen)
             slots = t.slots[depth]
             if len(slots):
                 tiles.settle[(len(slots),)](
@@ -608,32 +575,27 @@ class _Run:
                 BC=_padded(channels), **self.shape,
             )  # fmt: skip
         self.carry(t.ended, sums, found, dshares)
-        beside, read = Beside(x.device), list[Tensor]()
         begun = 0
         for depth in reversed(range(made.depth if below or weights else 0)):
             if depth < made.depth - 1:
                 self.carry(t.inner[depth], sums, found, dshares)
             for group in t.groups[depth]:
-                read.append(self.read(group))
-                self.turn(group, read[-1], after, errors, found, weights, depth > 0)
+                read = self.read(group)
+                self.turn(group, read, after, errors, found, weights, depth > 0)
                 if weights:
-                    with beside:
-                        self.weigh(group, read[-1], errors, found, depth > 0)
+                    self.weigh(group, read, errors, found, depth > 0)
                 if depth:
                     self.below(group, errors, after, sums)
                 elif below and group.halves:
-                    image = torch.empty_like(read[-1])
+                    image = torch.empty_like(read)
                     self.collect(group, errors, image)
-                    image = torch.where(read[-1] <= 0, 0.0, image)
+                    image = torch.where(read <= 0, 0.0, image)
                     split = image if split is None else split + image
                 elif below:
                     self.collect(group, errors, parts[begun:])
                     begun += len(group.shares)
-            if depth:
-                beside.join()  # errors are written anew
         if dx is not None:
             self.to_state(after, dx, split, parts)
-        beside.join()
         if not weights:
             return dshares, dx, None
         count = len(self.flat)
