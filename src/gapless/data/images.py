@@ -231,14 +231,25 @@ class ImageData:
         """Normalise bytes, or what lies between 0 and 1."""
         wide = torch.promote_types(dtype, torch.float32)
         white = 1 if x.is_floating_point() else 255
-        std = torch.tensor(self.std, dtype=torch.float64)
-        shift = -torch.tensor(self.mean, dtype=torch.float64) / std
-        scale, shift = _move(torch.stack([1 / (white * std), shift]).to(wide), x.device)[:, :, None, None]
+        scale, shift = _scale(self.mean, self.std, white, wide, x.device)
         return x.to(wide).mul_(scale).add_(shift).to(dtype)
 
 
+@lru_cache(maxsize=64)
+def _scale(
+    mean: tuple[float, ...], std: tuple[float, ...], white: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return what normalises images by a product and a sum, [C, 1, 1] each."""
+    with torch.inference_mode(False):
+        deviation = torch.tensor(std, dtype=torch.float64)
+        shift = -torch.tensor(mean, dtype=torch.float64) / deviation
+        scale, shift = _move(torch.stack([1 / (white * deviation), shift]).to(dtype), device)[:, :, None, None]
+        return scale, shift
+
+
 def _move(x: Tensor, device: torch.device) -> Tensor:
-    """Move without making the host wait for the GPU's queue: CUDA copies pageable memory before the call returns."""
+    """Move without making the host wait for the GPU's queue. CUDA promises that for up to 64 KB of pageable memory; with
+    more the call may wait for its turn (CUDA C++ programming guide, "Asynchronous Concurrent Execution")."""
     return x.to(device, non_blocking=x.device.type == "cpu" and device.type == "cuda")
 
 
@@ -255,18 +266,28 @@ def _crop_and_flip(x: Tensor, augment: Augment, size: tuple[int, int], generator
     room = x.shape[2] - height + 2 * pad  # across it is the same: only square images have smaller windows
     if not room and not augment.flip:
         return x
-    rows = torch.arange(height, device=device).expand(n, height)
-    columns = torch.arange(width, device=device).expand(n, width)
+    wide = x.shape[3] + 2 * pad if room else x.shape[3]
+    # what chance decides is small: two numbers for each image, from which the device finds the places
+    first = mirrored = torch.zeros(n, dtype=torch.int64, device=device)
     if room:
-        shift = torch.randint(room + 1, (2, n, 1), generator=generator, device=device)
-        rows, columns = rows + shift[0], columns + shift[1]
+        shift = torch.randint(room + 1, (2, n, 1), generator=generator, device=device)[..., 0]
+        first = shift[0] * wide + shift[1]
         x = F.pad(x, (pad, pad, pad, pad))
     if augment.flip:
-        mirror = torch.rand((n, 1), generator=generator, device=device) < 0.5
-        columns = torch.where(mirror, columns.flip(1), columns)
-    places = rows[:, :, None] * x.shape[3] + columns[:, None, :]
-    places = _move(places, x.device).view(n, 1, -1).expand(-1, channels, -1)
+        mirrored = (torch.rand((n, 1), generator=generator, device=device)[:, 0] < 0.5).long()
+    first, mirrored = _move(torch.stack([first, mirrored]), x.device)[:, :, None, None]
+    window, turn = _window(height, width, wide, x.device)
+    places = torch.addcmul(first + window, mirrored, turn).view(n, 1, -1).expand(-1, channels, -1)
     return x.reshape(n, channels, -1).gather(2, places).view(n, channels, height, width)
+
+
+@lru_cache(maxsize=64)
+def _window(height: int, width: int, wide: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the places [height, width] of a window in an image of rows of ``wide`` pixels, and what they change by
+    where it is mirrored, [width]."""
+    with torch.inference_mode(False):
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        return (rows * wide + columns).to(device), (width - 1 - 2 * columns).to(device)
 
 
 def _cut_out(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
