@@ -248,8 +248,8 @@ def _scale(
 
 
 def _move(x: Tensor, device: torch.device) -> Tensor:
-    """Move without making the host wait for the GPU's queue. CUDA promises that for up to 64 KB of pageable memory; with
-    more the call may wait for its turn (CUDA C++ programming guide, "Asynchronous Concurrent Execution")."""
+    """Move without making the host wait for the GPU's queue. CUDA promises that for at most 64 KB of pageable memory;
+    more may wait for its turn (CUDA C++ programming guide, asynchronous concurrent execution)."""
     return x.to(device, non_blocking=x.device.type == "cpu" and device.type == "cuda")
 
 
