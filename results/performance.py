@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 OUT = Path(__file__).with_suffix(".csv")
-KEY = ("benchmark", "case", "batch", "device", "precision", "recompute", "graphs", "workers", "machine", "threads")
+KEY = (
+    "benchmark", "case", "batch", "device", "precision", "recompute", "graphs", "workers", "ready", "machine",
+    "threads",
+)  # fmt: skip
 COLUMNS = (
     *KEY, "torch", "time_ratio", "time_ratio_low", "time_ratio_high", "reference_ratio", "fused_seconds",
     "reference_seconds", "official_seconds", "memory_ratio", "fused_peak_mb", "reference_peak_mb", "official_peak_mb",
@@ -27,7 +30,8 @@ def rows(path: str) -> list[dict[str, str]]:
         if line.startswith("{"):
             row = json.loads(line)
             row["benchmark"] = "supernet_step" if "case" in row else "search_epoch"
-            row = {"case": "darts", "recompute": False} | row
+            row |= {"workers": None} if row.get("ready") else {}
+            row = {"case": row.get("method", "darts"), "recompute": False} | row
             quartiles = row.get("time_ratio_quartiles")
             if quartiles:
                 row["time_ratio_low"], row["time_ratio_high"] = quartiles[0], quartiles[2]
