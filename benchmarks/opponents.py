@@ -28,6 +28,7 @@ SPACES: dict[str, Space] = {
     "nasbench201": NASBench201(width=16, cells=5, affine=False),
     "pc_darts": Darts(partial=4),
     "single_path": NASBench201(width=16, cells=5, affine=False),
+    "masked": Darts(options="original"),
 }
 """What each case runs, at the size of its paper's search."""
 EPOCHS: dict[str, Space] = {"darts": Darts(), "drnas": Darts(options="drnas")}

@@ -2,7 +2,8 @@
 
 All run interleaved in one process on the same weights and images; ratios are medians over pairs. The last line is one
 JSON object. Without ``--official`` only our own executions are compared. ``--memory`` measures peaks, each in a fresh
-process; ``--case single_path`` compares one-hot steps with steps of the network alone.
+process; ``--case single_path`` compares one-hot steps with steps of the network alone, and ``--case masked`` on a GPU
+steps under masks of grouped dropout that are launched with those that are replayed with all options.
 
     python benchmarks/supernet_step.py --case darts --official PATH/TO/quark0-darts
     python benchmarks/supernet_step.py --case darts --official PATH/TO/quark0-darts --memory --batch 64
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,11 +29,13 @@ from opponents import REPOSITORIES, SPACES, arch_parameters, build, mix_of
 from torch import Tensor
 
 from gapless.core.machine import device_name, processor
-from gapless.core.progress import seeded, stream
+from gapless.core.mix import Mix
+from gapless.core.progress import Progress, seeded, stream
 from gapless.engine.graphs import PATIENCE, Graphs
 from gapless.engine.memory import keep_memory
 from gapless.engine.precision import arithmetic
 from gapless.engine.supernet import Execution, Supernet
+from gapless.methods.dropnas import DropNAS
 
 CELLS = 20
 """Architectures of the single-path case."""
@@ -58,7 +62,8 @@ def main() -> None:
             print(json.dumps(peak(args)))
             return
         found = memory(args) if args.memory else {}  # first, while this process is small
-        found |= single_path(args) if args.case == "single_path" else relaxed(args)
+        kinds = {"single_path": single_path, "masked": masked}
+        found |= kinds.get(args.case, relaxed)(args)
     found |= {
         "case": args.case, "batch": args.batch, "device": args.device, "precision": args.precision,
         "threads": args.threads, "recompute": args.recompute, "graphs": args.graphs, "torch": torch.__version__,
@@ -213,6 +218,36 @@ def single_path(args: argparse.Namespace) -> dict[str, object]:
         "time_ratio_quartiles": quartiles(ratios["fused"]),
         "reference_time_ratio": round(statistics.mean(ratios["reference"]), 4),
     }
+
+
+def masked(args: argparse.Namespace) -> dict[str, object]:
+    """Compare steps under masks that are drawn anew: launched one by one, and replayed with all options."""
+    device, space = torch.device(args.device), SPACES[args.case]
+    if device.type == "cpu":
+        raise SystemExit("--case masked is about launches on a GPU: add --device cuda.")
+    method = DropNAS(space).to(device)
+    images, labels = batch_of(args, device)
+    launched, replayed = (Supernet(space).to(device).train() for _ in range(2))
+    graphs = Graphs(replayed, replayed)
+
+    def step(run: Callable[[Tensor, Mix], Tensor], supernet: Supernet, turn: int) -> None:
+        supernet.zero_grad(set_to_none=True)
+        mix = method.mix(Progress(0, 1, turn)).leaves()
+        F.cross_entropy(run(images, mix), labels).backward()
+        graphs.rest()
+
+    times: dict[str, list[float]] = {"launched": [], "replayed": []}
+    for turn in range(args.pairs + 3 * PATIENCE):
+        for name, run, supernet in (("launched", launched, launched), ("replayed", graphs, replayed)):
+            spent = seconds(partial(step, run, supernet, turn), args)
+            if turn >= 3 * PATIENCE:
+                times[name].append(spent)
+    ratios = [a / b for a, b in zip(times["launched"], times["replayed"], strict=True)]
+    for name, values in times.items():
+        print(f"{name}: {quartiles(values)} s")
+    return {f"{name}_seconds": round(statistics.median(values), 4) for name, values in times.items()} | {
+        "time_ratio": round(statistics.median(ratios), 3), "time_ratio_quartiles": quartiles(ratios),
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------------- memory

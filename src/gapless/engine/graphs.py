@@ -3,7 +3,8 @@ replayed.
 
 A relaxed step is thousands of launches of small kernels; replayed they cost the host one call. Static is a pass under
 one mix whose options are those of the passes before: one that trains, or one that judges. Masks that are drawn anew
-differ in what they run, so such passes are launched one by one.
+differ in what they run. Where they let most options run (grouped dropout), the pass of all options is replayed, in
+which those that rest weigh nothing; their statistics and gradients are put back. Others are launched one by one.
 """
 
 from __future__ import annotations
@@ -18,18 +19,25 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from gapless.core.mix import GRADED, Active, Mix
+from gapless.core.mix import GRADED, Active, Mix, mask_of
+from gapless.engine.kernels import sent
+from gapless.engine.supernet import Supernet
 
 PATIENCE = 3
-"""Passes of the same options before one is recorded. They also make whatever is made once."""
+"""Passes of the same options before one is recorded, which also make whatever is made once; and masks in a row, each
+another one, before passes of all options are replayed."""
+MOST = 0.5
+"""Share of the options that such masks let run, at least."""
 
 
 @dataclass
 class Kind:
-    """What is known of passes of a kind: the options of the last one, how many in a row had them, and the record."""
+    """What is known of passes of a kind: the options of the last one, how many in a row had them, how often they had
+    changed before, and the record."""
 
     active: Active | None = None
     count: int = 0
+    changes: int = 0
     record: Record | None = None
 
 
@@ -44,14 +52,21 @@ class Graphs:
         The pass; it must launch work on the device and wait for nothing.
     """
 
-    def __init__(self, network: nn.Module, run: Callable[[Tensor, Mix], Tensor]) -> None:
+    def __init__(self, network: Supernet, run: Callable[[Tensor, Mix], Tensor]) -> None:
         self.network, self.run = network, run
+        self.options = network.options()
+        self.rested: list[Tensor] = []
         self.norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         self.parameters = list(network.parameters())
         self.kinds: dict[Any, Kind] = {}
 
     def __call__(self, images: Tensor, mix: Mix) -> Tensor:
-        """Return the logits, replayed where the pass is static."""
+        """Return the logits, replayed where the pass is static. Where gradients at weights are asked for,
+        :meth:`rest` is to be called after the backward pass."""
+        self.rested = []
+        return self._pass(images, mix)
+
+    def _pass(self, images: Tensor, mix: Mix, hiding: bool = False) -> Tensor:
         learns = torch.is_grad_enabled()
         trained = [p for p in self.parameters if p.requires_grad] if learns else []
         if not self.serves(mix, trained):
@@ -66,11 +81,16 @@ class Graphs:
             frozenset(norm.momentum for norm in self.norms),  # passes without statistics are other passes
             tuple(map(id, trained)),
             torch.is_autocast_enabled(images.device.type),
+            hiding,
         )
         kind = self.kinds.setdefault(key, Kind())
         if kind.active != mix.active:
-            kind.active, kind.count, kind.record = mix.active, 0, None
+            kind.active, kind.count, kind.changes, kind.record = mix.active, 0, kind.changes + 1, None
         kind.count += 1
+        if kind.count > PATIENCE:
+            kind.changes = 0
+        if kind.changes > PATIENCE and self.hides(mix):
+            return self._hidden(images, mix)
         if kind.count <= PATIENCE:
             return self.run(images, mix)
         if kind.record is None:
@@ -86,6 +106,33 @@ class Graphs:
             and not (self.network.training and any(norm.momentum is None for norm in self.norms))
             and all(p.grad is None for p in trained)
         )
+
+    def hides(self, mix: Mix) -> bool:
+        """Return whether options may rest in a pass of all of them: most run, some on every edge."""
+        if mix.active is None or mix.offset is not None or not self.options or not self.network.training:
+            return False
+        return all(mix.active) and sum(map(len, mix.active)) >= MOST * len(self.options)
+
+    def _hidden(self, images: Tensor, mix: Mix) -> Tensor:
+        """Run all options, and leave those that rest as they were."""
+        assert mix.active is not None
+        resting = [m for (row, column), ms in self.options.items() if column not in mix.active[row] for m in ms]
+        buffers = [b for module in resting for b in module.buffers()]
+        kept = [torch.empty_like(b) for b in buffers]
+        mask = sent(mask_of(mix.active, mix.weight.shape[1]).to(mix.weight.dtype), mix.weight.device)
+        if buffers:
+            torch._foreach_copy_(kept, buffers)
+        logits = self._pass(images, replace(mix, weight=mix.weight * mask, active=None), hiding=True)
+        if buffers:
+            torch._foreach_copy_([b.data for b in buffers], kept)  # a graph of the library may hold them
+        self.rested = [p for module in resting for p in module.parameters()]
+        return logits
+
+    def rest(self) -> None:
+        """Take the gradients of zero from the weights of options that rested: for an optimiser they did not run."""
+        for p in self.rested:
+            p.grad = None
+        self.rested = []
 
     def _record(self, names: Sequence[str], mix: Mix, tensors: Sequence[Tensor], trained: Sequence[Tensor]) -> Record:
         """Record a pass."""

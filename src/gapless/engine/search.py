@@ -464,6 +464,8 @@ class Search:
             placed = placed.leaves() if wants_arch else placed.detach()
             loss, accuracy = self.loss(nth(batch, turn), placed)
             loss.backward()
+            if self.graphs is not None:
+                self.graphs.rest()
             if wants_arch:
                 current.backward(placed.gradient())
             losses.append(loss.detach())

@@ -373,6 +373,19 @@ class Supernet(nn.Module):
             self.router.set(None)
         return logits
 
+    def options(self) -> dict[tuple[int, int], list[OpModule]]:
+        """Return the modules of each option, by row and column in the mix; none at all where some are no edge of a
+        cell."""
+        found: dict[tuple[int, int], list[OpModule]] = {}
+        for module in self.modules():
+            if isinstance(module, MixedSite):
+                return {}
+            if isinstance(module, MixedEdge):
+                for column, op in enumerate(module.values()):
+                    assert isinstance(op, OpModule)
+                    found.setdefault((module.row, column), []).append(op)
+        return found
+
     def inherit(self, arch: Arch) -> nn.Module:
         """Return the stand-alone network of ``arch`` with a copy of the supernet's weights and statistics."""
         weights = self.network.state_dict()
