@@ -120,11 +120,9 @@ class Graphs:
         buffers = [b for module in resting for b in module.buffers()]
         kept = [torch.empty_like(b) for b in buffers]
         mask = sent(mask_of(mix.active, mix.weight.shape[1]).to(mix.weight.dtype), mix.weight.device)
-        if buffers:
-            torch._foreach_copy_(kept, buffers)
+        _copy(buffers, kept)
         logits = self._pass(images, replace(mix, weight=mix.weight * mask, active=None), hiding=True)
-        if buffers:
-            torch._foreach_copy_([b.data for b in buffers], kept)  # a graph of the library may hold them
+        _copy(kept, [b.data for b in buffers])  # a graph of the library may hold them
         self.rested = [p for module in resting for p in module.parameters()]
         return logits
 
@@ -151,6 +149,13 @@ def recorded(work: Callable[[], Any], pool: Any) -> tuple[Any, Callable[[], None
     with torch.cuda.graph(graph, pool=pool):
         found = work()
     return found, graph.replay
+
+
+def _copy(values: Sequence[Tensor], to: Sequence[Tensor]) -> None:
+    """Copy tensors in a few launches: of one type at a time, as the library asks for."""
+    for dtype in dict.fromkeys(t.dtype for t in to):
+        pairs = [(own, value) for own, value in zip(to, values, strict=True) if own.dtype == dtype]
+        torch._foreach_copy_([own for own, _ in pairs], [value for _, value in pairs])
 
 
 def _like(leaf: Tensor, gradient: Tensor) -> Tensor:
