@@ -1,7 +1,8 @@
-"""The layer table of docs/design.md: imports only go down, and inside a layer not sideways."""
+"""The layer table of docs/design.md: imports only go down, and inside a layer not sideways; and what an import costs."""
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,3 +76,11 @@ def test_shared_code_names_no_method(folder):
                 for word in re.split(r"\W|_", text)
             }
             assert not names & words, f"{path.name} names {names & words}"
+
+
+def test_libraries_that_few_commands_use_are_imported_by_these():
+    """Every command waits for what ``import gapless`` imports."""
+    heavy = ("sklearn", "scipy", "pandas", "numba", "datasets", "kornia", "ray", "onnx")
+    program = f"import sys, gapless.commands.app; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor
 
 from gapless.core.bound import Bound, BoundUnit, Budget, told
@@ -118,6 +117,8 @@ def _bounded(bound: Bound, cost: NDArray[np.float64], constant: float) -> Row | 
 
 
 def _solve(value: NDArray[np.float64], rows: list[Row]) -> NDArray[np.bool_] | None:
+    from scipy.optimize import Bounds, LinearConstraint, milp  # here, because importing it takes half a second
+
     matrix, low, high = (np.array(part) for part in zip(*rows, strict=True))
     result: Any = milp(
         -value,

@@ -239,7 +239,7 @@ def coefficients(mix: Mix, fans: Sequence[Fan], known: dict[Places, Tensor]) -> 
 
 
 def _fan(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> Callable[..., Any]:
-    """Return what computes these routes. Compilers are not waited for by what does not train."""
+    """Return what computes these routes."""
     if compiles(x):
         from gapless.engine import tiled
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from gapless.core.alarm import bends
@@ -274,6 +273,8 @@ def clusters(maps: Tensor, count: int) -> tuple[int, ...]:
     >>> clusters(torch.tensor([[5.0], [0.0], [5.1]]), 2)
     (0, 1, 0)
     """
+    from sklearn.cluster import KMeans  # here, because importing scikit-learn takes a second
+
     labels = KMeans(count, n_init=STARTS, random_state=0).fit(maps.numpy()).labels_.tolist()
     names = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return tuple(names[label] for label in labels)
