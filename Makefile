@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/gapless export $$run-retrained --format py,onnx,torch --out $$run-exported
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 recipe: $(READY)
 	$(BIN)/python -m pytest -m recipe
