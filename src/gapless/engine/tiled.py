@@ -46,8 +46,6 @@ DARTS space takes 33.9 ms with these, 35.2 with 64 parts, 34.9 with 2 tiles; ali
 WARPS = {"slide": 2, "ahead": 4, "collect": 4, "weigh": 4}
 """Of programs with matrix products. On an H100 a pass of NAS-Bench-201 takes 11.6 ms with two in all but ``weigh``,
 0.25 less with four in ``ahead``, 0.3 less with four in ``collect``, 1.1 more with two in ``weigh``."""
-STAGES = {"slide": 3, "back": 3, "ahead": 3, "collect": 3, "weigh": 3}
-"""Turns of a loop that are on their way at once, of programs with matrix products."""
 PROGRAMS = 512
 """What a launch should have at least: walks are cut and sums split until it has. On an H100 an architecture pass of the
 DARTS space takes 20.4 ms with 512, 22.2 with 1024, 22.6 with 2048; alike runs differ by 1 ms."""
@@ -515,11 +513,10 @@ class _Run:
                 if group.K:
                     tiles.slide[group.tiles, group.count](
                         *common, group.length, self.V, **sizes, K=group.K, T=group.T, num_warps=_warps(group),
-                        num_stages=STAGES["slide"],
                     )  # fmt: skip
                 else:
                     tiles.ahead[group.tiles, group.count, group.blocks[1]](
-                        *common, self.V, **sizes, num_warps=WARPS["ahead"], num_stages=STAGES["ahead"]
+                        *common, self.V, **sizes, num_warps=WARPS["ahead"]
                     )
             if not depth:
                 self.pool(seen)
@@ -622,7 +619,7 @@ class _Run:
         tiles.slide_back[chunks, group.count](
             read, self.kept, self.flat, self.lines, after, errors, found, table, self.images, chunks, count, length,
             self.V, **self.sizes(group, "K", "T", "C", "O", "BC", "BO", "PRECISION"), B=_split(group, warps),
-            INNER=inner, WEIGHTS=weights, num_warps=warps, num_stages=STAGES["back"],
+            INNER=inner, WEIGHTS=weights, num_warps=warps,
         )  # fmt: skip
 
     def weigh(self, group: Group, read: Tensor, errors: Tensor, found: Tensor, inner: bool) -> None:
@@ -633,7 +630,7 @@ class _Run:
                 tiles.weigh[t.chunks, steps, side * math.prod(group.blocks)](
                     read, self.kept, self.lines, errors, found, table[begin * len(tiles.COLUMNS) :], self.images,
                     t.chunks, count, group.chunked, self.V, KK=side, INNER=inner, B=_split(group, WARPS["weigh"]),
-                    num_warps=WARPS["weigh"], num_stages=STAGES["weigh"],
+                    num_warps=WARPS["weigh"],
                     **self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"BP": group.columns},
                 )  # fmt: skip
             return
@@ -653,7 +650,7 @@ class _Run:
         else:
             tiles.behind[group.behind, group.count, group.blocks[0]](
                 *given, self.V, **self.sizes(group, "C", "O", "BC", "BO", "DENSE", "PRECISION"),
-                num_warps=WARPS["collect"], num_stages=STAGES["collect"],
+                num_warps=WARPS["collect"],
             )  # fmt: skip
 
     def collect(self, group: Group, errors: Tensor, parts: Tensor) -> None:
@@ -669,7 +666,7 @@ class _Run:
         else:
             tiles.collect[(*grid, group.blocks[0])](
                 *given, group.count, *size, **self.sizes(group, "C", "O", "BC", "BO", "DENSE", "PRECISION"),
-                num_warps=WARPS["collect"], num_stages=STAGES["collect"],
+                num_warps=WARPS["collect"],
             )  # fmt: skip
 
     def carry(self, slots: Rows, sums: Tensor, found: Tensor, dshares: Tensor) -> None:
