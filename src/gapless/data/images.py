@@ -248,8 +248,8 @@ def _scale(
 
 
 def _move(x: Tensor, device: torch.device) -> Tensor:
-    """Move without making the host wait for the GPU's queue. CUDA promises that for at most 64 KB of pageable memory;
-    more may wait for its turn (CUDA C++ programming guide, asynchronous concurrent execution)."""
+    """Move without making the host wait for the GPU's queue, if ``x`` is small: much pageable memory is copied in parts
+    that may wait for their turn."""
     return x.to(device, non_blocking=x.device.type == "cpu" and device.type == "cuda")
 
 

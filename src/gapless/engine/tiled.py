@@ -500,15 +500,8 @@ class _Run:
         for depth in range(made.depth):
             for group in t.groups[depth]:
                 common = (
-                    self.read(group),
-                    self.kept,
-                    self.flat,
-                    self.lines,
-                    seen,
-                    group.rows.table,
-                    self.images,
-                    t.tiles,
-                )
+                    self.read(group), self.kept, self.flat, self.lines, seen, group.rows.table, self.images, t.tiles,
+                )  # fmt: skip
                 sizes = self.sizes(group, "C", "O", "BC", "BO", "PRECISION") | {"INNER": depth > 0}
                 if group.K:
                     tiles.slide[group.tiles, group.count](

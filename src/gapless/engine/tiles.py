@@ -300,7 +300,7 @@ def ahead(
     n, top, left = m // (h * w), (m // w) % h * s - p, m % w * s - p
     wide = flat + _at(row + WIDE, A)
     y = tl.zeros([BP, BO], x.dtype.element_ty)
-    ky, kx = tl.program_id(0) * 0, tl.program_id(0) * 0
+    ky, kx = tl.program_id(0) * 0, tl.program_id(0) * 0  # no constants: a loop hands them on
     for i in range(side * side * tl.cdiv(C, BC)):
         t, c = i // tl.cdiv(C, BC), i % tl.cdiv(C, BC) * BC + tl.arange(0, BC)
         source, scale, shift = _normal(kept, lines, row, V, c, x, C, A, INNER)
@@ -760,7 +760,7 @@ def _back(row, flat, errors, m, live, c, C: tl.constexpr, O: tl.constexpr, A: tl
     n, iy, ix = m // (H * W), (m // W) % H + p, m % W + p
     e, wide = errors + _at(row + Z, A), flat + _at(row + WIDE, A)
     total = tl.zeros([BP, BC], errors.dtype.element_ty)
-    ky, kx = tl.program_id(0) * 0, tl.program_id(0) * 0
+    ky, kx = tl.program_id(0) * 0, tl.program_id(0) * 0  # no constants: a loop hands them on
     for i in range(side * side * tl.cdiv(O, BO)):
         t, o = i // tl.cdiv(O, BO), i % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
         inside, at = _under(n, iy - ky * d, ix - kx * d, h, w, s, live, DENSE)
