@@ -88,6 +88,40 @@ def test_a_convolution_and_the_gradient_at_its_weights(kernel, stride, dilation,
     torch.testing.assert_close(ours, dw + 1, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("channels", "out"), [(4, 4), (8, 12), (12, 8), (16, 16)])
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (4, 6), (2, 26), (14, 12)])
+def test_minimal_filtering_is_a_convolution(height, width, channels, out, v):
+    """Winograd's F(2x2, 3x3): outputs, the gradient at the weights and the one at the image, whose border is left out."""
+    x, w = drawn(1, channels, height, width, name="x"), drawn(out, channels, 3, 3, name="w")
+    y = F.conv2d(x, w, padding=1)
+    towards = drawn(*y.shape, name="towards").detach()
+    dx, dw = torch.autograd.grad((y * towards).sum(), [x, w])
+    R, T, row = height // 2, width // 2, (width + 2) * channels
+    P, places, weights = R * T, 16, w.detach().reshape(-1).numpy()
+    ahead, back = np.empty(places * channels * out), np.empty(places * channels * out)
+    loops.filters(weights, 0, ahead, 0, channels, out, 0, channels, False)
+    loops.filters(weights, 0, back, 0, channels, out, 0, 1, True)  # as two threads share it
+    loops.filters(weights, 0, back, 0, channels, out, 1, out, True)
+    read, summed = np.empty(places * P * channels), np.empty(places * P * out)
+    loops.patches(flat(F.pad(x, (1, 1, 1, 1))), 0, row, read, R, T, channels, v)
+    loops.multiply(read, ahead, summed, P, channels, out, False, v)
+    found = np.empty(height * width * out)
+    loops.outputs(summed, found, 0, width * out, R, T, out, v)
+    torch.testing.assert_close(image(found, height, width, out), y.detach(), rtol=0, atol=1e-12)
+    loops.outputs_back(flat(towards), summed, R, T, out, v)
+    both = np.zeros((2, places * channels * out))  # of two threads, the second of which has done nothing
+    loops.multiply_weight(read, summed, both[0], P, channels, out, v)
+    sums = np.empty(9 * channels * out)
+    loops.filters_back(both, 0, sums, 0, channels, out, 0, channels)
+    torch.testing.assert_close(torch.from_numpy(sums).view_as(dw), dw, rtol=0, atol=1e-12)
+    loops.multiply(summed, back, read, P, out, channels, False, v)
+    into = np.ones(height * width * channels)
+    for r in range(R):  # row by row of patches, as images that are large
+        part = np.ascontiguousarray(read.reshape(places, R, -1)[:, r]).reshape(-1)
+        loops.patches_back(part, into, 0, r, 1, T, height, width, channels, v)
+    torch.testing.assert_close(image(into, height, width, channels), dx + 1, rtol=0, atol=1e-12)
+
+
 def test_what_is_compiled_is_not_that_of_other_sources(monkeypatch):
     """Numba keeps compiled code by the file of a function and the types that it is given, and does not see that what it
     calls in another file has changed: the type of a width names the sources."""

@@ -332,14 +332,15 @@ def put(typing: Any, y: Any, j: Any, down: Any, right: Any, a: Any) -> Any:
 
 @intrinsic
 def into(typing: Any, out: Any, k: Any, down: Any, right: Any, a: Any) -> Any:
-    """``into(out, k, down, right, a)``: add a tile to numbers in double precision."""
+    """``into(out, k, down, right, a)``: add a tile to numbers of its own precision, or of double precision."""
+    kind = LanesType(out.dtype, a.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, index, below, beside, whole = args
-        places, vector = _Places(context, builder, out, array, index), ir.VectorType(ir.DoubleType(), a.count)
+        places, vector = _Places(context, builder, out, array, index), _vector(kind)
         for at in range(a.rows * a.cols):
             steps, x = ((below, at // a.cols), (beside, at % a.cols)), builder.extract_value(whole, at)
-            x = x if a.dtype == types.float64 else builder.fpext(x, vector)
+            x = x if a.dtype == out.dtype else builder.fpext(x, vector)
             places.store(builder.fadd(x, places.load(vector, *steps)), *steps)
         return context.get_dummy_value()
 

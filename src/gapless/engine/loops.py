@@ -42,6 +42,10 @@ RUN = 32
 """Pixels that are summed in single precision before the sum goes on in double."""
 STRETCH = 256
 """The same for gradients at weights, which fill whole tiles: the rows that have so many, one at least."""
+PLACES = 16
+"""Of a patch of minimal filtering."""
+PATCHES = 16
+"""That are transformed at a time, at least, if there are so many: a row of them at least."""
 
 
 def compiled(function: Any) -> Any:
@@ -266,6 +270,234 @@ def conv_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, gap: int,
                 else:
                     _conv_weight(x, i + c, s * row, s * C, g, go + o, grow, gap, out, k, H, W, O, v, 4, 1)
         o += cols * z
+
+
+# ---------------------------------------------------------------------- 3x3 convolutions by minimal filtering
+
+# Winograd's F(2x2, 3x3) (Lavin and Gray, 2015, arXiv 1509.09308, section 4.1): patches of 4x4 pixels d give patches of
+# 2x2 outputs A' [(G w G') * (B' d B)] A by 16 products in place of 36, with
+#
+#     B' = 1  0 -1  0      G = 1    0    0      A' = 1  1  1  0
+#          0  1  1  0          1/2  1/2  1/2         0  1 -1  1
+#          0 -1  1  0          1/2 -1/2  1/2
+#          0 -1  0  1          0    0    1
+#
+# (the last row of B' and the last column of A' with the other sign, which spares a negation). What is transformed is
+# [16, P, C] for P patches, so that each of the 16 places is a matrix product over channels. The way back is the adjoint
+# of each part: the gradient at a patch of outputs is transformed once, for weights and for what was read.
+
+
+@unrolled
+def _filter(a: Any, b: Any, c: Any) -> Any:
+    """G times a column."""
+    return a, 0.5 * (a + b + c), 0.5 * (a - b + c), c
+
+
+@compiled
+def filters(w: Any, wo: int, out: Any, k: int, C: int, O: int, first: int, last: int, back: bool) -> None:
+    """Write G w G' of weights [O, C, 3, 3] as [16, C, O] or, for the way back, as [16, O, C], rounded once: for channels
+    from ``first`` to ``last``, of C or, for the way back, of O."""
+    runs, others, step = (O, C, C * 9) if not back else (C, O, 9)
+    held = np.empty((PLACES, runs))
+    for one in range(first, last):
+        start = wo + one * (9 if not back else C * 9)
+        for other in range(runs):
+            i = start + other * step
+            p0, p1, p2, p3 = _filter(np.float64(w[i]), np.float64(w[i + 3]), np.float64(w[i + 6]))
+            q0, q1, q2, q3 = _filter(np.float64(w[i + 1]), np.float64(w[i + 4]), np.float64(w[i + 7]))
+            r0, r1, r2, r3 = _filter(np.float64(w[i + 2]), np.float64(w[i + 5]), np.float64(w[i + 8]))
+            held[0, other], held[1, other], held[2, other], held[3, other] = _filter(p0, q0, r0)
+            held[4, other], held[5, other], held[6, other], held[7, other] = _filter(p1, q1, r1)
+            held[8, other], held[9, other], held[10, other], held[11, other] = _filter(p2, q2, r2)
+            held[12, other], held[13, other], held[14, other], held[15, other] = _filter(p3, q3, r3)
+        for place in range(PLACES):
+            j = k + (place * others + one) * runs
+            for other in range(runs):
+                out[j + other] = held[place, other]
+
+
+@unrolled
+def _filter_back(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """G' times a column."""
+    return a + 0.5 * (b + c), 0.5 * (b - c), 0.5 * (b + c) + d
+
+
+@compiled
+def filters_back(d: Any, k: int, w: Any, wo: int, C: int, O: int, first: int, last: int) -> None:
+    """Write G' d G to [O, C, 3, 3], of the sum of the rows of d, each [16, C, O] from k on: for channels from ``first``
+    to ``last`` of C."""
+    m = np.empty((PLACES, O))
+    for c in range(first, last):
+        m[:] = 0
+        for rank in range(len(d)):
+            for place in range(PLACES):
+                j = k + (place * C + c) * O
+                for o in range(O):
+                    m[place, o] += d[rank, j + o]
+        for o in range(O):
+            i = wo + (o * C + c) * 9
+            a0, a1, a2 = _filter_back(m[0, o], m[4, o], m[8, o], m[12, o])
+            b0, b1, b2 = _filter_back(m[1, o], m[5, o], m[9, o], m[13, o])
+            c0, c1, c2 = _filter_back(m[2, o], m[6, o], m[10, o], m[14, o])
+            d0, d1, d2 = _filter_back(m[3, o], m[7, o], m[11, o], m[15, o])
+            w[i], w[i + 1], w[i + 2] = _filter_back(a0, b0, c0, d0)
+            w[i + 3], w[i + 4], w[i + 5] = _filter_back(a1, b1, c1, d1)
+            w[i + 6], w[i + 7], w[i + 8] = _filter_back(a2, b2, c2, d2)
+
+
+@compiled
+def patches(x: Any, xo: int, row: int, out: Any, R: int, T: int, C: int, v: Any) -> None:
+    """Write B' d B [16, R T, C] of R rows of T patches, each two pixels behind the one before."""
+    z, hop = size(v), R * T * C
+    for r in range(R):
+        for c in range(0, C, z):
+            i, k = xo + 2 * r * row + c, r * T * C + c
+            p0, p1, p2, p3 = _patch(load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v))
+            i += C
+            q0, q1, q2, q3 = _patch(load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v))
+            for _ in range(T):
+                i += C
+                s0, s1, s2, s3 = _patch(
+                    load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
+                )
+                i += C
+                t0, t1, t2, t3 = _patch(
+                    load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
+                )
+                _row_of_patch(out, k, hop, p0, q0, s0, t0)
+                _row_of_patch(out, k + 4 * hop, hop, p1, q1, s1, t1)
+                _row_of_patch(out, k + 8 * hop, hop, p2, q2, s2, t2)
+                _row_of_patch(out, k + 12 * hop, hop, p3, q3, s3, t3)
+                p0, p1, p2, p3, q0, q1, q2, q3 = s0, s1, s2, s3, t0, t1, t2, t3
+                k += C
+
+
+@unrolled
+def _patch(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """B' times a column."""
+    return sub(a, c), add(b, c), sub(c, b), sub(d, b)
+
+
+@unrolled
+def _row_of_patch(out: Any, k: int, hop: int, a: Any, b: Any, c: Any, d: Any) -> None:
+    e, f, g, h = _patch(a, b, c, d)
+    store(out, k, e)
+    store(out, k + hop, f)
+    store(out, k + 2 * hop, g)
+    store(out, k + 3 * hop, h)
+
+
+@unrolled
+def _patch_back(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """B times a column."""
+    return a, sub(sub(b, c), d), sub(add(b, c), a), d
+
+
+@unrolled
+def _column(x: Any, i: int, hop: int, v: Any) -> Any:
+    return load(x, i, v), load(x, i + hop, v), load(x, i + 2 * hop, v), load(x, i + 3 * hop, v)
+
+
+@compiled
+def patches_back(d: Any, x: Any, xo: int, r: int, R: int, T: int, H: int, W: int, C: int, v: Any) -> None:
+    """Add to x [H, W, C], from its row 2 r - 1 on, B d B' of R rows of T patches [16, R T, C]; what falls on the border
+    is left out."""
+    z, hop, row = size(v), R * T * C, W * C
+    for down in range(R):
+        for c in range(0, C, z):
+            k, left = down * T * C + c, xo + (2 * (r + down) - 1) * row + c
+            for q in range(T):
+                a0, b0, c0, d0 = _patch_back(*_column(d, k, 4 * hop, v))
+                a1, b1, c1, d1 = _patch_back(*_column(d, k + hop, 4 * hop, v))
+                a2, b2, c2, d2 = _patch_back(*_column(d, k + 2 * hop, 4 * hop, v))
+                a3, b3, c3, d3 = _patch_back(*_column(d, k + 3 * hop, 4 * hop, v))
+                i, first, last = left + (2 * q - 1) * C, q > 0, q + 1 < T
+                if r + down > 0:
+                    _onto(x, i, C, first, last, v, a0, a1, a2, a3)
+                _onto(x, i + row, C, first, last, v, b0, b1, b2, b3)
+                _onto(x, i + 2 * row, C, first, last, v, c0, c1, c2, c3)
+                if 2 * (r + down) + 2 < H:
+                    _onto(x, i + 3 * row, C, first, last, v, d0, d1, d2, d3)
+                k += C
+
+
+@unrolled
+def _onto(x: Any, i: int, C: int, first: bool, last: bool, v: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Add a row of four pixels, of which the first and the last may be none."""
+    e, f, g, h = _patch_back(a, b, c, d)
+    if first:
+        store(x, i, add(load(x, i, v), e))
+    store(x, i + C, add(load(x, i + C, v), f))
+    store(x, i + 2 * C, add(load(x, i + 2 * C, v), g))
+    if last:
+        store(x, i + 3 * C, add(load(x, i + 3 * C, v), h))
+
+
+@compiled
+def outputs(m: Any, y: Any, yo: int, yrow: int, R: int, T: int, O: int, v: Any) -> None:
+    """Write A' m A of R rows of T patches [16, R T, O] to y [2 R, 2 T, O]."""
+    z, hop = size(v), R * T * O
+    for r in range(R):
+        for o in range(0, O, z):
+            k, j = r * T * O + o, yo + 2 * r * yrow + o
+            for _ in range(T):
+                a0, b0 = _output(*_column(m, k, 4 * hop, v))
+                a1, b1 = _output(*_column(m, k + hop, 4 * hop, v))
+                a2, b2 = _output(*_column(m, k + 2 * hop, 4 * hop, v))
+                a3, b3 = _output(*_column(m, k + 3 * hop, 4 * hop, v))
+                e, f = _output(a0, a1, a2, a3)
+                g, h = _output(b0, b1, b2, b3)
+                store(y, j, e)
+                store(y, j + O, f)
+                store(y, j + yrow, g)
+                store(y, j + yrow + O, h)
+                k += O
+                j += 2 * O
+
+
+@unrolled
+def _output(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """A' times a column."""
+    return add(add(a, b), c), add(sub(b, c), d)
+
+
+@compiled
+def outputs_back(g: Any, out: Any, R: int, T: int, O: int, v: Any) -> None:
+    """Write A g A' [16, R T, O] of gradients g [2 R, 2 T, O]."""
+    z, hop, row = size(v), R * T * O, 2 * T * O
+    for r in range(R):
+        for o in range(0, O, z):
+            k, j = r * T * O + o, 2 * r * row + o
+            for _ in range(T):
+                a, b, c, d = load(g, j, v), load(g, j + O, v), load(g, j + row, v), load(g, j + row + O, v)
+                _row_of_outputs(out, k, hop, a, b)
+                _row_of_outputs(out, k + 4 * hop, hop, add(a, c), add(b, d))
+                _row_of_outputs(out, k + 8 * hop, hop, sub(a, c), sub(b, d))
+                _row_of_outputs(out, k + 12 * hop, hop, c, d)
+                k += O
+                j += 2 * O
+
+
+@unrolled
+def _row_of_outputs(out: Any, k: int, hop: int, a: Any, b: Any) -> None:
+    store(out, k, a)
+    store(out, k + hop, add(a, b))
+    store(out, k + 2 * hop, sub(a, b))
+    store(out, k + 3 * hop, b)
+
+
+@compiled
+def multiply(x: Any, w: Any, y: Any, P: int, C: int, O: int, more: bool, v: Any) -> None:
+    """Write to (or, if ``more``, add to) y [16, P, O] the products of x [16, P, C] and w [16, C, O]."""
+    for place in range(PLACES):
+        conv(x, place * P * C, 0, w[place * C * O :], y, place * P * O, 0, 1, P, C, O, 1, 1, 1, more, v)
+
+
+@compiled
+def multiply_weight(x: Any, g: Any, out: Any, P: int, C: int, O: int, v: Any) -> None:
+    """Add the gradient at the weights [16, C, O] to ``out``."""
+    for place in range(PLACES):
+        conv_weight(x, place * P * C, 0, g, place * P * O, 0, O, out[place * C * O :], 1, P, C, O, 1, 1, 1, v)
 
 
 # ---------------------------------------------------------------------- sums over the pixels of one image

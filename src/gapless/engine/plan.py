@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gapless.engine.kernels import Chain, Pool, Route, Skip, Spatial
 from gapless.engine.lanes import Width
+from gapless.engine.loops import PATCHES, PLACES
 
 Array = NDArray[Any]
 FORMATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
@@ -60,7 +61,7 @@ STEP = np.dtype([(name, _WHOLE) for name in (
     "deep_from", "wide_from", "deep", "wide", "turned", "back",  # weights among the parameters, packed, packed turned
     "H", "W", "C", "h", "w", "O",  # input, output
     "K", "s", "p", "d", "k", "ks", "kp", "kd",  # kernel (0: none), stride, padding, dilation: depthwise, over channels
-    "halves",
+    "halves", "filtered", "sums",  # whether by minimal filtering, and where its gradients are summed among a thread's
 )])  # fmt: skip
 """A step of a chain."""
 POOL = np.dtype([(name, _WHOLE) for name in ("y", "slot", "shares", "largest", "h", "w", "K", "s", "p")])
@@ -74,8 +75,9 @@ route that ends there (-1: inside of a chain), ``source``: the slot that holds i
 WAY = np.dtype([(name, _WHOLE) for name in ("target", "slot", "y", "pool", "places", "C", "more")])
 """The end of a route; ``more``: another one came to its target before."""
 FAN = np.dtype([(name, _WHOLE) for name in (
-    "images", "channels", "H", "W", "C", "border", "halves", "strided",
-    "whole", "split", "frame", "z", "dz", "e", "image", "dsplit", "spread", "pool",
+    "images", "channels", "H", "W", "C", "border", "halves", "strided", "filtered",
+    "whole", "split", "frame", "z", "dz", "e", "image", "dsplit", "spread", "pool", "patches", "products", "dpatches",
+    "gradients",
 )])  # fmt: skip
 """The state, the sum of the slots' channels, and where buffers of a thread lie."""
 
@@ -111,7 +113,7 @@ class Plan:
     def __init__(self, routes: Sequence[Route], shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> None:
         self.images, self.H, self.W, self.C = shape
         self.lengths = dict.fromkeys(
-            ("parameters", "kept", "dkept", "weights", "turned", "slots", "averages", "room"), 0
+            ("parameters", "kept", "dkept", "weights", "turned", "slots", "averages", "room", "gradients"), 0
         )
         self.shapes = tuple(shapes)
         self._given = iter(shapes)
@@ -217,9 +219,12 @@ class Plan:
                 row |= {"k": shape[-1], "ks": window.stride, "kp": window.padding, "kd": window.dilation}
                 sides = (window.side(sides[0], shape[-1]), window.side(sides[1], shape[-1]))
             row |= {"h": sides[0], "w": sides[1]}
-            sizes = {"deep": row["K"] ** 2 * channels, "wide": row["k"] ** 2 * channels * row["O"]}
+            row["filtered"] = _filtered(row)
+            places = PLACES if row["filtered"] else row["k"] ** 2
+            sizes = {"deep": row["K"] ** 2 * channels, "wide": places * channels * row["O"]}
             row |= {name: self._span("weights", size) for name, size in sizes.items()}
             row |= {"turned": self._span("turned", sizes["deep"]), "back": self._span("turned", sizes["wide"])}
+            row["sums"] = self._span("gradients", sizes["wide"] if row["filtered"] else 0)
             channels, places = row["O"], sides[0] * sides[1]
             row["y"] = self._span("kept", self.images * places * channels)
             ends = depth == len(form.steps) - 1
@@ -250,6 +255,11 @@ class Plan:
         halves = most(lambda s: s["halves"] * s["H"] * s["W"] * s["C"])
         strided = framed if any(s["K"] and s["s"] > 1 for s in self._steps) else 0
         deep, inner = [s for s in self._steps if s["K"]], [s for s in self._steps if s["depth"]]
+        filtered = [s for s in self._steps if s["filtered"]]
+
+        def patched(channels: str) -> int:
+            return most(lambda s: PLACES * max(PATCHES, s["w"] // 2) * s[channels], filtered)
+
         sizes = {
             "whole": framed,
             "split": halves,
@@ -261,12 +271,23 @@ class Plan:
             "dsplit": halves,
             "spread": strided,
             "pool": 2 * most(lambda t: around((self.H, self.W), t["p"], self.C), self._pools),
+            "patches": patched("C"),
+            "products": patched("O"),
+            "dpatches": patched("C"),
+            "gradients": self.lengths["gradients"],
         }
         rooms = {name: self._span("room", size) for name, size in sizes.items()}
         return rooms | {
             "images": self.images, "channels": self.lengths["slots"], "H": self.H, "W": self.W, "C": self.C,
             "border": border, "halves": halves, "strided": strided,
+            "filtered": sum(s["filtered"] for s in whole),
         }  # fmt: skip
+
+
+def _filtered(row: Row) -> bool:
+    """Return whether a step goes by minimal filtering: a 3x3 convolution of stride 1 that keeps even sides."""
+    kernel = (row["K"], row["k"], row["ks"], row["kp"], row["kd"])
+    return kernel == (0, 3, 1, 1, 1) and row["h"] % 2 == 0 and row["w"] % 2 == 0
 
 
 def _records(rows: Sequence[Row], kind: np.dtype[Any]) -> Array:

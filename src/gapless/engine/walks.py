@@ -13,10 +13,15 @@ from numba import carray  # type: ignore[attr-defined]
 
 from gapless.engine.lanes import pointer
 from gapless.engine.loops import (
+    PATCHES,
+    PLACES,
+    STRETCH,
     compiled,
     conv,
     conv_weight,
     error,
+    filters,
+    filters_back,
     frame,
     frame_positive,
     frame_relu,
@@ -24,6 +29,12 @@ from gapless.engine.loops import (
     halve,
     hem,
     moments,
+    multiply,
+    multiply_weight,
+    outputs,
+    outputs_back,
+    patches,
+    patches_back,
     pool,
     pool_back,
     products,
@@ -45,23 +56,30 @@ CENTRE, VARIANCE, INVERSE = range(3)
 
 
 @compiled
-def pack(flat: Any, packed: Any, turned: Any, steps: Any, back: bool) -> None:
+def pack(rank: int, lo: int, hi: int, flat: Any, packed: Any, turned: Any, steps: Any, images: int, back: bool,
+         v: Any) -> None:  # fmt: skip
     """Lay the weights out as the loops read them: forward, or turned for the way back (and depthwise ones forward, too,
-    whose outputs are computed again there)."""
+    whose outputs are computed again there). Of each step the part of the channels that the images from ``lo`` to ``hi``
+    are of all."""
     for i in range(len(steps)):
         t = steps[i]
         C, K, k, O = t.C, t.K, t.k, t.O
-        for c in range(C):
+        for c in range(C * lo // images, C * hi // images):
             for place in range(K * K):
                 weight = flat[t.deep_from + c * K * K + place]
                 packed[t.deep + place * C + c] = weight
                 if back:
                     turned[t.turned + (K * K - 1 - place) * C + c] = weight
-        for c in range(0 if back else C):
+        sides = O if back else C
+        first, last = sides * lo // images, sides * hi // images
+        if t.filtered:
+            filters(flat, t.wide_from, turned if back else packed, t.back if back else t.wide, C, O, first, last, back)
+            continue
+        for c in range(0 if back else first, 0 if back else last):
             for place in range(k * k):
                 for o in range(O):
                     packed[t.wide + (place * C + c) * O + o] = flat[t.wide_from + (o * C + c) * k * k + place]
-        for o in range(O if back else 0):
+        for o in range(first if back else 0, last if back else 0):
             for place in range(k * k):
                 to = t.back + ((k * k - 1 - place) * O + o) * C
                 for c in range(C):
@@ -69,27 +87,53 @@ def pack(flat: Any, packed: Any, turned: Any, steps: Any, back: bool) -> None:
 
 
 @compiled
-def unpack(found: Any, flat: Any, steps: Any) -> None:
-    """Sum the gradients at the weights over threads, and lay them out as PyTorch does."""
+def unpack(rank: int, lo: int, hi: int, found: Any, flat: Any, steps: Any, images: int, v: Any) -> None:
+    """Sum the gradients at the weights over threads, and lay them out as PyTorch does; of each step a part of the
+    channels, as :func:`pack`."""
     for i in range(len(steps)):
         t = steps[i]
         C, K, k, O = t.C, t.K, t.k, t.O
-        for c in range(C):
+        first, last = C * lo // images, C * hi // images
+        for c in range(first, last):
             for place in range(K * K):
                 whole = 0.0
-                for rank in range(len(found)):
-                    whole += found[rank, t.deep + place * C + c]
+                for other in range(len(found)):
+                    whole += found[other, t.deep + place * C + c]
                 flat[t.deep_from + c * K * K + place] = whole
-        for c in range(C):
+        if t.filtered:
+            filters_back(found, t.wide, flat, t.wide_from, C, O, first, last)
+            continue
+        for c in range(first, last):
             for o in range(O):
                 for place in range(k * k):
                     whole = 0.0
-                    for rank in range(len(found)):
-                        whole += found[rank, t.wide + (place * C + c) * O + o]
+                    for other in range(len(found)):
+                        whole += found[other, t.wide + (place * C + c) * O + o]
                     flat[t.wide_from + (o * C + c) * k * k + place] = whole
 
 
 # ---------------------------------------------------------------------- forward
+
+
+@compiled
+def filtered(n: int, room: Any, source: Any, at: int, row: int, packed: Any, kept: Any, steps: Any, begin: int, end: int,
+             depth: int, fan: Any, v: Any) -> None:  # fmt: skip
+    """Compute by minimal filtering the steps of this depth among those from ``begin`` to ``end`` that go by it, for an
+    image. What they read is transformed once for all of them."""
+    a = fan[0]
+    here, there = room[a.patches :], room[a.products :]
+    H, W, C = steps[begin].H, steps[begin].W, steps[begin].C
+    T = W // 2
+    some = max(1, PATCHES // T)
+    for r in range(0, H // 2, some):
+        R = min(some, H // 2 - r)
+        patches(source, at + 2 * r * row, row, here, R, T, C, v)
+        for i in range(begin, end):
+            s = steps[i]
+            if s.filtered and s.depth == depth:
+                O = s.O
+                multiply(here, packed[s.wide :], there, R * T, C, O, depth < 0, v)
+                outputs(there, kept, s.y + (n * H + 2 * r) * W * O, W * O, R, T, O, v)
 
 
 @compiled
@@ -119,6 +163,9 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
             if a.halves:
                 row = (W + 2 * B) * C
                 halve(whole, B * (row + C), row, split, H, W, C, v)
+            if a.filtered:
+                row = (W + 2 * B) * C
+                filtered(n, room, whole, (B - 1) * (row + C), row, packed, kept, steps, none, len(steps), depth, fan, v)
         for i in range(len(steps)):
             s = steps[i]
             if s.depth != depth:
@@ -140,7 +187,10 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
             if s.K:
                 slide(source, at, row, packed[s.deep :], z, none, w * s.C, h, w, s.C, s.K, s.s, s.d, never, v)
                 source, at, row = z, none, w * s.C
-            conv(source, at, row, packed[s.wide :], kept, j, w * O, h, w, s.C, O, k, ks, kd, never, v)
+            if not s.filtered:
+                conv(source, at, row, packed[s.wide :], kept, j, w * O, h, w, s.C, O, k, ks, kd, never, v)
+            elif depth:
+                filtered(n, room, source, at, row, packed, kept, steps, i, i + 1, depth, fan, v)
             moments(kept, j, h * w, O, seen, second, n * 2 * V + s.slot, v)
 
 
@@ -304,6 +354,49 @@ def to_state(n: int, room: Any, x: Any, kept: Any, shares: Any, lines: Any, targ
 
 
 @compiled
+def filtered_back(n: int, lo: int, hi: int, room: Any, source: Any, at: int, row: int, kept: Any, turned: Any, lines: Any,
+                  targets: Any, dkept: Any, found: Any, to: Any, place: int, steps: Any, begin: int, end: int, depth: int,
+                  fan: Any, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
+    """Go back through what :func:`filtered` computed: add to ``to`` the gradient at what they read, if that is wanted,
+    and to ``found`` those at weights."""
+    a = fan[0]
+    here, there, back, e = room[a.patches :], room[a.products :], room[a.dpatches :], room[a.e :]
+    V, H, W, C = a.channels, steps[begin].H, steps[begin].W, steps[begin].C
+    first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
+    T = W // 2
+    some = max(1, PATCHES // T)
+    for r in range(0, H // 2, some):
+        R, more = min(some, H // 2 - r), depth < 0
+        if weights:
+            patches(source, at + 2 * r * row, row, here, R, T, C, v)
+        for i in range(begin, end):
+            s = steps[i]
+            if s.filtered and s.depth == depth:
+                O = s.O
+                j = (n * H + 2 * r) * W * O
+                g = dkept if s.g >= 0 else carray(pointer(targets[0, s.target]), (a.images * H * W * O,), dkept.dtype)
+                error(g, j + max(s.g, 0), kept, s.y + j, e, 0 * r, W * O, O, 2 * R, W, O, lead[s.slot :],
+                      first[s.slot :], last[s.slot :], mean[s.slot :], depth < 0, v)  # fmt: skip
+                outputs_back(e, there, R, T, O, v)
+                if weights:
+                    multiply_weight(here, there, room[a.gradients + s.sums :], R * T, C, O, v)
+                if below:
+                    multiply(there, turned[s.back :], back, R * T, O, C, more, v)
+                    more = depth >= 0
+        if below:
+            patches_back(back, to, place, r, R, T, H, W, C, v)
+    count = H * W // 4
+    if weights and (n + 1 == hi or (n - lo) * count // STRETCH != (n + 1 - lo) * count // STRETCH):
+        for i in range(begin, end):
+            s = steps[i]
+            if s.filtered and s.depth == depth:
+                own = room[a.gradients + s.sums :]
+                for k in range(PLACES * C * s.O):
+                    found[s.wide + k] += own[k]
+                    own[k] = 0
+
+
+@compiled
 def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, turned: Any, shares: Any,
            lines: Any, sums: Any, targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any,
            fan: Any, depth: int, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
@@ -322,6 +415,11 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
     one = none + 1
     if depth == 0:
         hem(whole, H, W, C, B)
+    if weights:
+        for i in range(len(steps)):
+            s = steps[i]
+            if s.filtered and s.depth == depth:
+                room[a.gradients + s.sums : a.gradients + s.sums + PLACES * s.C * s.O] = 0
     for n in range(lo, hi):
         if depth == 0:
             if len(steps):
@@ -331,20 +429,26 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
             image[: H * W * C] = 0
             dsplit[: a.halves] = 0
             spread[: a.strided] = 0
+            if a.filtered:
+                filtered_back(n, lo, hi, room, whole, (B - 1) * (wrow + C), wrow, kept, turned, lines, targets, dkept,
+                              found, image, none, steps, none, len(steps), depth, fan, weights, below, v)  # fmt: skip
         for i in range(len(steps)):
             s = steps[i]
             if s.depth != depth:
                 continue
             h, w, O, K, k, ks, kd = s.h, s.w, s.O, s.K, s.k, s.ks, s.kd
+            if s.filtered and depth == 0:
+                continue
             # the gradient at y, spread to the stride of the convolution, with the border that its way back needs
             margin = 0 if K else kd * (k - 1) - s.kp
             erow = ((s.W + kd * (k - 1)) if not K else w) * O
-            if margin or ks > 1:
-                e[: (s.H + kd * (k - 1)) * erow] = 0
             inside, j = margin * (erow + O), n * h * w * O
-            g = dkept if s.g >= 0 else carray(pointer(targets[0, s.target]), (fan[0].images * h * w * O,), x.dtype)
-            error(g, j + max(s.g, 0), kept, s.y + j, e, inside, ks * erow, ks * O, h, w, O, lead[s.slot :],
-                  first[s.slot :], last[s.slot :], mean[s.slot :], False, v)  # fmt: skip
+            if not s.filtered:
+                if margin or ks > 1:
+                    e[: (s.H + kd * (k - 1)) * erow] = 0
+                g = dkept if s.g >= 0 else carray(pointer(targets[0, s.target]), (fan[0].images * h * w * O,), x.dtype)
+                error(g, j + max(s.g, 0), kept, s.y + j, e, inside, ks * erow, ks * O, h, w, O, lead[s.slot :],
+                      first[s.slot :], last[s.slot :], mean[s.slot :], False, v)  # fmt: skip
             # what was read
             p = s.p if K else s.kp
             if depth:
@@ -359,7 +463,11 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
             reach = s.d * (K - 1) - p if K and s.s == 1 else 0
             drow = (w + 2 * reach) * s.C
             inner = reach * (drow + s.C)
-            if weights:
+            if s.filtered:
+                into[io : io + s.H * s.W * s.C] = 0
+                filtered_back(n, lo, hi, room, source, at, row, kept, turned, lines, targets, dkept, found, into, io,
+                              steps, i, i + 1, depth, fan, weights, True, v)  # fmt: skip
+            elif weights:
                 sent, to, srow = source, at, row
                 if K:
                     slide(source, at, row, packed[s.deep :], z, none, w * s.C, h, w, s.C, K, s.s, s.d, never, v)
@@ -376,7 +484,7 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
                           depth == 0, v)  # fmt: skip
                 elif depth == 0 and below:
                     slide_back(dz, inner, drow, packed[s.deep :], spread, at, wrow, h, w, C, K, s.s, s.d, v)
-            elif below or depth:
+            elif not s.filtered and (below or depth):
                 conv(e, none, erow, turned[s.back :], into, io, s.W * s.C, s.H, s.W, O, s.C, k, one, kd, depth == 0, v)
             if depth:
                 gate(source, p * (row + s.C), row, into, io, into, io, s.H, s.W, s.C, v)
