@@ -8,7 +8,7 @@ import torch
 from fans import agree, both, drawn, everything, mixed, parameters_of, separable
 from torch import Tensor
 
-from gapless.engine import compiled, loops
+from gapless.engine import compiled, kernels, loops
 from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.engine.plan import WIDTHS, Plan, plan
 
@@ -32,6 +32,33 @@ def test_a_fan_of_everything(images, height, width, channels, stride, threads, a
 def test_each_form_alone_in_single_precision(form, sizes):
     x = drawn(3, 16, 16, 16, name="x", dtype=torch.float32)
     agree(both(compiled, [Route(0, form)], x, [None], parameters_of(form, sizes, 16, 16, torch.float32)), 3e-5)
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "weights", "state"])
+@pytest.mark.parametrize(
+    ("images", "height", "width", "padding"),
+    [(7, 18, 12, 1), (2, 2, 40, 1), (3, 2, 2, 1), (70, 4, 4, 1), (2, 6, 6, 0), (2, 6, 6, 2), (2, 6, 5, 1), (2, 5, 6, 1)],
+)
+def test_3x3_convolutions_of_all_sides(images, height, width, padding, frozen):
+    """Even sides go by minimal filtering: several rows of patches at a time with some left over, one wide row, one
+    patch, sums over several images. Other sides and paddings do not, and both stand beside each other in a chain."""
+    kept, other = (Step(None, Spatial(Window(1, p)), True, 1e-5) for p in (1, padding))
+    forms = [Chain((other,)), Chain((other, kept)), Chain((kept, other))]
+    routes = [Route(at % 2, form) for at, form in enumerate([*forms, forms[0]])]
+    parameters = [p for r in routes for p in parameters_of(r.form, [3, 3], 8, 8, torch.float64)]
+    made = plan(tuple(routes), (images, height, width, 8), tuple(p.shape for p in parameters))
+    assert bool(made.steps["filtered"].any()) is (height % 2 == 0 and width % 2 == 0)
+    x = drawn(images, height, width, 8, name="x").requires_grad_(frozen != "state")
+    for p in parameters:
+        p.requires_grad_(frozen != "weights")
+    c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype).requires_grad_()
+    found = []
+    for fan in (kernels.fan, compiled.fan):
+        out, moments = fan(routes, c, x, [None, None], parameters)
+        wanted = [t for t in (c, x, *parameters) if t.requires_grad]
+        grads = torch.autograd.grad(sum(o.sin().sum() for o in out), wanted)
+        found.append([*out, *(v for pair in moments for v in pair), *grads])
+    agree(found, 1e-11)
 
 
 def test_chains_may_change_the_number_of_channels():

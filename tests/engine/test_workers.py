@@ -1,15 +1,42 @@
 """Threads that share images: every image once, on PyTorch's own threads or on a pool."""
 
+import ctypes
 import os
+import subprocess
 import sys
-import threading
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
 from gapless.engine import workers
-from gapless.engine.workers import share, threads
+from gapless.engine.workers import Walk, threads
+
+
+@Walk
+def mark(rank, lo, hi, seen, ranks):
+    """Count for each image how often it was seen, and for each number of a thread how often it was there."""
+    for n in range(lo, hi):
+        seen[n] += 1
+    ranks[rank] += 1
+
+
+@Walk
+def meet(rank, lo, hi, there, met):
+    """Wait until all are there; only threads that run side by side get through."""
+    there[rank] = 1
+    turns = 0
+    while there.sum() < len(there) and turns < 10**9:
+        turns += 1
+    met[rank] = there.sum()
+
+
+@Walk
+def fill(rank, lo, hi, size):
+    """Take more memory than there is, in the second thread."""
+    if rank == 1:
+        np.empty(size)
 
 
 @pytest.fixture(params=["PyTorch's threads", "a pool"])
@@ -24,50 +51,77 @@ def kind(request, monkeypatch):
 @pytest.mark.parametrize("images", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_image_once(kind, images, count):
-    seen, ranks, lock = [], [], threading.Lock()
-
-    def job(rank: int, lo: int, hi: int) -> None:
-        with lock:
-            seen.extend(range(lo, hi))
-            ranks.append(rank)
-
     with mock.patch("torch.get_num_threads", return_value=count):
         assert threads(images) == min(count, images)
-        share(images, job)
-    assert sorted(seen) == list(range(images))
-    assert sorted(ranks) == list(range(min(count, images)))
+        seen, ranks = np.zeros(images), np.zeros(threads(images))
+        mark(threads(images), images, seen, ranks)
+    assert seen.tolist() == [1] * images
+    assert ranks.tolist() == [1] * min(count, images)
 
 
 def test_threads_run_side_by_side(kind):
-    """Each waits for the other: only two at once get through."""
-    meeting = threading.Barrier(2, timeout=60)
-    with mock.patch("torch.get_num_threads", return_value=2):
-        share(2, lambda rank, lo, hi: meeting.wait() and None)
+    there, met = np.zeros(2), np.zeros(2)
+    meet(2, 2, there, met)
+    assert met.tolist() == [2, 2]
 
 
-def test_an_exception_of_any_thread_is_raised(kind):
-    def job(rank: int, lo: int, hi: int) -> None:
-        if rank == 1:
-            raise ValueError("the second half")
+def test_a_team_that_is_smaller_than_asked_for_does_all(monkeypatch):
+    """OpenMP may give fewer threads; here it gives one, who is told so."""
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(
+        lambda function, data, count, flags: entry(function)(data)
+    )
+    number, one = (ctypes.CFUNCTYPE(ctypes.c_int)(lambda value=value: value) for value in (0, 1))
+    alone = workers.Runtime(*(workers._address(function) for function in (enter, number, one)))
+    monkeypatch.setattr(workers, "_openmp", lambda: alone)
+    seen, ranks = np.zeros(7), np.zeros(3)
+    mark(3, 7, seen, ranks)
+    assert seen.tolist() == [1] * 7
+    assert ranks.tolist() == [1] * 3
 
-    with mock.patch("torch.get_num_threads", return_value=2):
-        with pytest.raises(ValueError, match="the second half"):
-            share(2, job)
-        share(2, lambda rank, lo, hi: None)  # and the next one runs
+
+def test_a_pool_that_cannot_grow_still_does_all(monkeypatch):
+    monkeypatch.setattr(workers, "_openmp", lambda: None)
+    monkeypatch.setattr(workers, "_POOLS", {})
+    seen, ranks = np.zeros(7), np.zeros(3)
+    with mock.patch.object(workers.ThreadPoolExecutor, "submit", side_effect=RuntimeError("can't start new thread")):
+        mark(3, 7, seen, ranks)
+    assert seen.tolist() == [1] * 7
+    assert ranks.tolist() == [1] * 3
+
+
+def test_a_thread_without_memory_is_heard_of(kind):
+    with pytest.raises(MemoryError, match="no memory left"):
+        fill(2, 2, 2**58)
+    fill(2, 2, 8)  # and the next one runs
+
+
+FORKED = """
+import os
+import numpy as np
+from gapless.engine import workers
+
+def mark(rank, lo, hi, ranks):
+    ranks[rank] += 1
+
+workers._openmp = lambda: None
+walk = workers.Walk(mark)
+walk(2, 2, np.zeros(2))
+child = os.fork()
+if not child:
+    ranks = np.zeros(2)
+    walk(2, 2, ranks)
+    os._exit(0 if ranks.tolist() == [1, 1] else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python warns of forks beside threads")
-def test_a_forked_process_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(workers, "_openmp", lambda: None)
-    with mock.patch("torch.get_num_threads", return_value=2):
-        share(2, lambda rank, lo, hi: None)
-        child = os.fork()
-        if not child:
-            seen = []
-            share(2, lambda rank, lo, hi: seen.append(rank))
-            os._exit(0 if sorted(seen) == [0, 1] else 1)
-        assert os.waitpid(child, 0)[1] == 0
+def test_a_forked_process_has_threads_of_its_own(tmp_path):
+    """In a process of its own, for a fork takes along what this one holds."""
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=300)
 
 
 def test_without_a_runtime_of_that_kind_there_is_a_pool():

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from gapless.engine import walks
 from gapless.engine.kernels import Moments, Route
 from gapless.engine.plan import FORMATS, Array, Plan, plan, serves
-from gapless.engine.workers import share, threads
+from gapless.engine.workers import threads
 
 __all__ = ["fan", "serves"]
 
@@ -31,8 +31,6 @@ __all__ = ["fan", "serves"]
 _MEMORY = threading.local()
 LINE = 64
 """Bytes of a line of the cache."""
-FEW = 2**14
-"""Weights that one thread has laid out before another one has heard of them."""
 
 
 def _scratch(slot: str, count: int, kind: Any) -> Array:
@@ -131,7 +129,7 @@ class _Fan(Function):
                     walks.behind, run.rooms, run.x, run.kept, run.packed, run.turned, run.averages, run.lines, run.seen,
                     targets, dkept, dweights, _flat(dx), steps, plan.pools, ways, plan.fan, depth, weights, below,
                 )  # fmt: skip
-        run.lay(walks.unpack, dweights, _flat(dflat), steps, run.images)
+        run.share(walks.unpack, dweights, _flat(dflat), steps, run.images)
         found = [
             part.view(p.shape) if want and owner not in dead else None
             for part, p, want, owner in zip(
@@ -162,15 +160,8 @@ class _Run:
             _scratch("lines", 6 * slots, self.kind),
         )
         self.rooms = _scratch("rooms", self.threads * plan.lengths["room"], self.kind).reshape(self.threads, -1)
-        self.lay(walks.pack, self.flat, self.packed, self.turned, plan.steps, self.images, back)
-
-    def lay(self, walk: Callable[..., None], *arguments: Any) -> None:
-        """Let the threads lay weights out, or one of them where there are few."""
-        if self.plan.lengths["weights"] < FEW:
-            walk(0, 0, self.images, *arguments, self.plan.width)
-        else:
-            self.share(walk, *arguments)
+        self.share(walks.pack, self.flat, self.packed, self.turned, plan.steps, self.images, back)
 
     def share(self, walk: Callable[..., None], *arguments: Any) -> None:
         """Let the threads walk, each over its own images."""
-        share(self.images, lambda rank, lo, hi: walk(rank, lo, hi, *arguments, self.plan.width))
+        walk(self.threads, self.images, *arguments, self.plan.width)

@@ -295,8 +295,8 @@ def _filter(a: Any, b: Any, c: Any) -> Any:
 
 @compiled
 def filters(w: Any, wo: int, out: Any, k: int, C: int, O: int, first: int, last: int, back: bool) -> None:
-    """Write G w G' of weights [O, C, 3, 3] as [16, C, O] or, for the way back, as [16, O, C], rounded once: for channels
-    from ``first`` to ``last``, of C or, for the way back, of O."""
+    """Write G w G' of weights [O, C, 3, 3] as [16, C, O] or, for the way back, as [16, O, C], rounded once: for the
+    channels from ``first`` to ``last``, of C or, for the way back, of O."""
     runs, others, step = (O, C, C * 9) if not back else (C, O, 9)
     held = np.empty((PLACES, runs))
     for one in range(first, last):
@@ -352,9 +352,13 @@ def patches(x: Any, xo: int, row: int, out: Any, R: int, T: int, C: int, v: Any)
     for r in range(R):
         for c in range(0, C, z):
             i, k = xo + 2 * r * row + c, r * T * C + c
-            p0, p1, p2, p3 = _patch(load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v))
+            p0, p1, p2, p3 = _patch(
+                load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
+            )
             i += C
-            q0, q1, q2, q3 = _patch(load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v))
+            q0, q1, q2, q3 = _patch(
+                load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
+            )
             for _ in range(T):
                 i += C
                 s0, s1, s2, s3 = _patch(

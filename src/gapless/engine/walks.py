@@ -45,6 +45,7 @@ from gapless.engine.loops import (
     unhalve,
     weigh,
 )  # fmt: skip
+from gapless.engine.workers import Walk
 
 SCALE, SHIFT, LEAD, FIRST, LAST, MEAN = range(6)
 """Rows of ``lines``, vectors over all channels that are normalised, in the precision of the images."""
@@ -55,7 +56,7 @@ CENTRE, VARIANCE, INVERSE = range(3)
 # ---------------------------------------------------------------------- weights
 
 
-@compiled
+@Walk
 def pack(rank: int, lo: int, hi: int, flat: Any, packed: Any, turned: Any, steps: Any, images: int, back: bool,
          v: Any) -> None:  # fmt: skip
     """Lay the weights out as the loops read them: forward, or turned for the way back (and depthwise ones forward, too,
@@ -86,7 +87,7 @@ def pack(rank: int, lo: int, hi: int, flat: Any, packed: Any, turned: Any, steps
                     turned[to + c] = flat[t.wide_from + (o * C + c) * k * k + place]
 
 
-@compiled
+@Walk
 def unpack(rank: int, lo: int, hi: int, found: Any, flat: Any, steps: Any, images: int, v: Any) -> None:
     """Sum the gradients at the weights over threads, and lay them out as PyTorch does; of each step a part of the
     channels, as :func:`pack`."""
@@ -116,8 +117,8 @@ def unpack(rank: int, lo: int, hi: int, found: Any, flat: Any, steps: Any, image
 
 
 @compiled
-def filtered(n: int, room: Any, source: Any, at: int, row: int, packed: Any, kept: Any, steps: Any, begin: int, end: int,
-             depth: int, fan: Any, v: Any) -> None:  # fmt: skip
+def filtered(n: int, room: Any, source: Any, at: int, row: int, packed: Any, kept: Any, steps: Any, begin: int,
+             end: int, depth: int, fan: Any, v: Any) -> None:  # fmt: skip
     """Compute by minimal filtering the steps of this depth among those from ``begin`` to ``end`` that go by it, for an
     image. What they read is transformed once for all of them."""
     a = fan[0]
@@ -136,7 +137,7 @@ def filtered(n: int, room: Any, source: Any, at: int, row: int, packed: Any, kep
                 outputs(there, kept, s.y + (n * H + 2 * r) * W * O, W * O, R, T, O, v)
 
 
-@compiled
+@Walk
 def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, seen: Any,
           steps: Any, pools: Any, fan: Any, depth: int, v: Any) -> None:  # fmt: skip
     """Compute the steps of this depth (and, at the first, the pools), and the moments of each image."""
@@ -226,7 +227,7 @@ def settle(flat: Any, share: Any, seen: Any, book: Any, lines: Any, slots: Any, 
             scale[k], shift[k] = c * gamma, c * (beta - centre[k] * gamma)
 
 
-@compiled
+@Walk
 def gather(
     rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, targets: Any, ways: Any, fan: Any, v: Any
 ) -> None:
@@ -260,7 +261,7 @@ def restore(flat: Any, book: Any, lines: Any, slots: Any) -> None:
             lines[SCALE * V + at], lines[SHIFT * V + at] = scale, beta - book[CENTRE, at] * scale
 
 
-@compiled
+@Walk
 def correlate(rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, sums: Any, targets: Any, ways: Any, fan: Any,
               v: Any) -> None:  # fmt: skip
     """For the end of each way write the sums over each image of the gradient g and of g * (y - mean)."""
@@ -354,9 +355,9 @@ def to_state(n: int, room: Any, x: Any, kept: Any, shares: Any, lines: Any, targ
 
 
 @compiled
-def filtered_back(n: int, lo: int, hi: int, room: Any, source: Any, at: int, row: int, kept: Any, turned: Any, lines: Any,
-                  targets: Any, dkept: Any, found: Any, to: Any, place: int, steps: Any, begin: int, end: int, depth: int,
-                  fan: Any, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
+def filtered_back(n: int, lo: int, hi: int, room: Any, source: Any, at: int, row: int, kept: Any, turned: Any,
+                  lines: Any, targets: Any, dkept: Any, found: Any, to: Any, place: int, steps: Any, begin: int,
+                  end: int, depth: int, fan: Any, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
     """Go back through what :func:`filtered` computed: add to ``to`` the gradient at what they read, if that is wanted,
     and to ``found`` those at weights."""
     a = fan[0]
@@ -396,7 +397,7 @@ def filtered_back(n: int, lo: int, hi: int, room: Any, source: Any, at: int, row
                     own[k] = 0
 
 
-@compiled
+@Walk
 def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, turned: Any, shares: Any,
            lines: Any, sums: Any, targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any,
            fan: Any, depth: int, weights: bool, below: bool, v: Any) -> None:  # fmt: skip

@@ -1,26 +1,30 @@
 """Threads that share the images of a batch: those of PyTorch, where they can be had.
 
 PyTorch's own operations run on the threads of an OpenMP runtime, which wait for the next one by spinning. A second pool
-would fight with them for the cores, so jobs run on these very threads wherever the runtime answers to the names that
+would fight with them for the cores, so walks run on these very threads wherever the runtime answers to the names that
 GCC's compiler gives it (``GOMP_parallel``; LLVM's and Intel's runtimes have them on Linux too), and on a pool of our
-own elsewhere.
+own elsewhere. Compiled code enters the runtime itself: threads that had to ask for Python's lock before each walk would
+come tens of microseconds late, hundreds of times a step.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import torch
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
-Job = Callable[[int, int, int], None]
-"""Called with the number of the thread and the range of images that are its."""
-Region = Callable[[Callable[[int], None], int], None]
-"""Calls a function with 0 to n - 1, each on a thread of its own; when all have returned it raises what one raised."""
+from gapless.engine.loops import compiled
 
 
 def threads(images: int) -> int:
@@ -28,67 +32,188 @@ def threads(images: int) -> int:
     return max(1, min(torch.get_num_threads(), images))
 
 
-def share(images: int, job: Job) -> None:
-    """Run a job on all images, and return when it is done.
+# ---------------------------------------------------------------------- walks
 
-    Each thread has its own range of images. The job releases Python's lock, so that the threads run side by side. If
-    it raises, the first exception is raised here.
+
+class Walk:
+    """A function of the number of a thread, the range of images that are its, and more, which threads run side by side.
+
+    Call it with the number of threads, the number of images and what more it takes; it returns when all is done.
+    ``function`` is compiled when it is first called with its kinds of arguments.
     """
-    count = threads(images)
 
-    def run(rank: int) -> None:
-        job(rank, rank * images // count, (rank + 1) * images // count)
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._numba_type_ = WalkType(function)
+        _FUNCTIONS[self._numba_type_.name] = function
 
-    if count == 1:
-        run(0)
-    else:
-        (_openmp() or _pool)(run, count)
+    def __call__(self, count: int, images: int, *arguments: Any) -> None:
+        """Walk over all images with so many threads."""
+        if _walk(self, *_runtime(), count, images, *arguments, *_PADDING[len(arguments) :]):
+            raise MemoryError("there is no memory left for a walk over images")
+
+
+_FUNCTIONS: dict[str, Callable[..., None]] = {}
+_PADDING = (None,) * 20
+
+
+class WalkType(types.Type):
+    """The compiler's type of a :class:`Walk`: it names the source, as :class:`gapless.engine.lanes.WidthType`."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        source = crc32(Path(function.__code__.co_filename).read_bytes())
+        super().__init__(name=f"Walk({function.__module__}.{function.__qualname__}, {source})")
+
+
+@register_model(WalkType)
+class _WalkModel(models.OpaqueModel):
+    pass
+
+
+@unbox(WalkType)
+def _unbox_walk(typ: WalkType, obj: Any, c: Any) -> NativeValue:
+    return NativeValue(c.context.get_dummy_value())
+
+
+@compiled
+def _walk(walk: Any, enter: int, rank: int, team: int, count: int, images: int, a: Any, b: Any, c: Any, d: Any, e: Any,
+          f: Any, g: Any, h: Any, i: Any, j: Any, k: Any, z: Any, m: Any, n: Any, o: Any, p: Any, q: Any, r: Any,
+          s: Any, t: Any) -> bool:  # fmt: skip
+    """What a walk takes stands here one by one: Numba looks at what is in a tuple for a hundred times as long."""
+    some = (a, b, c, d, e, f, g, h, i, j, k, z, m, n, o, p, q, r, s, t)
+    answer: bool = _region(walk, enter, rank, team, count, images, some)  # type: ignore[call-arg]
+    return answer
+
+
+@intrinsic
+def _region(typing: Any, walk: Any, enter: Any, rank: Any, team: Any, count: Any, images: Any, arguments: Any) -> Any:
+    """Walk over all images with ``count`` threads; the addresses are those of :class:`Runtime`. True if one failed."""
+    inner = types.void(types.intp, types.intp, types.intp, *(kind for kind in arguments if kind != types.none))
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        made = context.compile_subroutine(builder, _FUNCTIONS[walk.name], inner)
+        held = ir.LiteralStructType([WHOLE] * 4 + [context.get_value_type(arguments), NUMBER])
+
+        def part(b: Any, data: Any, first: Any, step: Any) -> None:
+            """What one thread does: its own ranks, of which there are more if the team is smaller than asked for."""
+            ranks, pictures, given = (b.load(_field(b, data, place)) for place in (2, 3, 4))
+            unpacked = [b.extract_value(given, place) for place in range(len(inner.args) - 3)]
+            with cgutils.for_range_slice(b, first, ranks, step, WHOLE) as (own, _):
+                lo = b.sdiv(b.mul(own, pictures), ranks)
+                hi = b.sdiv(b.mul(b.add(own, WHOLE(1)), pictures), ranks)
+                status, _ = context.call_internal_no_propagate(b, made.fndesc, inner, [own, lo, hi, *unpacked])
+                with b.if_then(status.is_error, likely=False):
+                    b.store(NUMBER(1), _field(b, data, 5))
+
+        def entry(b: Any, data: Any) -> None:
+            """Where a thread of the runtime comes in."""
+            data, asked = b.bitcast(data, held.as_pointer()), ir.FunctionType(NUMBER, []).as_pointer()
+            who, many = (b.call(b.inttoptr(b.load(_field(b, data, place)), asked), []) for place in (0, 1))
+            b.call(one, [data, b.zext(who, WHOLE), b.zext(many, WHOLE)])
+
+        one = _function(builder, "part", [held.as_pointer(), WHOLE, WHOLE], part)
+        come = _function(builder, "entry", [PLACE], entry)
+        with builder.goto_entry_block():
+            data = builder.alloca(held)
+        enter, rank, team, count, images, given = args[1:]
+        for place, value in enumerate((rank, team, count, images, given, NUMBER(0))):
+            builder.store(value, _field(builder, data, place))
+        with builder.if_else(builder.icmp_signed(">", count, WHOLE(1))) as (several, alone):
+            with several:
+                kind = ir.FunctionType(ir.VoidType(), [come.type, PLACE, NUMBER, NUMBER]).as_pointer()
+                size = builder.trunc(count, NUMBER)
+                builder.call(builder.inttoptr(enter, kind), [come, builder.bitcast(data, PLACE), size, NUMBER(0)])
+            with alone:
+                builder.call(one, [data, WHOLE(0), WHOLE(1)])
+        return builder.trunc(builder.load(_field(builder, data, 5)), ir.IntType(1))
+
+    return types.boolean(walk, *[types.intp] * 5, arguments), build
+
+
+WHOLE, NUMBER, PLACE = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
+
+
+def _field(builder: Any, data: Any, place: int) -> Any:
+    return builder.gep(data, [NUMBER(0), NUMBER(place)], inbounds=True)
+
+
+def _function(builder: Any, name: str, kinds: list[Any], body: Callable[..., None]) -> Any:
+    """Return a function without a result, beside the one that is being built."""
+    name = builder.module.get_unique_name(f"{builder.function.name}.{name}")
+    made = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+    made.linkage = "internal"
+    b = ir.IRBuilder(made.append_basic_block("entry"))
+    body(b, *made.args)
+    b.ret_void()
+    return made
+
+
+# ---------------------------------------------------------------------- runtimes
+
+
+class Runtime(NamedTuple):
+    """Addresses of C functions: one that calls ``entry(data)`` on some threads of a team and returns when all have
+    returned (GCC's ``GOMP_parallel``: entry, data, how many, flags), and two that a thread asks for its number and how
+    many there are."""
+
+    enter: int
+    rank: int
+    team: int
+
+
+def _runtime() -> Runtime:
+    return _openmp() or _pool()
 
 
 @cache
-def _openmp() -> Region | None:
-    """Return a parallel region of PyTorch's own runtime, None if it has none of this kind."""
+def _openmp() -> Runtime | None:
+    """Return PyTorch's own runtime, None if it has none of this kind."""
     if not torch.backends.openmp.is_available():
         return None
     try:
-        free, held = ctypes.CDLL(torch._C.__file__), ctypes.PyDLL(torch._C.__file__)
-        enter, number = free.GOMP_parallel, held.omp_get_thread_num
+        library = ctypes.CDLL(torch._C.__file__)
+        found = (library.GOMP_parallel, library.omp_get_thread_num, library.omp_get_num_threads)
     except (OSError, AttributeError):
         return None
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    enter.argtypes, enter.restype = [kind, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-
-    def region(run: Callable[[int], None], count: int) -> None:
-        seen: list[int] = []
-        failed: list[BaseException] = []
-
-        def one(_: Any) -> None:
-            try:
-                rank = number()
-                seen.append(rank)
-                run(rank)
-            except BaseException as error:  # nothing may be raised through the runtime
-                failed.append(error)
-
-        enter(kind(one), None, count, 0)
-        if failed:
-            raise failed[0]
-        for rank in set(range(count)).difference(seen):  # it may give fewer threads than it was asked for
-            run(rank)
-
-    return region
+    return Runtime(*(_address(function) for function in found))
 
 
+_SELF = threading.local()
 _POOLS: dict[int, ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOLS.clear)  # in a forked process the threads are not there any more
 
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-def _pool(run: Callable[[int], None], count: int) -> None:
+
+def _enter(entry: int, data: int, count: int, flags: int) -> None:
+    def one(rank: int) -> None:
+        _SELF.rank, _SELF.team = rank, count
+        _ENTRY(entry)(data)
+
     pool = _POOLS.setdefault(count, ThreadPoolExecutor(count - 1, thread_name_prefix="gapless"))
-    others = [pool.submit(run, rank) for rank in range(1, count)]
-    try:
-        run(0)
-    finally:
-        for other in others:
-            other.result()
+    others = []
+    for rank in range(1, count):
+        try:
+            others.append(pool.submit(one, rank))
+        except RuntimeError:  # no more threads can be started; nothing may be raised through compiled code
+            one(rank)
+    one(0)
+    for other in others:
+        other.result()
+
+
+_CALLED = (
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(_enter),
+    ctypes.CFUNCTYPE(ctypes.c_int)(lambda: _SELF.rank),
+    ctypes.CFUNCTYPE(ctypes.c_int)(lambda: _SELF.team),
+)
+
+
+@cache
+def _pool() -> Runtime:
+    """Return a runtime of Python's threads."""
+    return Runtime(*(_address(function) for function in _CALLED))
+
+
+def _address(function: Any) -> int:
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
