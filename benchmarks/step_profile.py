@@ -1,8 +1,8 @@
 """Where the time of a fused step on a CPU goes, and how near the loops come to what the processor can do.
 
-Shares of the median step: the compiled walks (the sum over threads, divided by their number), waiting and handing out
-inside of fans, and what is outside of fans. Then GFLOP/s of one thread in a large matrix product of the math library
-and in the loops. The last line is one JSON object.
+Shares of the median step: the compiled walks (each ends when its slowest thread does), what else is done inside of fans
+(moments joined, Python), and what is outside of fans. Then GFLOP/s of one thread in a large matrix product of the math
+library and in the loops. The last line is one JSON object.
 
     python benchmarks/step_profile.py --case darts
 """
@@ -82,8 +82,8 @@ def shares(args: argparse.Namespace) -> dict[str, Any]:
             begun = time.perf_counter()
             ours.step(images, labels)
             step = time.perf_counter() - begun
-            row = {name: spent[name] / args.threads / step for name in WALKS}
-            row["waiting and handing out"] = spent["fans"] / step - sum(row.values())
+            row = {name: spent[name] / step for name in WALKS}
+            row["else inside of fans"] = spent["fans"] / step - sum(row.values())
             rows.append(row | {"outside of fans": 1 - spent["fans"] / step, "step": step})
     finally:
         compiled.walks = plain

@@ -274,7 +274,7 @@ def conv_weight(x: Any, xo: int, row: int, g: Any, go: int, grow: int, gap: int,
 
 # ---------------------------------------------------------------------- 3x3 convolutions by minimal filtering
 
-# Winograd's F(2x2, 3x3) (Lavin and Gray, 2015, arXiv 1509.09308, section 4.1): patches of 4x4 pixels d give patches of
+# Winograd's F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): patches of 4x4 pixels d give patches of
 # 2x2 outputs A' [(G w G') * (B' d B)] A by 16 products in place of 36, with
 #
 #     B' = 1  0 -1  0      G = 1    0    0      A' = 1  1  1  0
