@@ -37,7 +37,16 @@ def test_each_form_alone_in_single_precision(form, sizes):
 @pytest.mark.parametrize("frozen", ["nothing", "weights", "state"])
 @pytest.mark.parametrize(
     ("images", "height", "width", "padding"),
-    [(7, 18, 12, 1), (2, 2, 40, 1), (3, 2, 2, 1), (70, 4, 4, 1), (2, 6, 6, 0), (2, 6, 6, 2), (2, 6, 5, 1), (2, 5, 6, 1)],
+    [
+        (7, 18, 12, 1),
+        (2, 2, 40, 1),
+        (3, 2, 2, 1),
+        (70, 4, 4, 1),
+        (2, 6, 6, 0),
+        (2, 6, 6, 2),
+        (2, 6, 5, 1),
+        (2, 5, 6, 1),
+    ],
 )
 def test_3x3_convolutions_of_all_sides(images, height, width, padding, frozen):
     """Even sides go by minimal filtering: several rows of patches at a time with some left over, one wide row, one
@@ -59,6 +68,24 @@ def test_3x3_convolutions_of_all_sides(images, height, width, padding, frozen):
         grads = torch.autograd.grad(sum(o.sin().sum() for o in out), wanted)
         found.append([*out, *(v for pair in moments for v in pair), *grads])
     agree(found, 1e-11)
+
+
+@pytest.mark.parametrize("live", ["nothing else", "a skip", "another convolution", "a chain"])
+def test_3x3_convolutions_that_lead_nowhere(live):
+    """What no gradient comes to is left out on the way back, also where none of them is left."""
+    conv = Step(None, Spatial(Window(1, 1)), True, 1e-5)
+    other = {"a skip": Skip(), "another convolution": Chain((conv,)), "a chain": Chain((conv, conv))}
+    forms = [Chain((conv,)), Chain((conv, conv)), *([other[live]] if live in other else [])]
+    routes = [Route(int(at > 1), form) for at, form in enumerate(forms)]
+    parameters = [p for r in routes for p in parameters_of(r.form, [3, 3], 8, 8, torch.float64)]
+    x, c = drawn(3, 6, 6, 8, name="x"), drawn(len(routes), name="c")
+    found = []
+    for fan in (kernels.fan, compiled.fan):
+        out, _ = fan(routes, c, x, [drawn(3, 6, 6, 8, name="before") * 1] + [None] * (live in other), parameters)
+        total = out[-1].sin().sum() if live in other else (x * x).sum() + 0 * c.sum()
+        found.append(torch.autograd.grad(total, [x, c, *parameters], allow_unused=True))
+    assert [g is None for g in found[0]] == [g is None for g in found[1]]
+    agree([[g for g in grads if g is not None] for grads in found], 1e-11)
 
 
 def test_chains_may_change_the_number_of_channels():

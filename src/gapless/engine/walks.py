@@ -118,12 +118,11 @@ def unpack(rank: int, lo: int, hi: int, found: Any, flat: Any, steps: Any, image
 
 @compiled
 def filtered(n: int, room: Any, source: Any, at: int, row: int, packed: Any, kept: Any, steps: Any, begin: int,
-             end: int, depth: int, fan: Any, v: Any) -> None:  # fmt: skip
+             end: int, depth: int, H: int, W: int, C: int, fan: Any, v: Any) -> None:  # fmt: skip
     """Compute by minimal filtering the steps of this depth among those from ``begin`` to ``end`` that go by it, for an
     image. What they read is transformed once for all of them."""
     a = fan[0]
     here, there = room[a.patches :], room[a.products :]
-    H, W, C = steps[begin].H, steps[begin].W, steps[begin].C
     T = W // 2
     some = max(1, PATCHES // T)
     for r in range(0, H // 2, some):
@@ -166,7 +165,8 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
                 halve(whole, B * (row + C), row, split, H, W, C, v)
             if a.filtered:
                 row = (W + 2 * B) * C
-                filtered(n, room, whole, (B - 1) * (row + C), row, packed, kept, steps, none, len(steps), depth, fan, v)
+                filtered(n, room, whole, (B - 1) * (row + C), row, packed, kept, steps, none, len(steps), depth, H, W,
+                         C, fan, v)  # fmt: skip
         for i in range(len(steps)):
             s = steps[i]
             if s.depth != depth:
@@ -191,7 +191,7 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
             if not s.filtered:
                 conv(source, at, row, packed[s.wide :], kept, j, w * O, h, w, s.C, O, k, ks, kd, never, v)
             elif depth:
-                filtered(n, room, source, at, row, packed, kept, steps, i, i + 1, depth, fan, v)
+                filtered(n, room, source, at, row, packed, kept, steps, i, i + 1, depth, s.H, s.W, s.C, fan, v)
             moments(kept, j, h * w, O, seen, second, n * 2 * V + s.slot, v)
 
 
@@ -357,12 +357,13 @@ def to_state(n: int, room: Any, x: Any, kept: Any, shares: Any, lines: Any, targ
 @compiled
 def filtered_back(n: int, lo: int, hi: int, room: Any, source: Any, at: int, row: int, kept: Any, turned: Any,
                   lines: Any, targets: Any, dkept: Any, found: Any, to: Any, place: int, steps: Any, begin: int,
-                  end: int, depth: int, fan: Any, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
+                  end: int, depth: int, H: int, W: int, C: int, fan: Any, weights: bool, below: bool,
+                  v: Any) -> None:  # fmt: skip
     """Go back through what :func:`filtered` computed: add to ``to`` the gradient at what they read, if that is wanted,
     and to ``found`` those at weights."""
     a = fan[0]
     here, there, back, e = room[a.patches :], room[a.products :], room[a.dpatches :], room[a.e :]
-    V, H, W, C = a.channels, steps[begin].H, steps[begin].W, steps[begin].C
+    V = a.channels
     first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
     T = W // 2
     some = max(1, PATCHES // T)
@@ -416,10 +417,12 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
     one = none + 1
     if depth == 0:
         hem(whole, H, W, C, B)
-    if weights:
-        for i in range(len(steps)):
-            s = steps[i]
-            if s.filtered and s.depth == depth:
+    live = none  # of those that go by minimal filtering: what no gradient comes to is not among the steps
+    for i in range(len(steps)):
+        s = steps[i]
+        if s.filtered and s.depth == depth:
+            live += 1
+            if weights:
                 room[a.gradients + s.sums : a.gradients + s.sums + PLACES * s.C * s.O] = 0
     for n in range(lo, hi):
         if depth == 0:
@@ -430,9 +433,10 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
             image[: H * W * C] = 0
             dsplit[: a.halves] = 0
             spread[: a.strided] = 0
-            if a.filtered:
+            if live:
                 filtered_back(n, lo, hi, room, whole, (B - 1) * (wrow + C), wrow, kept, turned, lines, targets, dkept,
-                              found, image, none, steps, none, len(steps), depth, fan, weights, below, v)  # fmt: skip
+                              found, image, none, steps, none, len(steps), depth, H, W, C, fan, weights, below,
+                              v)  # fmt: skip
         for i in range(len(steps)):
             s = steps[i]
             if s.depth != depth:
@@ -467,7 +471,7 @@ def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: A
             if s.filtered:
                 into[io : io + s.H * s.W * s.C] = 0
                 filtered_back(n, lo, hi, room, source, at, row, kept, turned, lines, targets, dkept, found, into, io,
-                              steps, i, i + 1, depth, fan, weights, True, v)  # fmt: skip
+                              steps, i, i + 1, depth, s.H, s.W, s.C, fan, weights, True, v)  # fmt: skip
             elif weights:
                 sent, to, srow = source, at, row
                 if K:
