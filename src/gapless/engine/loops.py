@@ -48,11 +48,17 @@ PATCHES = 16
 """That are transformed at a time, at least, if there are so many: a row of them at least."""
 
 
-def compiled(function: Any) -> Any:
-    """Compile a function when it is first called with its kinds of arguments, and keep it on disk where that can be."""
+MAKE: Any = njit  # its types leave out what to do without
+HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
+"""What all compiled functions are told."""
+
+
+def compiled(function: Any, *, called: bool = True) -> Any:
+    """Compile a function when it is first called with its kinds of arguments, and keep it on disk where that can be.
+    What Python itself never calls is compiled faster if it is not ``called``."""
 
     def lazily(keep: bool) -> Any:
-        return njit(function, cache=keep, nogil=True, error_model="numpy", boundscheck=False)
+        return MAKE(function, cache=keep, no_cpython_wrapper=not called, **HOW)
 
     try:
         return lazily(keep=True)
@@ -62,7 +68,7 @@ def compiled(function: Any) -> Any:
 
 def unrolled(function: Any) -> Any:
     """Compile a function into those that call it, anew for each tile that they name."""
-    return njit(function, nogil=True, error_model="numpy", boundscheck=False, forceinline=True)
+    return MAKE(function, forceinline=True, no_cpython_wrapper=True, **HOW)
 
 
 # ---------------------------------------------------------------------- convolutions of one image
@@ -611,8 +617,9 @@ def frame(x: Any, xo: int, out: Any, H: int, W: int, C: int, p: int) -> None:
     """Copy [H, W, C] into a buffer with a border of p pixels, which is left as it is."""
     row = (W + 2 * p) * C
     for r in range(H):
-        j = (r + p) * row + p * C
-        out[j : j + W * C] = x[xo + r * W * C : xo + (r + 1) * W * C]
+        i, j = xo + r * W * C, (r + p) * row + p * C
+        for c in range(W * C):  # not as slices, for whose lengths the compiler would prepare sentences
+            out[j + c] = x[i + c]
 
 
 @compiled

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from zlib import crc32
 
 import torch
 from llvmlite import ir
+from numba import typeof
 from numba.core import cgutils, types
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
@@ -43,16 +44,28 @@ class Walk:
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
+        self.function = compiled(function, called=False)
         self._numba_type_ = WalkType(function)
-        _FUNCTIONS[self._numba_type_.name] = function
 
     def __call__(self, count: int, images: int, *arguments: Any) -> None:
         """Walk over all images with so many threads."""
-        if _walk(self, *_runtime(), count, images, *arguments, *_PADDING[len(arguments) :]):
+        given = (*_runtime(), count, images, *arguments, *_PADDING[len(arguments) :])
+        status = _walk(self, 0, *given)
+        if status == UNKNOWN:
+            status = _walk(self, self._place(arguments), *given)
+        if status == FAILED:
             raise MemoryError("there is no memory left for a walk over images")
 
+    def _place(self, arguments: Sequence[Any]) -> int:
+        """Return the address of what is compiled for arguments of these kinds."""
+        kinds = (types.intp, types.intp, types.intp, *map(typeof, arguments))
+        self.function.compile(kinds)
+        made = self.function.overloads[kinds]
+        return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
 
-_FUNCTIONS: dict[str, Callable[..., None]] = {}
+
+DONE, FAILED, UNKNOWN = range(3)
+"""What :func:`_walk` says: it is done, a thread failed, or nobody has said yet where the compiled function lies."""
 _PADDING = (None,) * 20
 
 
@@ -75,34 +88,42 @@ def _unbox_walk(typ: WalkType, obj: Any, c: Any) -> NativeValue:
 
 
 @compiled
-def _walk(walk: Any, enter: int, rank: int, team: int, count: int, images: int, a: Any, b: Any, c: Any, d: Any, e: Any,
-          f: Any, g: Any, h: Any, i: Any, j: Any, k: Any, z: Any, m: Any, n: Any, o: Any, p: Any, q: Any, r: Any,
-          s: Any, t: Any) -> bool:  # fmt: skip
+def _walk(walk: Any, place: int, enter: int, rank: int, team: int, count: int, images: int, a: Any, b: Any, c: Any,
+          d: Any, e: Any, f: Any, g: Any, h: Any, i: Any, j: Any, k: Any, z: Any, m: Any, n: Any, o: Any, p: Any,
+          q: Any, r: Any, s: Any, t: Any) -> int:  # fmt: skip
     """What a walk takes stands here one by one: Numba looks at what is in a tuple for a hundred times as long."""
     some = (a, b, c, d, e, f, g, h, i, j, k, z, m, n, o, p, q, r, s, t)
-    answer: bool = _region(walk, enter, rank, team, count, images, some)  # type: ignore[call-arg]
+    answer: int = _region(walk, place, enter, rank, team, count, images, some)  # type: ignore[call-arg]
     return answer
 
 
 @intrinsic
-def _region(typing: Any, walk: Any, enter: Any, rank: Any, team: Any, count: Any, images: Any, arguments: Any) -> Any:
-    """Walk over all images with ``count`` threads; the addresses are those of :class:`Runtime`. True if one failed."""
+def _region(
+    typing: Any, walk: Any, place: Any, enter: Any, rank: Any, team: Any, count: Any, images: Any, arguments: Any
+) -> Any:
+    """Walk over all images with ``count`` threads; the addresses are those of :class:`Runtime`. Where the function
+    lies, if ``place`` is not 0, is kept for the next time: it is compiled by itself, and not once more in here."""
     inner = types.void(types.intp, types.intp, types.intp, *(kind for kind in arguments if kind != types.none))
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        made = context.compile_subroutine(builder, _FUNCTIONS[walk.name], inner)
         held = ir.LiteralStructType([WHOLE] * 4 + [context.get_value_type(arguments), NUMBER])
+        made = context.call_conv.get_function_type(inner.return_type, inner.args).as_pointer()
+        known = ir.GlobalVariable(builder.module, WHOLE, builder.module.get_unique_name("gapless.place"))
+        known.linkage, known.initializer = "internal", WHOLE(0)
 
         def part(b: Any, data: Any, first: Any, step: Any) -> None:
             """What one thread does: its own ranks, of which there are more if the team is smaller than asked for."""
             ranks, pictures, given = (b.load(_field(b, data, place)) for place in (2, 3, 4))
             unpacked = [b.extract_value(given, place) for place in range(len(inner.args) - 3)]
+            function = b.inttoptr(b.load(known), made)
             with cgutils.for_range_slice(b, first, ranks, step, WHOLE) as (own, _):
                 lo = b.sdiv(b.mul(own, pictures), ranks)
                 hi = b.sdiv(b.mul(b.add(own, WHOLE(1)), pictures), ranks)
-                status, _ = context.call_internal_no_propagate(b, made.fndesc, inner, [own, lo, hi, *unpacked])
+                status, _ = context.call_conv.call_function(
+                    b, function, inner.return_type, inner.args, [own, lo, hi, *unpacked]
+                )
                 with b.if_then(status.is_error, likely=False):
-                    b.store(NUMBER(1), _field(b, data, 5))
+                    b.store(NUMBER(FAILED), _field(b, data, 5))
 
         def entry(b: Any, data: Any) -> None:
             """Where a thread of the runtime comes in."""
@@ -114,19 +135,23 @@ def _region(typing: Any, walk: Any, enter: Any, rank: Any, team: Any, count: Any
         come = _function(builder, "entry", [PLACE], entry)
         with builder.goto_entry_block():
             data = builder.alloca(held)
-        enter, rank, team, count, images, given = args[1:]
-        for place, value in enumerate((rank, team, count, images, given, NUMBER(0))):
-            builder.store(value, _field(builder, data, place))
-        with builder.if_else(builder.icmp_signed(">", count, WHOLE(1))) as (several, alone):
-            with several:
-                kind = ir.FunctionType(ir.VoidType(), [come.type, PLACE, NUMBER, NUMBER]).as_pointer()
-                size = builder.trunc(count, NUMBER)
-                builder.call(builder.inttoptr(enter, kind), [come, builder.bitcast(data, PLACE), size, NUMBER(0)])
-            with alone:
-                builder.call(one, [data, WHOLE(0), WHOLE(1)])
-        return builder.trunc(builder.load(_field(builder, data, 5)), ir.IntType(1))
+        place, enter, rank, team, count, images, given = args[1:]
+        for at, value in enumerate((rank, team, count, images, given, NUMBER(UNKNOWN))):
+            builder.store(value, _field(builder, data, at))
+        with builder.if_then(builder.icmp_signed("!=", place, WHOLE(0))):
+            builder.store(place, known)
+        with builder.if_then(builder.icmp_signed("!=", builder.load(known), WHOLE(0))):
+            builder.store(NUMBER(DONE), _field(builder, data, 5))
+            with builder.if_else(builder.icmp_signed(">", count, WHOLE(1))) as (several, alone):
+                with several:
+                    kind = ir.FunctionType(ir.VoidType(), [come.type, PLACE, NUMBER, NUMBER]).as_pointer()
+                    size = builder.trunc(count, NUMBER)
+                    builder.call(builder.inttoptr(enter, kind), [come, builder.bitcast(data, PLACE), size, NUMBER(0)])
+                with alone:
+                    builder.call(one, [data, WHOLE(0), WHOLE(1)])
+        return builder.sext(builder.load(_field(builder, data, 5)), WHOLE)
 
-    return types.boolean(walk, *[types.intp] * 5, arguments), build
+    return types.intp(walk, *[types.intp] * 6, arguments), build
 
 
 WHOLE, NUMBER, PLACE = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
