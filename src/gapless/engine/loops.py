@@ -48,7 +48,6 @@ PATCHES = 16
 """That are transformed at a time, at least, if there are so many: a row of them at least."""
 
 
-MAKE: Any = njit  # its types leave out what to do without
 HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
 """What all compiled functions are told."""
 
@@ -58,7 +57,7 @@ def compiled(function: Any, *, called: bool = True) -> Any:
     What Python itself never calls is compiled faster if it is not ``called``."""
 
     def lazily(keep: bool) -> Any:
-        return MAKE(function, cache=keep, no_cpython_wrapper=not called, **HOW)
+        return njit(function, **HOW | {"cache": keep, "no_cpython_wrapper": not called})
 
     try:
         return lazily(keep=True)
@@ -68,7 +67,7 @@ def compiled(function: Any, *, called: bool = True) -> Any:
 
 def unrolled(function: Any) -> Any:
     """Compile a function into those that call it, anew for each tile that they name."""
-    return MAKE(function, forceinline=True, no_cpython_wrapper=True, **HOW)
+    return njit(function, **HOW | {"forceinline": True, "no_cpython_wrapper": True})
 
 
 # ---------------------------------------------------------------------- convolutions of one image
