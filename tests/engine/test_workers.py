@@ -96,6 +96,20 @@ def test_a_thread_without_memory_is_heard_of(kind):
     fill(2, 2, 8)  # and the next one runs
 
 
+def walk_that_writes(value):
+    def write(rank, lo, hi, out):
+        out[rank] = value
+
+    return Walk(write)
+
+
+def test_walks_of_one_name_are_told_apart():
+    one, two, out = walk_that_writes(1), walk_that_writes(2), np.zeros(1)
+    for walk, value in ((one, 1), (two, 2), (one, 1)):
+        walk(1, 1, out)
+        assert out[0] == value
+
+
 FORKED = """
 import os
 import numpy as np

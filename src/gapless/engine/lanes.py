@@ -37,6 +37,14 @@ def _stamp() -> int:
     return crc32(b"".join(here.with_name(name).read_bytes() for name in ("lanes.py", "loops.py") if here.exists()))
 
 
+def opaque(kind: type[types.Type]) -> type[types.Type]:
+    """Let Python hand over values of a type that say all they say by their type."""
+    register_model(kind)(models.OpaqueModel)
+    unbox(kind)(lambda typ, obj, c: NativeValue(c.context.get_dummy_value()))
+    return kind
+
+
+@opaque
 class WidthType(types.Type):
     """The compiler's type of a :class:`Width`."""
 
@@ -61,16 +69,6 @@ class LanesType(types.Type):
     def __init__(self, dtype: types.Float, count: int) -> None:
         self.dtype, self.count = dtype, count
         super().__init__(name=f"Lanes({dtype}, {count})")
-
-
-@register_model(WidthType)
-class _WidthModel(models.OpaqueModel):
-    pass
-
-
-@unbox(WidthType)
-def _unbox_width(typ: WidthType, obj: Any, c: Any) -> NativeValue:
-    return NativeValue(c.context.get_dummy_value())
 
 
 @register_model(LanesType)

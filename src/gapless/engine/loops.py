@@ -350,6 +350,11 @@ def filters_back(d: Any, k: int, w: Any, wo: int, C: int, O: int, first: int, la
             w[i + 6], w[i + 7], w[i + 8] = _filter_back(a2, b2, c2, d2)
 
 
+@unrolled
+def _column(x: Any, i: int, hop: int, v: Any) -> Any:
+    return load(x, i, v), load(x, i + hop, v), load(x, i + 2 * hop, v), load(x, i + 3 * hop, v)
+
+
 @compiled
 def patches(x: Any, xo: int, row: int, out: Any, R: int, T: int, C: int, v: Any) -> None:
     """Write B' d B [16, R T, C] of R rows of T patches, each two pixels behind the one before."""
@@ -357,22 +362,14 @@ def patches(x: Any, xo: int, row: int, out: Any, R: int, T: int, C: int, v: Any)
     for r in range(R):
         for c in range(0, C, z):
             i, k = xo + 2 * r * row + c, r * T * C + c
-            p0, p1, p2, p3 = _patch(
-                load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
-            )
+            p0, p1, p2, p3 = _patch(*_column(x, i, row, v))
             i += C
-            q0, q1, q2, q3 = _patch(
-                load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
-            )
+            q0, q1, q2, q3 = _patch(*_column(x, i, row, v))
             for _ in range(T):
                 i += C
-                s0, s1, s2, s3 = _patch(
-                    load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
-                )
+                s0, s1, s2, s3 = _patch(*_column(x, i, row, v))
                 i += C
-                t0, t1, t2, t3 = _patch(
-                    load(x, i, v), load(x, i + row, v), load(x, i + 2 * row, v), load(x, i + 3 * row, v)
-                )
+                t0, t1, t2, t3 = _patch(*_column(x, i, row, v))
                 _row_of_patch(out, k, hop, p0, q0, s0, t0)
                 _row_of_patch(out, k + 4 * hop, hop, p1, q1, s1, t1)
                 _row_of_patch(out, k + 8 * hop, hop, p2, q2, s2, t2)
@@ -400,11 +397,6 @@ def _row_of_patch(out: Any, k: int, hop: int, a: Any, b: Any, c: Any, d: Any) ->
 def _patch_back(a: Any, b: Any, c: Any, d: Any) -> Any:
     """B times a column."""
     return a, sub(sub(b, c), d), sub(add(b, c), a), d
-
-
-@unrolled
-def _column(x: Any, i: int, hop: int, v: Any) -> Any:
-    return load(x, i, v), load(x, i + hop, v), load(x, i + 2 * hop, v), load(x, i + 3 * hop, v)
 
 
 @compiled

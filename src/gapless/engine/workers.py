@@ -12,19 +12,19 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
-from zlib import crc32
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from llvmlite import ir
 from numba import typeof
 from numba.core import cgutils, types
-from numba.extending import NativeValue, intrinsic, models, register_model, unbox
+from numba.extending import intrinsic
 
+from gapless.engine.lanes import opaque
 from gapless.engine.loops import compiled
 
 
@@ -69,22 +69,17 @@ DONE, FAILED, UNKNOWN = range(3)
 _PADDING = (None,) * 20
 
 
+@opaque
 class WalkType(types.Type):
-    """The compiler's type of a :class:`Walk`: it names the source, as :class:`gapless.engine.lanes.WidthType`."""
+    """The compiler's type of a :class:`Walk`: every walk has its own, for what is compiled for a type keeps the address
+    of its function. Numbered by name, they are the same in every process, which finds on disk what another compiled."""
+
+    made: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, function: Callable[..., None]) -> None:
-        source = crc32(Path(function.__code__.co_filename).read_bytes())
-        super().__init__(name=f"Walk({function.__module__}.{function.__qualname__}, {source})")
-
-
-@register_model(WalkType)
-class _WalkModel(models.OpaqueModel):
-    pass
-
-
-@unbox(WalkType)
-def _unbox_walk(typ: WalkType, obj: Any, c: Any) -> NativeValue:
-    return NativeValue(c.context.get_dummy_value())
+        name = f"{function.__module__}.{function.__qualname__}"
+        self.made[name] += 1
+        super().__init__(name=f"Walk({name}, {self.made[name]})")
 
 
 @compiled
