@@ -24,9 +24,10 @@ from opponents import SPACES
 from supernet_step import Ours, batch_of
 
 from gapless.core.machine import processor
-from gapless.engine import compiled, loops, walks
 from gapless.engine.memory import keep_memory
-from gapless.engine.plan import WIDTHS
+from gapless.kernels.cpu import backend as compiled
+from gapless.kernels.cpu import loops, walks
+from gapless.kernels.layout import WIDTHS
 
 WALKS = {"forward": "ahead", "backward": "behind", "sums at nodes": "gather", "sums of gradients": "correlate"}
 

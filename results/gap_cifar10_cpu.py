@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import gapless
-from gapless.core.statistics import deviation, mean
+from gapless.analysis.statistics import deviation, mean
 from gapless.report import gap as report
 from gapless.studies import diagnose as diagnosis
 from gapless.studies.gap import drawn

@@ -29,11 +29,11 @@ from typing import Any
 import torch
 
 import gapless
+from gapless.analysis.ranking import best_rank, kendall, stability
 from gapless.core.plan import Train
 from gapless.core.progress import stream
-from gapless.core.ranking import best_rank, kendall, stability
 from gapless.data import load
-from gapless.engine.sharing import Sharing, prefix
+from gapless.measure.sharing import Sharing, prefix
 from gapless.spaces.insights64 import Insights64
 
 WIDTH, SIZE, TRAIN_IMAGES, TEST_IMAGES, CALIBRATION = 8, 8, 5000, 5000, 640

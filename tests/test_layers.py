@@ -14,13 +14,14 @@ from gapless.core import catalogue
 ROOT = Path(gapless.__file__).parent
 LAYERS = {
     "core": 0,
-    **dict.fromkeys(("ops", "methods", "searchers"), 1),
+    **dict.fromkeys(("kernels", "ops", "methods", "searchers", "analysis"), 1),
     **dict.fromkeys(("spaces", "engine", "tables", "data"), 2),
-    "runs": 3,
-    **dict.fromkeys(("scores", "report", "formats"), 4),
-    "studies": 5,
-    "commands": 6,
-    "testing": 5,  # it may import what lies in layers 0 to 4, and nothing may import it
+    "measure": 3,
+    "runs": 4,
+    **dict.fromkeys(("scores", "report", "formats"), 5),
+    "studies": 6,
+    "commands": 7,
+    "testing": 6,  # it may import from layers 0 to 5, and nothing may import it
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
 

@@ -277,7 +277,7 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_a_step_waits_for_nothing(execution, number, monkeypatch):
     """With the kernels that run on a GPU no step of the supernet, soft, single or masked, waits for the device."""
-    monkeypatch.setattr("gapless.engine.compiled.serves", lambda *_: False)
+    monkeypatch.setattr("gapless.kernels.cpu.backend.serves", lambda *_: False)
     supernet, x, mix = supernet_of(SPACE, execution).train(), images(SPACE), some_mixes(SPACE)[number]
     leaves = mix.leaves()
     supernet(x, leaves).square().sum().backward()  # the first makes what is kept on the device

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scored import searched
 
+from gapless.analysis.ranking import spearman
 from gapless.core.errors import UserError
-from gapless.core.ranking import spearman
 from gapless.runs.run import Run
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201

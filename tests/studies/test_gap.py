@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from scored import searched
 
+from gapless.analysis.ranking import kendall
 from gapless.core.errors import UserError
-from gapless.core.ranking import kendall
-from gapless.engine.gap import Yardstick
+from gapless.measure.gap import Yardstick
 from gapless.runs.run import Run
 from gapless.studies.alone import Trainings
 from gapless.studies.evaluate import evaluate

@@ -23,9 +23,9 @@ from gapless.core.progress import Progress, stream
 from gapless.core.searcher import Searcher, Told
 from gapless.core.space import Space
 from gapless.engine import search as engine
-from gapless.engine.kernels import Normed
 from gapless.engine.supernet import MixedSite, Supernet
-from gapless.engine.walks import SCALE, SHIFT, carry, settle
+from gapless.kernels.cpu.walks import SCALE, SHIFT, carry, settle
+from gapless.kernels.plain import Normed
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing import METHOD_LAWS, SCORE_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, scores, searchers, spaces
@@ -193,11 +193,11 @@ def no_sums(flat, dflat, share, dshare, sums, *rest):
 
 
 BROKEN_KERNELS = {
-    "moments": ("gapless.engine.kernels.centre", unbiased),
-    "gradient": ("gapless.engine.kernels.Normed.back", without_statistics),
-    "compiled moments": ("gapless.engine.walks.settle", loose_scale),
-    "compiled gradient": ("gapless.engine.walks.carry", no_sums),
-    "statistics": ("gapless.engine.fused.Statistics.settle", lambda self: None),
+    "moments": ("gapless.kernels.plain.centre", unbiased),
+    "gradient": ("gapless.kernels.plain.Normed.back", without_statistics),
+    "compiled moments": ("gapless.kernels.cpu.walks.settle", loose_scale),
+    "compiled gradient": ("gapless.kernels.cpu.walks.carry", no_sums),
+    "statistics": ("gapless.kernels.fan.Statistics.settle", lambda self: None),
     "bypass": ("gapless.engine.supernet.bypass", lambda mixed, present, partial, mix: mixed.repeat(1, 1, 1, partial)),
 }
 
@@ -205,7 +205,7 @@ BROKEN_KERNELS = {
 @pytest.mark.parametrize("name", BROKEN_KERNELS)
 def test_a_broken_kernel_is_found(name):
     space = RAGGED.replace(partial=2)
-    plain = mock.patch("gapless.engine.compiled.serves", return_value=False)
+    plain = mock.patch("gapless.kernels.cpu.backend.serves", return_value=False)
     with nullcontext() if name.startswith("compiled") else plain:
         spaces.fused_is_the_reference(space)
         with mock.patch(*BROKEN_KERNELS[name]):

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from gapless.core.alarm import alarms
+from gapless.analysis.alarm import alarms
 from gapless.core.method import Method
 from gapless.core.space import Space
 from gapless.data import ImageData

@@ -275,7 +275,7 @@ def budget(
     bounds
         At most one per unit; texts are parsed.
     latency
-        Table and constant in milliseconds at the size of ``alone`` (:mod:`gapless.engine.latency`), where latency is
+        Table and constant in milliseconds at the size of ``alone`` (:mod:`gapless.measure.latency`), where latency is
         bounded.
     alone
         The space at the size at which the architecture is to be used; by default ``space.alone()``.

@@ -20,8 +20,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.core.mix import GRADED, Active, Mix, mask_of
-from gapless.engine.kernels import sent
 from gapless.engine.supernet import Supernet
+from gapless.kernels.plain import sent
 
 PATIENCE = 3
 """Passes of the same options before one is recorded, which also make whatever is made once; and masks in a row, each

@@ -1,5 +1,5 @@
 """The weight-sharing supernet: every option of every decision, weighed by a mix. Edge by edge it is the readable
-reference execution; :mod:`gapless.engine.fused` runs the same modules a cell at once."""
+reference execution; :mod:`gapless.kernels.fan` runs the same modules a cell at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import NormRule, Op, OpModule, zeros
 from gapless.core.space import Space
-from gapless.engine import fused
-from gapless.engine.fused import Fan, Known, Places, Statistics, bypass, coefficients, form
 from gapless.engine.judge import still
-from gapless.engine.kernels import Chain, nchw, nhwc, positions
+from gapless.kernels import fan as fused
+from gapless.kernels.fan import Fan, Known, Places, Statistics, bypass, coefficients, form
+from gapless.kernels.plain import Chain, nchw, nhwc, positions
 
 Execution = Literal["fused", "reference"]
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gapless.analysis.statistics import Difference, can_show, deviation, difference, mean
 from gapless.core.size import size_of
-from gapless.core.statistics import Difference, can_show, deviation, difference, mean
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.run import Run
 from gapless.runs.searched import going_on

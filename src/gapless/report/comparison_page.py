@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gapless.core.statistics import mean
+from gapless.analysis.statistics import mean
 from gapless.report import gap as gaps
 from gapless.report.comparison import (
     TEST,

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gapless.core.alarm import BENT, EARLIEST, WINDOW
+from gapless.analysis.alarm import BENT, EARLIEST, WINDOW
 from gapless.core.errors import UserError
 from gapless.report import features
 from gapless.report.gap import BLUE, ORANGE, Table, markdown

@@ -14,12 +14,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gapless.core.alarm import STILL, alarms
+from gapless.analysis.alarm import STILL, alarms
 from gapless.core.bound import Bound, budget, told
 from gapless.core.decision import Arch
 from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.engine.latency import LatencyTable
+from gapless.measure.latency import LatencyTable
 from gapless.report import diagnose as diagnoses
 from gapless.report import gap as gaps
 from gapless.report.html import (

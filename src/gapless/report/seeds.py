@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from gapless.core.statistics import mean
+from gapless.analysis.statistics import mean
 from gapless.report.comparison import Group, Reference, Report
 from gapless.report.draw import DASHES, SOLID, Dashes
 from gapless.report.panel import (

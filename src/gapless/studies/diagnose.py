@@ -2,7 +2,7 @@
 
 Co-adaptation and the Matthew effect are the explanations that DropNAS (arXiv 2201.11679) gives for the failure of
 one-level search, the curvature of the loss in the architecture is the sign of collapse of RobustDARTS (arXiv
-1909.09656). Feature maps are looked at in the finished supernet (:mod:`gapless.engine.features`), with the k-means and
+1909.09656). Feature maps are looked at in the finished supernet (:mod:`gapless.measure.features`), with the k-means and
 the principal components of StacNAS; all else is read from the trace, which holds it where the search was watched
 (:mod:`gapless.engine.watch`).
 """
@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapless.core.alarm import bends
+from gapless.analysis.alarm import bends
+from gapless.analysis.ranking import spearman
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
-from gapless.core.ranking import spearman
 from gapless.core.space import Space
-from gapless.engine.features import Features, alike, features
 from gapless.engine.precision import Precision, arithmetic
 from gapless.engine.watch import groups_of
+from gapless.measure.features import Features, alike, features
 from gapless.report import diagnose as report
 from gapless.report.curves import starts
 from gapless.report.show import write
@@ -49,7 +49,7 @@ class Place:
     Attributes
     ----------
     place, decision, options, groups
-        See :class:`gapless.engine.features.Features`.
+        See :class:`gapless.measure.features.Features`.
     correlation
         Rows of the matrix; None where a map does not vary.
     alike

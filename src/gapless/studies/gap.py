@@ -19,17 +19,17 @@ from typing import Any
 
 import torch
 
+from gapless.analysis.ranking import best_rank, bootstrap, kendall, recall, regret, rounded, spearman, stability
+from gapless.analysis.statistics import mean
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
-from gapless.core.ranking import best_rank, bootstrap, kendall, recall, regret, rounded, spearman, stability
 from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.core.statistics import mean
-from gapless.engine.gap import Yardstick
 from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision
+from gapless.measure.gap import Yardstick
 from gapless.report import gap as report
 from gapless.report.show import write
 from gapless.runs.run import Run

@@ -15,8 +15,8 @@ from gapless.core.machine import device_name
 from gapless.core.searcher import Searcher
 from gapless.engine.bench import Judged
 from gapless.engine.fit import possible
-from gapless.engine.latency import LatencyTable, measure, measured, respecting
 from gapless.engine.search import Search
+from gapless.measure.latency import LatencyTable, measure, measured, respecting
 from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.run import Run

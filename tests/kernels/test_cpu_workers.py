@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from gapless.engine import workers
-from gapless.engine.workers import Walk, threads
+from gapless.kernels.cpu import workers
+from gapless.kernels.cpu.workers import Walk, threads
 
 
 @Walk
@@ -113,7 +113,7 @@ def test_walks_of_one_name_are_told_apart():
 FORKED = """
 import os
 import numpy as np
-from gapless.engine import workers
+from gapless.kernels.cpu import workers
 
 def mark(rank, lo, hi, ranks):
     ranks[rank] += 1

@@ -8,8 +8,8 @@ import torch
 
 from gapless.core.mix import Mix
 from gapless.core.progress import seeded, stream
-from gapless.engine.features import Features, _Sums, alike, features
 from gapless.engine.supernet import MixedEdge, Supernet
+from gapless.measure.features import Features, _Sums, alike, features
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged

@@ -2,8 +2,8 @@
 
 All that leaves a state is computed at once (a *fan*): what edges share once, normalisations with the weights of the mix
 in their scale, so that the outputs of single options are never stored. On a CPU compiled loops do it
-(:mod:`gapless.engine.compiled`), elsewhere and for odd numbers of channels the kernels of
-:mod:`gapless.engine.kernels`. What an operation is to them follows from its layers; one that is not understood, or that
+(:mod:`gapless.kernels.cpu.backend`), elsewhere and for odd numbers of channels the kernels of
+:mod:`gapless.kernels.plain`. What an operation is to them follows from its layers; one that is not understood, or that
 carries a hook, is called as it is. Noise is drawn before all else, in the order of the reference execution. The exact
 algebra is in ``docs/design.md``.
 """
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from gapless.core.mix import Mix
 from gapless.core.op import AvgPool, Conv, Depthwise, Halves, HalvesModule, MaxPool, Norm, OpModule, Relu
-from gapless.engine import kernels
-from gapless.engine.kernels import (
+from gapless.kernels import plain as kernels
+from gapless.kernels.plain import (
     Chain,
     Linear,
     Pointwise,
@@ -59,7 +59,7 @@ class Known:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Its parameters, as :func:`gapless.engine.kernels.fan` takes them."""
+        """Its parameters, as :func:`gapless.kernels.plain.fan` takes them."""
         found: list[Tensor] = []
         for module in self.modules:
             if isinstance(module, HalvesModule):
@@ -241,18 +241,18 @@ def coefficients(mix: Mix, fans: Sequence[Fan], known: dict[Places, Tensor]) -> 
 def _fan(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> Callable[..., Any]:
     """Return what computes these routes."""
     if compiles(x):
-        from gapless.engine import tiled
+        from gapless.kernels.gpu import backend as tiled
 
         return tiled.fan if tiled.serves(routes, x, parameters) else kernels.fan
     if x.device.type == "cpu":
-        from gapless.engine import compiled
+        from gapless.kernels.cpu import backend as compiled
 
         return compiled.fan if compiled.serves(routes, x, parameters) else kernels.fan
     return kernels.fan
 
 
 def _served(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
-    from gapless.engine import tiled
+    from gapless.kernels.gpu import backend as tiled
 
     return tiled.serves(routes, x, parameters)
 
@@ -272,7 +272,7 @@ def _judged(
 ) -> tuple[Tensor, ...]:
     """Return what is then at the targets, by the running statistics of the normalisations. Only where kernels are
     compiled."""
-    from gapless.engine import tiled
+    from gapless.kernels.gpu import backend as tiled
 
     running = tuple((cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)) for norm, _ in norms)
     return tiled.judged(routes, coefficient, x, before, parameters, running)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.progress import stream
-from gapless.engine import kernels
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
+from gapless.kernels import plain as kernels
+from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
 
 
 def drawn(*shape: int, name: str = "", dtype=torch.float64) -> Tensor:

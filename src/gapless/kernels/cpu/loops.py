@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import literally, njit  # type: ignore[attr-defined]
 
-from gapless.engine.lanes import (
+from gapless.kernels.cpu.lanes import (
     add,
     double,
     fma,

@@ -15,14 +15,14 @@ from fans import agree, both, drawn, everything, mixed, parameters_of
 from torch import Tensor
 
 from gapless.core.mix import Mix
-from gapless.engine import kernels
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
+from gapless.kernels import plain as kernels
+from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.spaces import images, some_mixes, supernet_of
 
 pytest.importorskip("triton", reason="Triton, which compiles kernels for a GPU, is not installed")
 
-from gapless.engine import tiled
+from gapless.kernels.gpu import backend as tiled
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from gapless.engine import tiles
+from gapless.kernels.gpu import tiles
 
 kernel = tiles.slide_weigh
 known = {"K": 5, "T": 1, "C": 16, "A": 16, "BP": 32, "BC": 16, "INNER": False}
@@ -177,7 +177,7 @@ SPACE = NASBench201(size=8, width=4, cells=1)
 @pytest.mark.parametrize("number", [0, 3], ids=["soft", "masked"])
 def test_a_supernet_is_the_reference(number, monkeypatch):
     """Logits, gradients and running statistics, in float64."""
-    monkeypatch.setattr("gapless.engine.fused._fan", lambda *_: tiled.fan)
+    monkeypatch.setattr("gapless.kernels.fan._fan", lambda *_: tiled.fan)
     x, mix, found = images(SPACE, 2), some_mixes(SPACE)[number], []
     for execution in ("reference", "fused"):
         supernet = supernet_of(SPACE, execution).train()
@@ -205,7 +205,7 @@ def test_a_judgement_by_the_moments_of_a_batch_is_its_pass():
 @pytest.mark.parametrize("served", [True, False])
 def test_a_judgement_is_the_reference(served, monkeypatch):
     """By running statistics, also op by op where kernels do not serve; it moves nothing."""
-    monkeypatch.setattr("gapless.engine.fused.compiles", lambda x: True)
+    monkeypatch.setattr("gapless.kernels.fan.compiles", lambda x: True)
     monkeypatch.setattr(tiled, "serves", lambda *_: served)
     judged, called = [], tiled.judged
     monkeypatch.setattr(tiled, "judged", lambda *given: judged.append(given) or called(*given))
@@ -229,7 +229,7 @@ def test_a_judgement_is_the_reference(served, monkeypatch):
 def test_rounding_is_that_of_the_reference(monkeypatch):
     """In float32, for images of mean / std 100, the error to the float64 truth is at most three times the reference's
     own."""
-    monkeypatch.setattr("gapless.engine.fused._fan", lambda *_: tiled.fan)
+    monkeypatch.setattr("gapless.kernels.fan._fan", lambda *_: tiled.fan)
     x, errors = images(SPACE) + 100, {}
 
     def observed(execution: str, dtype: torch.dtype) -> list[Tensor]:

@@ -24,8 +24,8 @@ from numba import typeof
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from gapless.engine.lanes import opaque
-from gapless.engine.loops import compiled
+from gapless.kernels.cpu.lanes import opaque
+from gapless.kernels.cpu.loops import compiled
 
 
 def threads(images: int) -> int:

@@ -1,9 +1,10 @@
 """All that leaves a state of a cell, on a CPU, in a few walks over memory.
 
-It computes what :func:`gapless.engine.kernels.fan` computes, in the compiled loops of :mod:`gapless.engine.walks`. Each
-image goes through a whole step of each chain (ReLU, depthwise convolution, convolution, moments) while it lies in the
-cache; between steps only the moments of all images have to meet. Kept for the backward pass is what normalisations
-read, and nothing else: what follows a normalisation is a scale, a shift and a ReLU away.
+It computes what :func:`gapless.kernels.plain.fan` computes, in the loops of
+:mod:`gapless.kernels.cpu.walks`. Each image goes through a whole step of each chain (ReLU,
+depthwise convolution, convolution, moments) while it lies in the cache; between steps only the
+moments of all images have to meet. Kept for the backward pass is what normalisations read, and
+nothing else: what follows a normalisation is a scale, a shift and a ReLU away.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from gapless.engine import walks
-from gapless.engine.kernels import Moments, Route
-from gapless.engine.plan import FORMATS, Array, Plan, plan, serves
-from gapless.engine.workers import threads
+from gapless.kernels.cpu import walks
+from gapless.kernels.cpu.workers import threads
+from gapless.kernels.layout import FORMATS, Array, Plan, plan, serves
+from gapless.kernels.plain import Moments, Route
 
 __all__ = ["fan", "serves"]
 
@@ -66,7 +67,7 @@ def fan(
     arrived: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
-    """See :func:`gapless.engine.kernels.fan`; for what :func:`serves` says yes to."""
+    """See :func:`gapless.kernels.plain.fan`; for what :func:`serves` says yes to."""
     made = plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     *sums, means, variances = _Fan.apply(made, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
     return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.normed)

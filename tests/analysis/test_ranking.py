@@ -9,8 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from gapless.core.progress import stream
-from gapless.core.ranking import (
+from gapless.analysis.ranking import (
     best_rank,
     bootstrap,
     interval,
@@ -22,6 +21,7 @@ from gapless.core.ranking import (
     spearman,
     stability,
 )
+from gapless.core.progress import stream
 
 
 def numbers(n: int, seed: int, *, ties: bool = False) -> torch.Tensor:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from gapless.core.mix import Mix
 from gapless.core.plan import Train
 from gapless.core.progress import seeded, stream
-from gapless.engine.gap import TURNS, Yardstick
 from gapless.engine.search import Search
+from gapless.measure.gap import TURNS, Yardstick
 from gapless.methods.darts import DARTS
 from gapless.methods.gdas import GDAS
 from gapless.spaces.darts import Darts

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from fans import drawn
 from torch import Tensor
 
-from gapless.engine import loops
-from gapless.engine.lanes import Width
+from gapless.kernels.cpu import loops
+from gapless.kernels.cpu.lanes import Width
 
 KINDS = {"16 registers": Width(4, False), "32 registers": Width(4, True)}
 SHAPES = [  # outputs are wide enough for each kind of strip: eights, sixes, fours, ones
@@ -125,7 +125,7 @@ def test_minimal_filtering_is_a_convolution(height, width, channels, out, v):
 def test_what_is_compiled_is_not_that_of_other_sources(monkeypatch):
     """Numba keeps compiled code by the file of a function and the types that it is given, and does not see that what it
     calls in another file has changed: the type of a width names the sources."""
-    from gapless.engine import lanes
+    from gapless.kernels.cpu import lanes
 
     before = Width(4, False)._numba_type_
     assert before == Width(4, False)._numba_type_

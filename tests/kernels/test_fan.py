@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from gapless.core.mix import Mix
 from gapless.core.op import AvgPool, Conv, Depthwise, Norm, NormRule, Op, OpModule, Relu
 from gapless.core.progress import seeded, stream
-from gapless.engine.fused import form
 from gapless.engine.judge import recalibrate, still
-from gapless.engine.kernels import Chain, Pointwise, Pool, Skip, Spatial, Window
 from gapless.engine.supernet import MixedCell, Supernet
+from gapless.kernels.fan import form
+from gapless.kernels.plain import Chain, Pointwise, Pool, Skip, Spatial, Window
 from gapless.ops.cells import OPS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
@@ -123,7 +123,7 @@ def test_what_the_kernels_do_not_do_runs_edge_by_edge(mode):
     for execution in ("reference", "fused"):
         supernet = supernet_of(space, execution).train(mode != "evaluation")
         with (
-            mock.patch("gapless.engine.fused.Fan", side_effect=AssertionError),
+            mock.patch("gapless.kernels.fan.Fan", side_effect=AssertionError),
             torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"),
         ):
             outs.append(supernet(x, mix))
@@ -167,7 +167,7 @@ def test_a_batch_of_another_layout_is_the_same_batch():
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
 def test_dropped_options_are_neither_computed_nor_updated(name):
     """What a mask drops is no route of any fan, gets no gradient, and its statistics rest."""
-    from gapless.engine import compiled
+    from gapless.kernels.cpu import backend as compiled
 
     space = SPACES[name]
     masked = next(m for m in some_mixes(space) if m.active is not None and any(len(a) == 1 for a in m.active))
@@ -181,7 +181,7 @@ def test_dropped_options_are_neither_computed_nor_updated(name):
         return fan(given, *rest)
 
     fan = compiled.fan
-    with mock.patch("gapless.engine.compiled.fan", counting):
+    with mock.patch("gapless.kernels.cpu.backend.fan", counting):
         supernet(images(space).float(), mix).sum().backward()
     cells = [m for m in supernet.modules() if isinstance(m, MixedCell)]
     outside = sum(1 for m in supernet.modules() if isinstance(m, OpModule) and m.runner is not None)

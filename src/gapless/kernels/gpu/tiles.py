@@ -1,4 +1,4 @@
-"""Triton kernels for a GPU: what :mod:`gapless.engine.tiled` launches.
+"""Triton kernels for a GPU: what :mod:`gapless.kernels.gpu.backend` launches.
 
 A program takes a *tile*: some pixels, counted over all images, with all their channels. Images are [N, H, W, C], so the
 numbers of a tile lie together. Where a depthwise convolution is at work it takes a *walk*: some columns, counted over

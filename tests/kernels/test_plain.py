@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.progress import stream
-from gapless.engine.kernels import (
+from gapless.kernels.plain import (
     Pointwise,
     Spatial,
     Term,

@@ -13,9 +13,9 @@ from gapless.core.cost import count_macs, count_params
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
-from gapless.engine import latency
 from gapless.engine.fit import cheapest, fit
-from gapless.engine.latency import LatencyTable, measure, measured, respecting, stopwatch
+from gapless.measure import latency
+from gapless.measure.latency import LatencyTable, measure, measured, respecting, stopwatch
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged, patched

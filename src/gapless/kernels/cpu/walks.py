@@ -1,6 +1,6 @@
 """Compiled walks over the images of a batch: what a fan does between two moments at which all images have to meet.
 
-Records, whose fields :mod:`gapless.engine.compiled` describes, say what is done and where in the arrays numbers lie. A
+Records, whose fields :mod:`gapless.kernels.layout` describes, say what is done and where in the arrays numbers lie. A
 walk takes the images one after the other, so that an image stays in the cache while all that reads it is computed.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from gapless.engine.lanes import pointer
-from gapless.engine.loops import (
+from gapless.kernels.cpu.lanes import pointer
+from gapless.kernels.cpu.loops import (
     PATCHES,
     PLACES,
     STRETCH,
@@ -45,7 +45,7 @@ from gapless.engine.loops import (
     unhalve,
     weigh,
 )  # fmt: skip
-from gapless.engine.workers import Walk
+from gapless.kernels.cpu.workers import Walk
 
 SCALE, SHIFT, LEAD, FIRST, LAST, MEAN = range(6)
 """Rows of ``lines``, vectors over all channels that are normalised, in the precision of the images."""

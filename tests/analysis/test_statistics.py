@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gapless.core.statistics import (
+from gapless.analysis.statistics import (
     bootstrap_mean,
     can_show,
     deviation,

@@ -14,9 +14,9 @@ from llvmlite import binding
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gapless.engine.kernels import Chain, Pool, Route, Skip, Spatial
-from gapless.engine.lanes import Width
-from gapless.engine.loops import PATCHES, PLACES
+from gapless.kernels.cpu.lanes import Width
+from gapless.kernels.cpu.loops import PATCHES, PLACES
+from gapless.kernels.plain import Chain, Pool, Route, Skip, Spatial
 
 Array = NDArray[Any]
 FORMATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}

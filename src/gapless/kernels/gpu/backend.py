@@ -1,8 +1,9 @@
 """All that leaves a state of a cell, on a GPU, in some tens of launches.
 
-It computes what :func:`gapless.engine.kernels.fan` computes, in the Triton kernels of :mod:`gapless.engine.tiles`, by
-the same plan as the compiled loops of a CPU. One launch serves all chains of a kind, to whatever targets they lead.
-Kept for the backward pass is what normalisations read; what follows them is a scale, a shift and a ReLU away.
+It computes what :func:`gapless.kernels.plain.fan` computes, in the kernels of
+:mod:`gapless.kernels.gpu.tiles`, by the same plan as the compiled loops of a CPU. One launch serves
+all chains of a kind, to whatever targets they lead. Kept for the backward pass is what
+normalisations read; what follows them is a scale, a shift and a ReLU away.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from gapless.engine import tiles
-from gapless.engine.kernels import Chain, Moments, Route, halves, sent
-from gapless.engine.plan import FORMATS, Array, Plan, laid_out, plan
+from gapless.kernels.gpu import tiles
+from gapless.kernels.layout import FORMATS, Array, Plan, laid_out, plan
+from gapless.kernels.plain import Chain, Moments, Route, halves, sent
 
 __all__ = ["fan", "judged", "serves"]
 
@@ -358,7 +359,7 @@ def fan(
     arrived: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
-    """See :func:`gapless.engine.kernels.fan`; for what :func:`serves` says yes to."""
+    """See :func:`gapless.kernels.plain.fan`; for what :func:`serves` says yes to."""
     made = plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     *sums, moments = _Fan.apply(made, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
     means, variances = moments

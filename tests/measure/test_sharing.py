@@ -9,8 +9,8 @@ from gapless.core.progress import seeded
 from gapless.engine.feed import Feed
 from gapless.engine.schedule import rate
 from gapless.engine.sgd import sgd
-from gapless.engine.sharing import Sharing, everything, prefix
 from gapless.engine.supernet import Supernet
+from gapless.measure.sharing import Sharing, everything, prefix
 from gapless.spaces.insights64 import Insights64
 from gapless.testing.examples import noise
 

@@ -14,8 +14,8 @@ from itertools import combinations
 
 import torch
 
+from gapless.analysis.ranking import RESAMPLES, Interval, interval
 from gapless.core.progress import stream
-from gapless.core.ranking import RESAMPLES, Interval, interval
 
 EXACT = 200_000
 """Rearrangements that are all tried; of more, so many are drawn."""

@@ -8,9 +8,11 @@ import torch
 from fans import agree, both, drawn, everything, mixed, parameters_of, separable
 from torch import Tensor
 
-from gapless.engine import compiled, kernels, loops
-from gapless.engine.kernels import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
-from gapless.engine.plan import WIDTHS, Plan, plan
+from gapless.kernels import plain as kernels
+from gapless.kernels.cpu import backend as compiled
+from gapless.kernels.cpu import loops
+from gapless.kernels.layout import WIDTHS, Plan, plan
+from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_without_a_place_for_what_was_compiled_it_is_compiled_all_the_same():
             raise RuntimeError("cannot cache function: no locator available")
         return function, how
 
-    with mock.patch("gapless.engine.loops.njit", njit):
+    with mock.patch("gapless.kernels.cpu.loops.njit", njit):
         found, how = loops.compiled(len)
     assert found is len
     assert how["nogil"]

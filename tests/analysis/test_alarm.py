@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapless.core.alarm import alarms, bends
+from gapless.analysis.alarm import alarms, bends
 from gapless.core.decision import Arch
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201

@@ -1,0 +1,1 @@
+"""Fused implementation of a cell on a GPU, in Triton."""

@@ -1,0 +1,1 @@
+"""What is measured with a supernet or a network: latency, feature maps, the gap, the sharing of weights."""
