@@ -59,8 +59,9 @@ MORE: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "darts": (
         "darts",
         {"width": 4, "cells": 3},
-        ("darts", "darts-unrolled", "drnas-progressive", "dropnas", "pc_darts", "gdas", "enas"),
+        ("darts", "darts-unrolled", "dropnas", "pc_darts", "gdas", "enas"),
     ),
+    "darts-partial": ("darts", {"width": 12, "cells": 3}, ("drnas-progressive",)),
     "darts-odd": ("darts", {"width": 3, "cells": 3}, ("darts", "gdas")),
     "shufflenet": (
         "shufflenet",
@@ -144,23 +145,27 @@ def of_run(folder: Path) -> dict[str, str]:
     return found
 
 
-def record() -> dict[str, dict[str, str]]:
-    """Run everything and return its digests."""
+def record(file: Path) -> None:
+    """Run everything and write the digests, after each run so that an interrupted record can be read."""
     torch.set_num_threads(1)
-    found = {}
+    found: dict[str, dict[str, str]] = {}
+
+    def note(folder: Path) -> None:
+        found[folder.name] = of_run(folder)
+        file.write_text(json.dumps(found, indent=1) + "\n")
+        print(folder.name, found[folder.name].get("weights.safetensors", ""), flush=True)
+
     with tempfile.TemporaryDirectory() as where:
         root = Path(where)
         for name, tables in runs().items():
             gapless.search(Recipe(**tables), out=root / name)
-            found[name] = of_run(root / name)
-            print(name, found[name].get("weights.safetensors", ""), flush=True)
+            note(root / name)
         for name in ("nasbench201-drnas-float32-fused", "darts-pc_darts-float32-fused"):
-            out = root / f"{name}-alone"
             fields = {"width": 4, "cells": 3 if name.startswith("darts") else 1}
             protocol = {"protocol": "nasbench201", "epochs": 2, "batch": 64}
+            out = root / f"{name}-alone"
             gapless.retrain(root / name, out=out, fields=fields, protocol=protocol, run={"threads": 1})
-            found[out.name] = of_run(out)
-            print(out.name, flush=True)
+            note(out)
         scored = {
             "space": {"name": "nasbench201", "width": 8, "cells": 1},
             "score": {"name": "inherited", "run": str(root / "nasbench201-spos-float32-fused"), "evaluations": 12},
@@ -168,12 +173,9 @@ def record() -> dict[str, dict[str, str]]:
             "run": {"threads": 1},
         }
         for method in ("random", "regularized_evolution", "local_search", "evolution"):
-            gapless.search(
-                Recipe(**scored, method={"name": method, **SMALL.get(method, {})}), out=root / f"scored-{method}"
-            )
-            found[f"scored-{method}"] = of_run(root / f"scored-{method}")
-            print(f"scored-{method}", flush=True)
-    return found
+            out = root / f"scored-{method}"
+            gapless.search(Recipe(**scored, method={"name": method, **SMALL.get(method, {})}), out=out)
+            note(out)
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> int:
@@ -189,7 +191,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> int:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["record", file]:
-            Path(file).write_text(json.dumps(record(), indent=1) + "\n")
+            record(Path(file))
         case ["compare", one, other]:
             sys.exit(bool(compare(json.loads(Path(one).read_text()), json.loads(Path(other).read_text()))))
         case _:
