@@ -75,5 +75,5 @@ def test_by_default_nothing_that_samplers_brought_is_on():
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
 def test_label_smoothing_is_a_share(value):
-    with pytest.raises(UserError, match=r"--train\.label_smoothing"):
+    with pytest.raises(UserError, match="`label_smoothing` must"):
         Train(label_smoothing=value)

@@ -5,6 +5,7 @@ A wrong input is one or two sentences on standard error, exit status 2, and no t
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ from gapless.commands import (
     show,
     table,
 )
+from gapless.commands.options import flag
 from gapless.core import catalogue
 from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import fields_of
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit status."""
     arguments = list(arguments)
+    options = {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
     try:
         app = App(name="gapless", help=HELP, version=__version__, help_format="markdown")
         app.command(search.command(arguments), name="search")
@@ -59,11 +62,14 @@ def run(arguments: Sequence[str]) -> int:
         app.command(check.command(), name="check")
         app.command(list_.command, name="list")
         app.command(table.app())
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        options = {name.replace("__", ".") for name in inspect.signature(command).parameters}
+        command(*bound.args, **bound.kwargs)
     except (UserError, CycloptsError) as error:
-        message = str(error).strip()
         if isinstance(error, CycloptsError):
-            message += f"{owners(error)} See --help."
+            message = f"{str(error).strip()}{owners(error)} See --help."
+        else:
+            message = str(error) if error.where else error.spelled(lambda name: flag(name, options))
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
         return 2
     except Stopped as stopped:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,6 +124,27 @@ def peek(arguments: Sequence[str], name: str) -> str | None:
         elif word.startswith(f"--{name}="):
             found = word.partition("=")[2]
     return found
+
+
+def flag(name: str, options: Collection[str]) -> str | None:
+    """Return the option that sets a parameter of an error, with its dashes; None where the command has none for it.
+
+    Parameters
+    ----------
+    name
+        As :meth:`gapless.core.errors.UserError.spelled` passes it: ``space.width``, or ``jobs``.
+    options
+        Names of the command's options, without dashes.
+
+    >>> flag("space.widht", ["space", "space.width"]), flag("run.seed", ["seed"]), flag("jobs", ["out"])
+    ('--space.widht', '--seed', None)
+    """
+    table, _, last = name.rpartition(".")
+    bare = {"run": (last,), "retrain": (last,), "limit": (f"limit_{last}", last, "limit")}.get(table, ())
+    found = next((option for option in (name, *bare) if option in options), None)
+    if found is None and any(table and f"{option}.".startswith(f"{table}.") for option in options):
+        found = name
+    return None if found is None else f"--{found}"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -12,13 +12,13 @@ from gapless.commands.options import Option, bind, peek, print_json, settings, t
 from gapless.commands.watch import WatchSearch, free
 from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, STRENGTH, Bound, told
-from gapless.core.errors import UserError
+from gapless.core.errors import TABLES, UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
 from gapless.core.searcher import Searcher
 from gapless.core.settings import fields_of
 from gapless.data import load
-from gapless.runs.recipe import LIMIT, MEASURED, RUN, TABLES, Recipe
+from gapless.runs.recipe import LIMIT, MEASURED, RUN, Recipe
 from gapless.studies.found import Found
 from gapless.studies.search import search
 

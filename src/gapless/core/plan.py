@@ -174,7 +174,7 @@ class Plan:
             raise UserError(
                 f"A warm-up of {self.warmup_epochs} epochs in each stage leaves no epoch of {min(lengths)} "
                 "to train the architecture. "
-                "Give more --epochs or a shorter --method.warmup."
+                "Give more `train.epochs` or a shorter `method.warmup`."
             )
         return lengths
 
@@ -245,10 +245,10 @@ class Train:
             ("validate_every", 0),
         ):
             if getattr(self, name) < low:
-                raise UserError(f"--train.{name} is {getattr(self, name)}; it must be at least {low}.")
+                raise UserError(f"`{name}` must be at least {low}; got {getattr(self, name)}.", of="train")
         if not 0 <= self.momentum < 1:
-            raise UserError(f"--train.momentum is {self.momentum}; it must lie in [0, 1).")
+            raise UserError(f"`momentum` must lie in [0, 1); got {self.momentum}.", of="train")
         if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--train.label_smoothing is {self.label_smoothing}; it must lie in [0, 1).")
+            raise UserError(f"`label_smoothing` must lie in [0, 1); got {self.label_smoothing}.", of="train")
         if not 0 < self.arch_share < 1:
-            raise UserError(f"--train.arch_share is {self.arch_share}; it must lie between 0 and 1.")
+            raise UserError(f"`arch_share` must lie between 0 and 1; got {self.arch_share}.", of="train")

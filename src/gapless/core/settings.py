@@ -55,47 +55,58 @@ def _help(definition: Callable[..., Any]) -> dict[str, str]:
     return found
 
 
-def check_names(definition: Callable[..., Any], given: Mapping[str, Any], prefix: str, where: str = "") -> None:
-    """Raise a :class:`UserError` for a name in ``given`` that is no setting of ``definition``."""
+def check_names(definition: Callable[..., Any], given: Mapping[str, Any], of: str, where: str = "") -> None:
+    """Raise a :class:`UserError` for a name in ``given`` that is no setting of ``definition`` (table ``of``)."""
     legal = fields_of(definition)
     for name in given:
         if name not in legal:
             what = getattr(definition, "label", "") or definition.__name__
             raise UserError(
-                f"{where}`{prefix}{name}` is no setting of {what}.{nearest(name, legal)} "
-                f"It has: {', '.join(legal) or 'none'}."
+                f"`{name}` is no setting of {what}.{nearest(name, legal)} It has: {', '.join(legal) or 'none'}.",
+                of=of,
+                where=where,
             )
 
 
-def typed(
-    definition: Callable[..., Any], given: Mapping[str, Any], *, prefix: str = "", where: str = ""
-) -> dict[str, Any]:
+def typed(definition: Callable[..., Any], given: Mapping[str, Any], *, of: str = "", where: str = "") -> dict[str, Any]:
     """Return ``given`` with each name checked and each value of the annotated type; whole numbers may serve as floats.
+    ``of`` and ``where`` are those of the :class:`UserError`.
 
     Raises
     ------
     UserError
         For an unknown name or a value of another type: what was given, what is legal.
     """
-    check_names(definition, given, prefix, where)
+    check_names(definition, given, of, where)
     legal = fields_of(definition)
-    return {name: convert(value, legal[name].type, f"{where}`{prefix}{name}`") for name, value in given.items()}
+    return {name: convert(value, legal[name].type, name, of=of, where=where) for name, value in given.items()}
 
 
-def make(cls: type[T], given: Mapping[str, Any], *args: Any, prefix: str = "", where: str = "") -> T:
+def make(cls: type[T], given: Mapping[str, Any], *args: Any, of: str = "", where: str = "") -> T:
     """Return ``cls(*args, **given)`` after :func:`typed`."""
-    return cls(*args, **typed(cls, given, prefix=prefix, where=where))
+    return cls(*args, **typed(cls, given, of=of, where=where))
 
 
-def convert(value: Any, kind: Any, what: str) -> Any:
-    """Return ``value`` as the annotated type, or raise a :class:`UserError` naming ``what``."""
+def convert(value: Any, kind: Any, name: str, *, of: str = "", where: str = "") -> Any:
+    """Return ``value`` as the annotated type, or raise a :class:`UserError` for the parameter ``name``."""
+    try:
+        return _converted(value, kind)
+    except _Wrong as wrong:
+        raise UserError(f"`{name}` {wrong}", of=of, where=where) from None
+
+
+class _Wrong(Exception):
+    """What a value must be: the second half of a message."""
+
+
+def _converted(value: Any, kind: Any) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
     if origin is Literal:
         if value not in args:
             hint = nearest(str(value), map(str, args))
-            raise UserError(f"{what} is {value!r}; legal: {', '.join(map(str, args))}.{hint}")
+            raise _Wrong(f"must be one of {', '.join(map(str, args))}; got {value!r}.{hint}")
         return value
     if origin in (Union, types.UnionType):
         if value is None or (value == "none" and type(None) in args and str not in args):
@@ -103,38 +114,37 @@ def convert(value: Any, kind: Any, what: str) -> Any:
         errors = []
         for arm in (a for a in args if a is not type(None)):
             try:
-                return convert(value, arm, what)
-            except UserError as error:
+                return _converted(value, arm)
+            except _Wrong as error:
                 errors.append(error)
         raise errors[0]
     if origin is tuple:
         items = value if isinstance(value, list | tuple) else [value]
         inner = args[0] if len(args) == 2 and args[1] is Ellipsis else None
         if inner is None and len(items) != len(args):
-            raise UserError(f"{what} is {value!r}; it takes {len(args)} values.")
-        return tuple(convert(v, inner or args[i], what) for i, v in enumerate(items))
+            raise _Wrong(f"must be {len(args)} values; got {value!r}.")
+        return tuple(_converted(v, inner or args[i]) for i, v in enumerate(items))
     if kind is bool:
         words = {"true": True, "false": False, "yes": True, "no": False}
         if isinstance(value, bool):
             return value
         if isinstance(value, str) and value.lower() in words:
             return words[value.lower()]
-        raise UserError(f"{what} is {value!r}; legal: true, false.")
+        raise _Wrong(f"must be true or false; got {value!r}.")
     if kind in (int, float):
         try:
             if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
                 raise ValueError
             return kind(value)
         except (TypeError, ValueError):
-            raise UserError(
-                f"{what} is {value!r}; it must be {'a whole number' if kind is int else 'a number'}."
-            ) from None
+            must = "a whole number" if kind is int else "a number"
+            raise _Wrong(f"must be {must}; got {value!r}.") from None
     if kind is Path:
         if not isinstance(value, str | Path) or not str(value):
-            raise UserError(f"{what} is {value!r}; it must be a path.")
+            raise _Wrong(f"must be a path; got {value!r}.")
         return Path(value).expanduser()
     if kind is str:
         if not isinstance(value, str):
-            raise UserError(f"{what} is {value!r}; it must be text.")
+            raise _Wrong(f"must be text; got {value!r}.")
         return value
     return value

@@ -87,7 +87,7 @@ class Space(abc.ABC):
     @classmethod
     def usual(cls, **fields: Any) -> Self:
         """Return the space with these fields, on the data that its paper used where nothing else is said."""
-        check_names(cls, fields, "--space.")
+        check_names(cls, fields, "space")
         return cls(**fields)
 
     @classmethod
@@ -271,7 +271,7 @@ class Space(abc.ABC):
 
     def replace(self, **fields: Any) -> Self:
         """Return the space with other fields; an unknown field is an error in the user's words."""
-        check_names(type(self), fields, "--space.")
+        check_names(type(self), fields, "space")
         return replace(self, **fields)
 
 

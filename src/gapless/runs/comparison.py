@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gapless.core import catalogue
-from gapless.core.errors import UserError, unknown
+from gapless.core.errors import TABLES, UserError, unknown
 from gapless.core.method import Method
-from gapless.runs.recipe import TABLES, Recipe, absolute
+from gapless.runs.recipe import Recipe, absolute
 from gapless.runs.run import Run
 
 NAME = "comparison.toml"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, STRENGTH, Bound
-from gapless.core.errors import UserError, nearest, unknown
+from gapless.core.errors import TABLES, UserError, nearest, unknown
 from gapless.core.judge import Judge
 from gapless.core.method import Method, Setting
 from gapless.core.plan import Train
@@ -24,7 +24,6 @@ from gapless.core.settings import convert, fields_of, make, typed
 from gapless.core.space import Space
 from gapless.data import ImageData, load
 
-TABLES = ("space", "method", "methods", "score", "train", "limit", "retrain", "data", "run")
 TEXTS = ("title", "source", "arch")
 MEASURED = ("classes", "channels", "size")
 """Fields of a space that are read from the data."""
@@ -183,9 +182,9 @@ class Recipe:
             try:
                 other = catalogue.find(name, "methods", "searchers")
             except UserError as error:
-                raise UserError(f"{self._at('', table)}{error}") from None
+                raise error.at(self._at("", table)) from None
             for key, value in given.items():
-                typed(other, {key: value}, prefix=f"{table}.", where=self._at(table, key))
+                typed(other, {key: value}, of=table, where=self._at(table, key))
         space = self._find("space", "spaces")
         method = self._find("method", "methods", "searchers")
         if space.python_only:
@@ -233,10 +232,10 @@ class Recipe:
                     f"{self._at('', 'score')}The score {self.score['name']} needs --score.{setting.name}. "
                     + setting.help.replace("``", "`")
                 )
-        where = f"{self._at('score', 'evaluations')}`evaluations`"
-        count = convert(self.score.get("evaluations", method.usual), int, where)
+        where = self._at("score", "evaluations")
+        count = convert(self.score.get("evaluations", method.usual), int, "evaluations", where=where)
         if count < 1:
-            raise UserError(f"{where} is {count}; it must be at least 1.")
+            raise UserError(f"`evaluations` must be at least 1; got {count}.", where=where)
         return judge, given, count
 
     def retraining(self) -> type[Space]:
@@ -251,30 +250,34 @@ class Recipe:
         """Return the protocol of ``[retrain]``; ``usual`` is the one where it names none."""
         name = self.retrain.get("protocol", usual)
         if name not in PROTOCOLS:
-            raise UserError(f"{self._at('retrain', 'protocol')}{unknown('protocol', str(name), PROTOCOLS)}")
+            raise unknown("protocol", str(name), PROTOCOLS).at(self._at("retrain", "protocol"))
         self.start()
         given = self.typed("retrain", Protocol, skip=("protocol", "space", "start", "weights"))
         return replace(PROTOCOLS[name][1], **given)
 
     def start(self) -> Start | None:
         """Return where the weights of ``[retrain]`` start, None where the recipe does not say."""
-        where = f"{self._at('retrain', 'start')}`retrain.start`"
-        found: Start | None = convert(self.retrain.get("start"), Start | None, where)
+        where = self._at("retrain", "start")
+        found: Start | None = convert(self.retrain.get("start"), Start | None, "start", of="retrain", where=where)
         return found
 
     def _check_common(self) -> None:
         self.typed("data", load)
         for name in MEASURED:
             if name in self.space:
-                raise UserError(f"{self._at('space', name)}`space.{name}` is read from the data and cannot be set.")
+                raise UserError(
+                    f"`{name}` is read from the data and cannot be set.", of="space", where=self._at("space", name)
+                )
         for table, legal in (("run", RUN), ("limit", LIMIT)):
             for name, value in getattr(self, table).items():
                 where = self._at(table, name)
                 if name not in legal:
                     raise UserError(
-                        f"{where}`{table}.{name}` is no setting.{nearest(name, legal)} There are: {', '.join(legal)}."
+                        f"`{name}` is no setting of [{table}].{nearest(name, legal)} There are: {', '.join(legal)}.",
+                        of=table,
+                        where=where,
                     )
-                convert(value, legal[name][0], f"{where}`{table}.{name}`")
+                convert(value, legal[name][0], name, of=table, where=where)
         self.bounds()
 
     def bounds(self) -> tuple[Bound, ...]:
@@ -285,7 +288,7 @@ class Recipe:
                 try:
                     found.append(Bound.parse(f"{unit}={self.limit[unit]}"))
                 except UserError as error:
-                    raise UserError(f"{self._at('limit', unit)}{error}") from None
+                    raise error.at(self._at("limit", unit)) from None
         return tuple(found)
 
     def resolve(self) -> Resolved:
@@ -312,14 +315,14 @@ class Recipe:
         try:
             return catalogue.find(name, *kinds)
         except UserError as error:
-            raise UserError(f"{self._at(table, 'name')}{error}") from None
+            raise error.at(self._at(table, "name")) from None
 
     def typed(self, table: str, definition: Any, skip: Sequence[str] = ("name",)) -> dict[str, Any]:
         """Return the settings of a table, checked and of the right types; errors name file and line."""
         given = {k: v for k, v in getattr(self, table).items() if k not in skip}
         found: dict[str, Any] = {}
         for name, value in given.items():
-            found |= typed(definition, {name: value}, prefix=f"{table}.", where=self._at(table, name))
+            found |= typed(definition, {name: value}, of=table, where=self._at(table, name))
         return found
 
     def _at(self, table: str, key: str) -> str:

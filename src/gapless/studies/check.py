@@ -44,7 +44,7 @@ def check(data: str | Path, *, device: str = "auto", **settings: Any) -> dict[st
         For an unknown device or a setting that does not exist or has another type.
     """
     place = device_of(device)
-    settings = typed(load, settings, prefix="--data.")
+    settings = typed(load, settings, of="data")
     found: Survey | None = None
     memory: dict[str, Any] | None = None
     used: ImageData | None = None

@@ -56,7 +56,7 @@ def locate(
         asked = {name: value for name, value in (fields or {}).items() if name in fields_of(space_class)}
         for reading in space_class.readings:
             try:
-                candidate = space_class.usual(**{**reading, **typed(space_class, asked, prefix="--space.")})
+                candidate = space_class.usual(**{**reading, **typed(space_class, asked, of="space")})
                 return candidate.read(given), candidate, None
             except UserError as error:
                 errors.setdefault(name, error)
@@ -92,7 +92,7 @@ def evaluate(
         What is ranked.
     """
     arch, own, run = locate(given, space, fields)
-    given_fields = typed(type(own), fields or {}, prefix="--space.")
+    given_fields = typed(type(own), fields or {}, of="space")
     full = own.replace(**given_fields).alone().replace(**given_fields)
     found: dict[str, Any] = {
         "run": None if run is None else str(run.path),

@@ -106,7 +106,7 @@ def model_of(
 ) -> Model:
     """Return the network that a run or a text stands for (see :func:`export`)."""
     arch, own, run = locate(given, space, fields)
-    asked = typed(type(own), fields or {}, prefix="--space.")
+    asked = typed(type(own), fields or {}, of="space")
     if run is None:
         if inherit:
             raise UserError("--inherit takes the weights of a search: give its run folder.")

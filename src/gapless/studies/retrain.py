@@ -175,7 +175,7 @@ def plan(
     tables = {"data": data or {}, "run": run or {}}
     changed = {"protocol", *(protocol or {})} if protocol and "protocol" in protocol else set()
     settings = {**({} if changed else base.retrain), **(protocol or {})}
-    given_fields = typed(type(own), {**base.retrain.get("space", {}), **(fields or {})}, prefix="--space.")
+    given_fields = typed(type(own), {**base.retrain.get("space", {}), **(fields or {})}, of="space")
     if source is not None and source.kind == "retrain":
         size = own
     elif at_start is not None:
