@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gapless.core.cell import Cell, CellModule, Edge, join, partial_width, rejoin
+from gapless.core.cell import Cell, CellModule, CellSpec, Edge, join, rejoin
+from gapless.core.op import Conv, Norm, NormRule, Op
 
 
 class Times(nn.Module):
@@ -22,6 +23,8 @@ class Absent(nn.Module):
         return None
 
 
+CHAIN = Cell(inputs=1, edges=(Edge(0, 1, "a", stride=2),), output=(1,))
+OPS = {"conv": Op((Conv(3), Norm()))}
 EDGES = (Edge(0, 2, "a"), Edge(1, 2, "b"), Edge(0, 3, "c"), Edge(2, 3, "d"))
 
 
@@ -110,6 +113,13 @@ def test_all_channels_pass_by_untouched():
 
 
 def test_channels_that_cannot_be_split_are_refused():
-    assert partial_width(36, 6) == 6
+    assert CellSpec(CHAIN, OPS, 36, NormRule(), partial=6).width == 6
     with pytest.raises(ValueError, match="16 channels cannot be split into 3 parts"):
-        partial_width(16, 3)
+        CellSpec(CHAIN, OPS, 16, NormRule(), partial=3)
+
+
+def test_an_option_is_built_at_the_width_and_stride_of_its_edge():
+    spec = CellSpec(CHAIN, OPS, 8, NormRule(eps=1e-3), partial=2)
+    op = spec.build(CHAIN.edges[0], "conv")
+    assert op(torch.zeros(1, 4, 6, 6)).shape == (1, 4, 3, 3)
+    assert op[-1].eps == 1e-3

@@ -41,7 +41,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import nn
 
-from gapless.core.cell import Cell, Edge
+from gapless.core.cell import Cell, CellSpec, Edge
 from gapless.core.decision import Decision
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.space import Space
@@ -108,7 +108,7 @@ class Mine(Space):
 
     def build(self, choose):
         norm = NormRule(eps=1e-3, momentum=0.2)
-        stages = [Stage(choose.cell(CELL, OPS, channels=self.width, norm=norm), self.width) for _ in range(2)]
+        stages = [Stage(choose.cell(CellSpec(CELL, OPS, self.width, norm)), self.width) for _ in range(2)]
         return Net(stages, self.channels, self.width, self.classes)
 
 

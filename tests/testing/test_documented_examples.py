@@ -28,9 +28,9 @@ def method(request, tmp_path_factory):
     return example("add-a-method.md", f"METHOD = {request.param}", tmp_path_factory.mktemp("guide"))
 
 
-@pytest.fixture(scope="module")
-def space(tmp_path_factory):
-    return example("add-a-space.md", "SPACE = Chain", tmp_path_factory.mktemp("guide"))
+@pytest.fixture(scope="module", params=["Chain", "Triangles"])
+def space(request, tmp_path_factory):
+    return example("add-a-space.md", f"SPACE = {request.param}", tmp_path_factory.mktemp("guide"))
 
 
 @pytest.mark.parametrize("law", METHOD_LAWS, ids=title)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gapless.core.op import zeros
+from gapless.core.op import NormRule, Op, OpModule, zeros
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,55 @@ class Cell:
         return tuple(edge for edge in self.edges if edge.target == node)
 
 
+@dataclass(frozen=True)
+class CellSpec:
+    """What a module of a whole cell is built from; it is called with the input states of the cell.
+
+    Parameters
+    ----------
+    cell
+        The graph; each edge names the decision that it asks.
+    ops
+        Option label -> operation, for every option of every edge of the cell.
+    channels
+        Channels of every state.
+    norm
+        Batch normalisation of the candidate operations.
+    partial
+        Number of equal parts of the channels, of which one goes through the operations and the rest bypasses them.
+    drop_path
+        Whether a stand-alone network drops the outputs of edges that are no identity.
+
+    Raises
+    ------
+    ValueError
+        Where ``partial`` does not divide ``channels``.
+    """
+
+    cell: Cell
+    ops: Mapping[str, Op]
+    channels: int
+    norm: NormRule
+    partial: int = 1
+    drop_path: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels % self.partial:
+            raise ValueError(
+                f"{self.channels} channels cannot be split into {self.partial} parts; choose a width that "
+                f"{self.partial} divides"
+            )
+
+    @property
+    def width(self) -> int:
+        """Channels that go through the operations (PC-DARTS, arXiv 1907.05737)."""
+        return self.channels // self.partial
+
+    def build(self, edge: Edge, option: str) -> OpModule:
+        """Return the module of one option of an edge."""
+        return self.ops[option].build(self.width, stride=edge.stride, norm=self.norm)
+
+
 class CellModule(nn.Module):
     """Runs a :class:`Cell` edge by edge. ``edges`` maps ``Edge.key`` to a module that returns a tensor, or None for
     "nothing arrives"."""
@@ -84,15 +133,6 @@ class CellModule(nn.Module):
 def join(states: Sequence[Tensor]) -> Tensor:
     """Concatenate states along the channels."""
     return states[0] if len(states) == 1 else torch.cat(list(states), dim=1)
-
-
-def partial_width(channels: int, partial: int) -> int:
-    """Return the channels that go through the operations when one of ``partial`` does (PC-DARTS, arXiv 1907.05737)."""
-    if channels % partial:
-        raise ValueError(
-            f"{channels} channels cannot be split into {partial} parts; choose a width that {partial} divides"
-        )
-    return channels // partial
 
 
 def rejoin(mixed: Tensor, x: Tensor, partial: int, stride: int) -> Tensor:

@@ -3,45 +3,19 @@ bill of costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import nn
 
-from gapless.core.cell import Cell
-from gapless.core.op import NormRule, Op
+from gapless.core.cell import CellSpec
 
 
 class Choose(Protocol):
     """Answers where a decision is taken."""
 
-    def cell(
-        self,
-        cell: Cell,
-        ops: Mapping[str, Op],
-        *,
-        channels: int,
-        norm: NormRule,
-        partial: int = 1,
-        drop_path: bool = False,
-    ) -> nn.Module:
-        """Return the module of a whole cell, called with its input states.
-
-        Parameters
-        ----------
-        cell
-            The graph; each edge names the decision that it asks.
-        ops
-            Option label -> operation, for every option of every edge of the cell.
-        channels
-            Of every state.
-        norm
-            How candidate operations normalise.
-        partial
-            One of so many channels goes through the operations.
-        drop_path
-            Whether a stand-alone network drops the outputs of edges that are no identity.
-        """
+    def cell(self, spec: CellSpec) -> nn.Module:
+        """Return the module of a whole cell, called with its input states."""
         ...
 
     def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:

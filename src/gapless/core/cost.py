@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gapless.core.cell import Cell, CellModule, partial_width, rejoin
+from gapless.core.cell import CellModule, CellSpec, Edge, rejoin
 from gapless.core.op import NormRule, Op, zeros
 
 Unit = Literal["params", "macs", "access"]
@@ -100,23 +100,9 @@ class Bill:
         self.open = True
         self._known: dict[tuple[Op, int, int, tuple[int, ...], bool | None], int] = {}
 
-    def cell(
-        self,
-        cell: Cell,
-        ops: Mapping[str, Op],
-        *,
-        channels: int,
-        norm: NormRule,
-        partial: int = 1,
-        drop_path: bool = False,
-    ) -> nn.Module:
+    def cell(self, spec: CellSpec) -> nn.Module:
         """Return a cell that bills each option of each edge and passes on states of the right shape."""
-        width = partial_width(channels, partial)
-        edges = {
-            e.key: _Billed(self, e.ask, {o: ops[o] for o in self.options[e.ask]}, width, partial, e.stride, norm)
-            for e in cell.edges
-        }
-        return CellModule(cell, edges)
+        return CellModule(spec.cell, {e.key: _Billed(self, spec, e) for e in spec.cell.edges})
 
     def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
         """Return a site that bills each of its options and passes on the output of the first."""
@@ -137,17 +123,16 @@ class Bill:
 
 
 class _Billed(nn.Module):
-    def __init__(
-        self, bill: Bill, ask: str, ops: dict[str, Op], width: int, partial: int, stride: int, norm: NormRule
-    ) -> None:
+    def __init__(self, bill: Bill, spec: CellSpec, edge: Edge) -> None:
         super().__init__()
-        self.bill, self.ask, self.ops = bill, ask, ops
-        self.width, self.partial, self.stride, self.norm = width, partial, stride, norm
+        self.bill, self.spec, self.edge = bill, spec, edge
 
     def forward(self, x: Tensor) -> Tensor:
-        for label, op in self.ops.items() if self.bill.open else ():
-            self.bill.add(self.ask, label, self.bill.price(op, self.width, self.stride, self.norm, tuple(x.shape[-2:])))
-        return rejoin(zeros(x[:, : self.width], self.stride), x, self.partial, self.stride)
+        spec, ask, stride = self.spec, self.edge.ask, self.edge.stride
+        for label in self.bill.options[ask] if self.bill.open else ():
+            price = self.bill.price(spec.ops[label], spec.width, stride, spec.norm, tuple(x.shape[-2:]))
+            self.bill.add(ask, label, price)
+        return rejoin(zeros(x[:, : spec.width], stride), x, spec.partial, stride)
 
 
 class _BilledSite(nn.Module):

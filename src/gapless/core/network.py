@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from gapless.core.cell import Cell, CellModule, partial_width, rejoin
+from gapless.core.cell import CellModule, CellSpec, rejoin
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
-from gapless.core.op import NormRule, Op, OpModule
+from gapless.core.op import OpModule
 
 
 class DropPath(nn.Module):
@@ -71,26 +71,17 @@ class Chosen:
         self.arch = arch
         self.drop = DropPath()
 
-    def cell(
-        self,
-        cell: Cell,
-        ops: Mapping[str, Op],
-        *,
-        channels: int,
-        norm: NormRule,
-        partial: int = 1,
-        drop_path: bool = False,
-    ) -> nn.Module:
+    def cell(self, spec: CellSpec) -> nn.Module:
         """Return the cell with its kept edges and chosen operations only; "none" is left out where it adds nothing."""
         edges: dict[str, nn.Module] = {}
-        for edge in cell.edges:
+        for edge in spec.cell.edges:
             label = self.arch.get(edge.ask)
-            if label is None or (ops[label].zero and partial == 1):
+            if label is None or (spec.ops[label].zero and spec.partial == 1):
                 continue
-            op = ops[label].build(partial_width(channels, partial), stride=edge.stride, norm=norm)
-            edges[edge.key] = ChosenEdge(label, op, partial, self.drop if drop_path else None)
-        body = CellModule(cell, edges)
-        if drop_path:
+            op, drop = spec.build(edge, label), self.drop if spec.drop_path else None
+            edges[edge.key] = ChosenEdge(label, op, spec.partial, drop)
+        body = CellModule(spec.cell, edges)
+        if spec.drop_path:
             body.add_module("drop_path", self.drop)
         return body
 

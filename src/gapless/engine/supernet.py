@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gapless.core.cell import Cell, CellModule, partial_width, rejoin
+from gapless.core.cell import Cell, CellModule, CellSpec, rejoin
 from gapless.core.decision import Arch
 from gapless.core.mix import Mix
-from gapless.core.op import NormRule, Op, OpModule, zeros
+from gapless.core.op import OpModule, zeros
 from gapless.core.space import Space
 from gapless.engine.judge import still
 from gapless.kernels import fan as fused
@@ -286,24 +286,14 @@ class Everything:
     def __init__(self, router: Router) -> None:
         self.router = router
 
-    def cell(
-        self,
-        cell: Cell,
-        ops: Mapping[str, Op],
-        *,
-        channels: int,
-        norm: NormRule,
-        partial: int = 1,
-        drop_path: bool = False,
-    ) -> nn.Module:
+    def cell(self, spec: CellSpec) -> nn.Module:
         """Return a cell of mixed edges."""
-        width = partial_width(channels, partial)
         edges: dict[str, MixedEdge] = {}
-        for edge in cell.edges:
+        for edge in spec.cell.edges:
             options = self.router.space.decisions[self.router.space.rows[edge.ask]].options
-            built = {o: ops[o].build(width, stride=edge.stride, norm=norm) for o in options}
-            edges[edge.key] = MixedEdge(self.router, edge.ask, built, partial, edge.stride)
-        return MixedCell(self.router, cell, edges, partial)
+            built = {o: spec.build(edge, o) for o in options}
+            edges[edge.key] = MixedEdge(self.router, edge.ask, built, spec.partial, edge.stride)
+        return MixedCell(self.router, spec.cell, edges, spec.partial)
 
     def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
         """Return a mixed site."""

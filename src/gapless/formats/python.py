@@ -13,7 +13,7 @@ import keyword
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gapless.core.cell import Cell, CellModule, rejoin
+from gapless.core.cell import Cell, CellModule, CellSpec, rejoin
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.network import Chosen, ChosenSite
@@ -119,7 +119,7 @@ class Body:
     ops
         (key of an edge, option label, operation) of each edge that is kept.
     norm, partial
-        As in :meth:`gapless.core.choose.Choose.cell`.
+        As in :class:`gapless.core.cell.CellSpec`.
     """
 
     cell: Cell
@@ -135,21 +135,13 @@ class Noted(Chosen):
         super().__init__(arch)
         self.bodies: dict[nn.Module, tuple[Body, int]] = {}
 
-    def cell(
-        self,
-        cell: Cell,
-        ops: Mapping[str, Op],
-        *,
-        channels: int,
-        norm: NormRule,
-        partial: int = 1,
-        drop_path: bool = False,
-    ) -> nn.Module:
+    def cell(self, spec: CellSpec) -> nn.Module:
         """Return the cell without drop path, and note it with its channels."""
-        module = super().cell(cell, ops, channels=channels, norm=norm, partial=partial)
+        module = super().cell(replace(spec, drop_path=False))
         assert isinstance(module, CellModule)
-        kept = tuple((e.key, self.arch[e.ask], ops[self.arch[e.ask]]) for e in cell.edges if e.key in module.edges)
-        self.bodies[module] = Body(cell, kept, norm, partial), channels
+        chosen = {e.key: self.arch[e.ask] for e in spec.cell.edges if e.key in module.edges}
+        kept = tuple((key, option, spec.ops[option]) for key, option in chosen.items())
+        self.bodies[module] = Body(spec.cell, kept, spec.norm, spec.partial), spec.channels
         return module
 
 

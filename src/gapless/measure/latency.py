@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core.bound import Bound, Budget, cost_of, told
-from gapless.core.cell import Cell, CellModule, partial_width
+from gapless.core.cell import CellModule, CellSpec, Edge
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.machine import device_name
 from gapless.core.network import ChosenEdge, ChosenSite
-from gapless.core.op import NormRule, Op, zeros
+from gapless.core.op import zeros
 from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
 from gapless.engine.fit import fit
@@ -399,23 +399,9 @@ class Places:
         self.uses: list[tuple[str, str, Key]] = []
         self.sites = 0
 
-    def cell(
-        self,
-        cell: Cell,
-        ops: Mapping[str, Op],
-        *,
-        channels: int,
-        norm: NormRule,
-        partial: int = 1,
-        drop_path: bool = False,
-    ) -> nn.Module:
+    def cell(self, spec: CellSpec) -> nn.Module:
         """Return a cell whose edges note their options."""
-        partial_width(channels, partial)
-        edges = {
-            e.key: _Edge(self, e.ask, {o: ops[o] for o in self.options[e.ask]}, partial, e.stride, norm)
-            for e in cell.edges
-        }
-        return CellModule(cell, edges)
+        return CellModule(spec.cell, {e.key: _Edge(self, spec, e) for e in spec.cell.edges})
 
     def op(self, ask: str, make: Callable[[str], nn.Module]) -> nn.Module:
         """Return a site that notes its options and passes on the output of the first."""
@@ -431,24 +417,24 @@ class Places:
 
 
 class _Edge(nn.Module):
-    def __init__(self, places: Places, ask: str, ops: dict[str, Op], partial: int, stride: int, norm: NormRule) -> None:
+    def __init__(self, places: Places, spec: CellSpec, edge: Edge) -> None:
         super().__init__()
-        self.places, self.ask, self.ops = places, ask, ops
-        self.partial, self.stride, self.norm = partial, stride, norm
+        self.places, self.spec, self.edge = places, spec, edge
 
     def forward(self, x: Tensor) -> Tensor:
-        width = x.shape[1] // self.partial
-        for label, op in self.ops.items():
-            if op.zero and self.partial == 1:
+        spec, ask, stride = self.spec, self.edge.ask, self.edge.stride
+        for label in self.places.options[ask]:
+            op = spec.ops[label]
+            if op.zero and spec.partial == 1:
                 continue  # a stand-alone network leaves it out
-            key = (op, tuple(x.shape), self.partial, self.stride, self.norm)
-            self.places.note(self.ask, label, key, partial(self.make, label, op, width), (x,))
-            y = zeros(x, self.stride)
-            self.places.note(self.ask, label, ("sum", tuple(y.shape)), _Sum, (y, y))
-        return zeros(x, self.stride)
+            key = (op, tuple(x.shape), spec.partial, stride, spec.norm)
+            self.places.note(ask, label, key, partial(self.make, label), (x,))
+            y = zeros(x, stride)
+            self.places.note(ask, label, ("sum", tuple(y.shape)), _Sum, (y, y))
+        return zeros(x, stride)
 
-    def make(self, label: str, op: Op, width: int) -> nn.Module:
-        return ChosenEdge(label, op.build(width, stride=self.stride, norm=self.norm), self.partial, None)
+    def make(self, label: str) -> nn.Module:
+        return ChosenEdge(label, self.spec.build(self.edge, label), self.spec.partial, None)
 
 
 class _Sum(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from gapless.core.cell import Cell, Edge
+from gapless.core.cell import Cell, CellSpec, Edge
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep
 from gapless.core.errors import UserError, nearest
@@ -183,9 +183,7 @@ class Darts(Space):
             reduce = i in self.reductions
             width *= 2 if reduce else 1
             kind = "reduce" if reduce else "normal"
-            body = choose.cell(
-                CELLS[kind], ops, channels=width, norm=norm, partial=self.partial, drop_path=self.drop_path
-            )
+            body = choose.cell(CellSpec(CELLS[kind], ops, width, norm, self.partial, self.drop_path))
             first = (REDUCE if halved else POINT).build(width, inputs=before, stride=2 if halved else 1, norm=norm)
             second = POINT.build(width, inputs=last, norm=norm)
             cells.append(DartsCell(first, second, body))

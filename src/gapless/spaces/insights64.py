@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gapless.core.cell import Cell, Edge
+from gapless.core.cell import Cell, CellSpec, Edge
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError
@@ -87,7 +87,7 @@ class Insights64(Space):
         before = 3 * self.width
         blocks = []
         for _ in range(self.cells):
-            body = choose.cell(shape, ops, channels=self.width, norm=norm)
+            body = choose.cell(CellSpec(shape, ops, self.width, norm))
             point = normal(1).build(self.width, inputs=before, norm=norm)
             blocks.append(Insights64Cell(point, body, add=self.output == "sum"))
             before = self.width * (1 if self.output == "sum" else 2)

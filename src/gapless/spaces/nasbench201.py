@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from gapless.core.cell import Cell, Edge
+from gapless.core.cell import Cell, CellSpec, Edge
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
@@ -73,7 +73,7 @@ class NASBench201(Space):
                 blocks.append(Reduction(width, 2 * width))
                 width *= 2
             for _ in range(self.cells):
-                blocks.append(choose.cell(CELL, ops, channels=width, norm=norm, partial=self.partial))
+                blocks.append(choose.cell(CellSpec(CELL, ops, width, norm, self.partial)))
         stem = nn.Sequential(nn.Conv2d(self.channels, self.width, 3, padding=1, bias=False), nn.BatchNorm2d(self.width))
         last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return NASBench201Network(stem, nn.Sequential(*blocks), last, nn.Linear(width, self.classes))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gapless.core.cell import Cell, Edge
+from gapless.core.cell import Cell, CellSpec, Edge
 from gapless.core.choose import Choose
 from gapless.core.decision import Decision, Keep
 from gapless.core.method import Method, living, start
@@ -119,9 +119,7 @@ class Ragged(Space):
 
         stem = nn.Sequential(nn.Conv2d(self.channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
         chain = nn.Sequential(*(choose.op(name, block) for name in ("first", "second", "third")))
-        cells = [
-            choose.cell(CELL, OPS, channels=width, norm=norm, partial=self.partial, drop_path=True) for _ in range(2)
-        ]
+        cells = [choose.cell(CellSpec(CELL, OPS, width, norm, self.partial, drop_path=True)) for _ in range(2)]
         return RaggedNetwork(stem, chain, cells, nn.Conv2d(2 * width, width, 1), nn.Linear(2 * width, self.classes))
 
 
