@@ -145,6 +145,8 @@ def test_an_unknown_type_is_passed_through():
         {"momentum": 1.0},
         {"arch_share": 1.0},
         {"arch_share": 0.0},
+        {"lr_epochs": -1},
+        {"weight_decay": float("nan")},
     ],
 )
 def test_training_settings_out_of_range_are_named(given):

@@ -186,11 +186,20 @@ def test_a_loss_that_explodes_is_said_so():
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"epochs": 0}, "at least 1"), ({"drop_path": 1.0}, r"\[0, 1\)"), ({"cutout": 16}, "share"), ({"lr": -1}, "lr")],
+    [
+        ({"epochs": 0}, "at least 1"),
+        ({"drop_path": 1.0}, r"\[0, 1\)"),
+        ({"cutout": 16}, "share"),
+        ({"lr": -1}, "at least 0; got -1"),
+        ({"stored": 0.5}, "at least 1; got 0.5"),
+        ({"momentum": 1.0}, r"\[0, 1\)"),
+    ],
 )
 def test_wrong_settings(changes, said):
-    with pytest.raises(UserError, match=said):
+    (name,) = changes
+    with pytest.raises(UserError, match=said) as caught:
         Protocol(**changes)
+    assert caught.value.names == (f"retrain.{name}",)
 
 
 def test_the_published_protocols():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from gapless.core.errors import UserError
+from gapless.core.settings import at_least
+from gapless.core.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -180,75 +182,37 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
-    """Ordinary training settings of a search. The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released
-    code).
+class Train(TrainingSettings):
+    """Training settings of a search: those of the supernet's weights.
+
+    The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released code).
 
     Parameters
     ----------
-    epochs
-        Passes over the images that train the weights.
     batch
         Images per step, for weights and architecture alike.
-    lr, lr_min
-        Initial and final learning rate of the weights.
     schedule
-        ``cosine`` from ``lr`` to ``lr_min``; ``straight`` down to zero; or ``constant``.
-    lr_per
-        Whether the rate changes per ``epoch`` or per ``step``.
-    lr_warmup
-        Epochs over which the rate grows linearly to its initial value.
+        Learning rate over time: ``cosine`` from ``lr`` to ``lr_min``; ``straight`` down to zero; or ``constant``.
     lr_epochs
-        Epochs that the schedule is made for, where the search ends before it (DSNAS: 80 of 240); at least ``epochs``
-        are taken.
-    momentum, nesterov, weight_decay
-        Of SGD on the weights.
-    decay_norms
-        Whether weight decay also pulls biases and the scales and shifts of normalisations.
-    clip
-        Bound on the norm of the weight gradient; 0 turns it off.
-    label_smoothing
-        Share of the target that is spread over all classes, in training.
+        Length of the learning rate's schedule in epochs, for a search that ends before it (DSNAS: 80 of 240). Where it
+        is below ``epochs``: ``epochs``.
     arch_share
-        Share of the training images kept for the architecture where the method asks for data of its own.
+        Share of the training images kept for the architecture where the method asks for images of its own.
     validate_every
-        Epochs between two measurements of the supernet's accuracy; 0 turns them off.
+        Epochs between two measurements of the supernet's accuracy. 0: none.
     """
 
+    of: ClassVar[str] = "train"
     epochs: int = 50
     batch: int = 64
-    lr: float = 0.025
     lr_min: float = 0.001
     schedule: Literal["cosine", "straight", "constant"] = "cosine"
-    lr_per: Literal["epoch", "step"] = "epoch"
-    lr_warmup: int = 0
     lr_epochs: int = 0
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 3e-4
-    decay_norms: bool = True
-    clip: float = 5.0
-    label_smoothing: float = 0.0
     arch_share: float = 0.5
     validate_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1),
-            ("batch", 1),
-            ("lr", 0),
-            ("lr_min", 0),
-            ("lr_warmup", 0),
-            ("lr_epochs", 0),
-            ("weight_decay", 0),
-            ("clip", 0),
-            ("validate_every", 0),
-        ):
-            if getattr(self, name) < low:
-                raise UserError(f"`{name}` must be at least {low}; got {getattr(self, name)}.", of="train")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"`momentum` must lie in [0, 1); got {self.momentum}.", of="train")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"`label_smoothing` must lie in [0, 1); got {self.label_smoothing}.", of="train")
+        super().__post_init__()
+        at_least(0, self.of, lr_epochs=self.lr_epochs, validate_every=self.validate_every)
         if not 0 < self.arch_share < 1:
-            raise UserError(f"`arch_share` must lie between 0 and 1; got {self.arch_share}.", of="train")
+            raise UserError(f"`arch_share` must lie between 0 and 1; got {self.arch_share}.", of=self.of)

@@ -3,76 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from gapless.core.errors import UserError
+from gapless.core.settings import at_least
+from gapless.core.training import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Protocol(TrainingSettings):
     """Training of one network. The defaults are those of DARTS on CIFAR-10 (arXiv 1806.09055, released code).
 
     Parameters
     ----------
-    epochs
-        Passes over the training images.
-    batch
-        Images per step.
-    lr, lr_min
-        Initial learning rate, and the final one of the cosine.
-    schedule
-        ``cosine`` from ``lr`` to ``lr_min``; ``linear`` to zero with a slow end; ``straight`` down to zero;
-        ``exponential``: 0.97 times as much each epoch; or ``constant``.
-    lr_per
-        Whether the rate changes per ``epoch`` or per ``step``.
-    lr_warmup
-        Epochs over which the rate grows linearly to its initial value.
-    momentum, nesterov, weight_decay
-        Of SGD.
-    decay_norms
-        Whether weight decay also pulls biases and the scales and shifts of normalisations.
-    clip
-        Bound on the norm of the gradient; 0 turns it off.
     drop_path
         Chance that an edge which is no identity is dropped, at the end of training; it grows linearly from 0.
     aux_weight
-        Weight of the auxiliary head's loss, where the space has such a head; 0 leaves the head out.
-    label_smoothing
-        Share of the target that is spread over all classes, in training.
+        Weight of the auxiliary head's loss, where the space has such a head. 0: no head.
     ema
-        Decay of an exponential moving average of weights and statistics, which is then what is tested and kept; 0
-        turns it off.
+        Decay of an exponential moving average of weights and statistics, which is then what is tested and kept. 0: no
+        average.
     mixed
         Whether a GPU trains in bfloat16 under autocast; parameters stay float32.
     cutout
         Side of the square that is cut out of training images, as a share of the image's side.
     crop_scale
-        Random resized crops: smallest share of the image's area that a crop covers; 0 turns them off.
+        Smallest share of the image's area that a random resized crop covers. 0: no such crops.
     stored
-        Side to which images are stored, relative to the side that the network sees, where ``--data.size`` is given.
+        Side to which images are stored, relative to the side that the network sees, where the data's ``size`` is given.
     jitter
         Strength of changes of brightness, contrast, saturation, hue.
     randaugment
-        Operations and their magnitude (RandAugment, arXiv 1909.13719); 0, 0 turns it off.
+        Number of operations and their magnitude (RandAugment, arXiv 1909.13719). 0, 0: none.
     test_every
-        Epochs between two measurements on the test images; the last epoch's is the one reported. 0 tests once, then.
+        Epochs between two measurements on the test images; the last epoch's is the one reported. 0: that one alone.
     """
 
+    of: ClassVar[str] = "retrain"
     epochs: int = 600
     batch: int = 96
-    lr: float = 0.025
     lr_min: float = 0.0
-    schedule: Literal["cosine", "linear", "straight", "exponential", "constant"] = "cosine"
-    lr_per: Literal["epoch", "step"] = "epoch"
-    lr_warmup: int = 0
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 3e-4
-    decay_norms: bool = True
-    clip: float = 5.0
     drop_path: float = 0.2
     aux_weight: float = 0.4
-    label_smoothing: float = 0.0
     ema: float = 0.0
     mixed: bool = False
     cutout: float = 0.5
@@ -83,16 +55,14 @@ class Protocol:
     test_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch", 1), *((n, 0) for n in FROM_ZERO)):
-            if getattr(self, name) < low:
-                raise UserError(f"--retrain.{name} is {getattr(self, name)}; it must be at least {low}.")
-        for name in ("momentum", "drop_path", "label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--retrain.{name} is {getattr(self, name)}; it must lie in [0, 1).")
+        super().__post_init__()
+        at_least(0, self.of, aux_weight=self.aux_weight, crop_scale=self.crop_scale, test_every=self.test_every)
+        at_least(1, self.of, stored=self.stored)
+        self.shares("drop_path", "ema")
         if not 0 <= self.cutout <= 1:
-            raise UserError(f"--retrain.cutout is {self.cutout}; it is a share of the image's side, from 0 to 1.")
-        if self.stored < 1:
-            raise UserError(f"--retrain.stored is {self.stored}; it must be at least 1.")
+            raise UserError(
+                f"`cutout` must be a share of the image's side, from 0 to 1; got {self.cutout}.", of=self.of
+            )
 
     def images(self, size: int | None) -> dict[str, Any]:
         """Return the settings of the data that this protocol brings, for images whose size is asked to be ``size``."""
@@ -107,8 +77,6 @@ class Protocol:
             found["randaugment"] = self.randaugment
         return found
 
-
-FROM_ZERO = ("lr", "lr_min", "lr_warmup", "weight_decay", "clip", "aux_weight", "crop_scale", "test_every")
 
 PROTOCOLS: dict[str, tuple[str, Protocol]] = {
     "cifar": ("DARTS on CIFAR, arXiv 1806.09055, quark0/darts, cnn/train.py", Protocol()),

@@ -82,6 +82,19 @@ def typed(definition: Callable[..., Any], given: Mapping[str, Any], *, of: str =
     return {name: convert(value, legal[name].type, name, of=of, where=where) for name, value in given.items()}
 
 
+def at_least(least: float, of: str, **values: float) -> None:
+    """Raise a :class:`UserError` for the first parameter below ``least``; ``of`` is its table.
+
+    >>> at_least(1, "space", width=4, cells=0)
+    Traceback (most recent call last):
+    ...
+    gapless.core.errors.UserError: `cells` must be at least 1; got 0.
+    """
+    for name, value in values.items():
+        if not value >= least:
+            raise UserError(f"`{name}` must be at least {least:g}; got {value}.", of=of)
+
+
 def make(cls: type[T], given: Mapping[str, Any], *args: Any, of: str = "", where: str = "") -> T:
     """Return ``cls(*args, **given)`` after :func:`typed`."""
     return cls(*args, **typed(cls, given, of=of, where=where))

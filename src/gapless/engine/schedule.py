@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Protocol as Interface
 
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
-
-
-class Rates(Interface):
-    """What a learning rate follows from."""
-
-    @property
-    def epochs(self) -> int:
-        """Length of the curve."""
-        ...
-
-    @property
-    def lr(self) -> float:
-        """Where it starts."""
-        ...
-
-    @property
-    def lr_min(self) -> float:
-        """Where the cosine ends."""
-        ...
-
-    @property
-    def lr_warmup(self) -> int:
-        """Epochs of linear growth at the start."""
-        ...
-
-    @property
-    def schedule(self) -> str:
-        """``cosine``, ``linear``, ``straight``, ``exponential`` or ``constant``."""
-        ...
-
-    @property
-    def lr_per(self) -> str:
-        """``epoch`` or ``step``."""
-        ...
-
+from gapless.core.training import TrainingSettings
 
 LAST = 5
 """Epochs at the end of the linear schedule in which the rate falls more slowly (PC-DARTS, arXiv 1907.05737, released
 code)."""
 
 
-def curve(train: Rates, at: float) -> float:
+def curve(train: TrainingSettings, at: float) -> float:
     """Return the learning rate after ``at`` epochs, without warm-up.
 
     Cosine: ``lr_min + (lr - lr_min) * (1 + cos(pi * at / epochs)) / 2`` (SGDR, arXiv 1608.03983, one cycle). Linear
@@ -72,7 +37,7 @@ def curve(train: Rates, at: float) -> float:
     return train.lr_min + (train.lr - train.lr_min) * (1 + math.cos(math.pi * at / train.epochs)) / 2
 
 
-def rate(train: Rates, epoch: int, at: float) -> float:
+def rate(train: TrainingSettings, epoch: int, at: float) -> float:
     """Return the learning rate in an epoch counted from 0, when ``at`` epochs are done, with warm-up."""
     if epoch < train.lr_warmup:
         return train.lr * (epoch + 1) / train.lr_warmup
