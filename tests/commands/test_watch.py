@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import pytest
 
 from gapless.commands.watch import WatchSearch
-from gapless.engine.search import Record
+from gapless.engine.record import SearchRecord
 from gapless.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
 NOTHING = "1<-0=skip_connect,2<-0=skip_connect,2<-1=none,3<-0=skip_connect,3<-1=none,3<-2=none"
 
 
-def record(epoch: int) -> Record:
+def record(epoch: int) -> SearchRecord:
     scores = [[0.1, 0.3 + 0.01 * epoch, 0.2, 0.2, 0.2]] * 6
-    told = dict.fromkeys(Record.__dataclass_fields__)
-    return Record(
+    told = dict.fromkeys(SearchRecord.__dataclass_fields__)
+    return SearchRecord(
         **{
             **told,
             "epoch": epoch,

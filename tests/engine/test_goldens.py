@@ -97,7 +97,7 @@ def dropnas_steps(first: dict, second: dict) -> dict[str, Step]:
         with torch.no_grad():
             for name, pull in forgotten(taken).items():
                 weights[name].add_(record["settings"]["lr"] * pull)
-                search.optimiser.state[weights[name]]["momentum_buffer"].sub_(pull)
+                search.updater.optimiser.state[weights[name]]["momentum_buffer"].sub_(pull)
     return found
 
 

@@ -103,7 +103,7 @@ def step_of(number: int, execution: str, charged: bool) -> Step:
     with torch.no_grad():
         for ordinal, name in enumerate(sorted(weights, key=official_order)):
             weights[name].copy_(fill(ordinal, weights[name].shape, kind_of(name, weights[name].shape)))
-    adam = search.arch_optimiser.step
+    adam = search.updater.arch_optimiser.step
 
     def watch(gradient: dict[str, Tensor], **options: object) -> None:
         step.alpha = gradient["alpha"].detach().clone()
@@ -117,10 +117,10 @@ def step_of(number: int, execution: str, charged: bool) -> Step:
             method.penalty(Progress()).backward()
             step.of_cost = method.alpha.grad.clone()
         with (
-            mock.patch.object(search.arch_optimiser, "step", watch),
+            mock.patch.object(search.updater.arch_optimiser, "step", watch),
             mock.patch.object(method, "settle", lambda seen: setattr(step, "seen", seen)),
         ):
-            step.loss, *_ = search.update(Progress(), 0.1, batch, None, train_arch=True)
+            step.loss, *_ = search.updater.step(Progress(), 0.1, batch, None, train_arch=True)
     handle.remove()
     step.weights = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     step.norms = {name: m for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}

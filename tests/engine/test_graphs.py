@@ -192,13 +192,13 @@ def test_a_recorded_search_is_the_same_search(recorder, method, monkeypatch):
     """Weights, architecture and statistics after an epoch are those of a search that launches everything; the rate is
     another one in every step."""
     data, train, found = load("digits"), Train(epochs=1, batch=96, lr_per="step"), []
-    monkeypatch.setattr("gapless.engine.search.sgd", fused_sgd)
+    monkeypatch.setattr("gapless.engine.step.sgd", fused_sgd)
     for record in (False, True):
         space = SPACE.replace(channels=1, classes=10)
         with seeded("method"):
             made = method(space)
         search = Search(space, made, data, train, seed=3)
-        search._record = record
+        search.loss.record = search.updater.replay = record
         list(search.run())
         found.append([*search.supernet.state_dict().values(), *search.method.state_dict().values()])
     masked = method not in (DARTS, DrNAS)  # then options that rest are summed with weights of zero

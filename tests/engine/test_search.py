@@ -60,13 +60,13 @@ class Batches:
 
     def __init__(self, search: Search) -> None:
         self.search, self.seen = search, []
-        update = search.update
+        update = search.updater.step
 
         def watch(now: Progress, lr: float, batch: Any, arch_batch: Any, *, train_arch: bool) -> Any:
             self.seen.append((now, lr, batch, arch_batch, train_arch))
             return update(now, lr, batch, arch_batch, train_arch=train_arch)
 
-        search.update = watch  # type: ignore[method-assign]
+        search.updater.step = watch  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------------- against a loop by hand
@@ -222,15 +222,15 @@ def test_the_virtual_step_is_plain_or_has_momentum_and_decay(virtual):
     for step in range(2):
         batch, arch_batch = batch_of(search, 0, step), batch_of(search, 1, step)
         names = dict(search.supernet.named_parameters())
-        buffers = {n: search.optimiser.state.get(p, {}).get("momentum_buffer") for n, p in names.items()}
-        drift = search._drift()
+        buffers = {n: search.updater.optimiser.state.get(p, {}).get("momentum_buffer") for n, p in names.items()}
+        drift = search.updater._drift()
         for (n, p), d in zip(names.items(), drift, strict=True):
             expected = torch.zeros_like(p)
             if virtual == "momentum":
                 expected = 1e-2 * p.detach() + (0 if buffers[n] is None else 0.9 * buffers[n])
             torch.testing.assert_close(d, expected)
-        search.update(Progress(step=step), 0.1, batch, arch_batch, train_arch=True)
-    assert search.optimiser.state
+        search.updater.step(Progress(step=step), 0.1, batch, arch_batch, train_arch=True)
+    assert search.updater.optimiser.state
 
 
 def test_the_arch_step_of_second_order_leaves_the_weights():
@@ -238,8 +238,8 @@ def test_the_arch_step_of_second_order_leaves_the_weights():
     search = search_of(softmax(coupling="unrolled", order="weights_first"))
     twin = search_of(softmax(coupling="weights_only"))
     batch, arch_batch = batch_of(search, 0), batch_of(search, 1)
-    search.update(Progress(), 0.1, batch, arch_batch, train_arch=True)
-    twin.update(Progress(), 0.1, batch, None, train_arch=False)
+    search.updater.step(Progress(), 0.1, batch, arch_batch, train_arch=True)
+    twin.updater.step(Progress(), 0.1, batch, None, train_arch=False)
     for p, q in zip(search.supernet.parameters(), twin.supernet.parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -291,13 +291,13 @@ def test_an_architecture_that_leads_nowhere_has_a_gradient_of_zero(coupling, exe
 def test_the_architecture_gradient_is_clipped_where_asked(clip):
     search = search_of(softmax(arch_clip=clip))
     norms = []
-    step = search.arch_optimiser.step
+    step = search.updater.arch_optimiser.step
 
     def watch(gradient: dict[str, Tensor], **more: Any) -> None:
         norms.append(float(gradient["alpha"].norm()))
         step(gradient, **more)
 
-    with mock.patch.object(search.arch_optimiser, "step", watch):
+    with mock.patch.object(search.updater.arch_optimiser, "step", watch):
         list(search.run())
     assert len(norms) == 4
     if clip is None:
@@ -312,7 +312,7 @@ def test_architecture_passes_move_the_running_statistics_or_not():
     for name, plan in {"moved": {}, "still": {"arch_bn": False}, "none": {"coupling": "weights_only"}}.items():
         search = search_of(softmax(order="weights_first", **plan))
         batch, arch_batch = batch_of(search, 0), batch_of(search, 1)
-        search.update(Progress(), 0.1, batch, arch_batch, train_arch=name != "none")
+        search.updater.step(Progress(), 0.1, batch, arch_batch, train_arch=name != "none")
         buffers[name] = {n: b.clone() for n, b in search.supernet.named_buffers()}
     for name, value in buffers["none"].items():
         assert torch.equal(buffers["still"][name], value), name
@@ -349,9 +349,11 @@ def test_both_passes_can_use_one_mix(same, order):
     loss = search.loss
     with (
         watched(search.method) as seen,
-        mock.patch.object(search, "loss", lambda batch, mix: run.append(mix.weight.detach()) or loss(batch, mix)),
+        mock.patch.object(
+            search.updater, "loss", lambda batch, mix: run.append(mix.weight.detach()) or loss(batch, mix)
+        ),
     ):
-        search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+        search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
     assert [phase for phase, _ in seen] == (
         ["weights"] if same else ["arch", "weights"] if order == "arch_first" else ["weights", "arch"]
     )
@@ -374,7 +376,7 @@ def test_the_gradients_of_several_passes_are_summed():
     for turns in (1, 2):
         search = search_of(softmax(turns=turns, coupling="weights_only"), train=train)
         start = {n: p.detach().clone() for n, p in search.supernet.named_parameters()}
-        search.update(Progress(), 0.1, batch_of(search, 0), None, train_arch=False)
+        search.updater.step(Progress(), 0.1, batch_of(search, 0), None, train_arch=False)
         ends.append({n: p.detach() - start[n] for n, p in search.supernet.named_parameters()})
     for name, change in ends[0].items():
         torch.testing.assert_close(ends[1][name], 2 * change, rtol=1e-9, atol=1e-12)
@@ -403,8 +405,10 @@ def test_what_ran_in_any_pass_moves(coupling):
         losses.append(found[0].detach())
         return found
 
-    with mock.patch.object(search, "loss", watch):
-        told, _, arch_loss = search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+    with mock.patch.object(search.updater, "loss", watch):
+        told, _, arch_loss = search.updater.step(
+            Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True
+        )
     moved = search.method.alpha.detach() != before
     assert moved[:, [2, 3]].all()
     assert not moved[:, [0, 1, 4]].any()
@@ -455,16 +459,18 @@ def test_an_option_that_does_not_run_skips_or_coasts(coupling, inactive, decay_o
     search = search_of(Row(SPACE, plan))
     method, batch = search.method, batch_of(search, 0)
     joint = coupling == "joint"
-    search.update(Progress(), 0.1, batch, None, train_arch=joint)
+    search.updater.step(Progress(), 0.1, batch, None, train_arch=joint)
     watched_weights = option_weights(search, 3)
     before = {name: p.detach().clone() for name, p in watched_weights.items()}
-    momentum = {name: search.optimiser.state[p]["momentum_buffer"].clone() for name, p in watched_weights.items()}
+    momentum = {
+        name: search.updater.optimiser.state[p]["momentum_buffer"].clone() for name, p in watched_weights.items()
+    }
     alpha = method.alpha.detach().clone()
     assert watched_weights
     method.columns = (2,)
-    search.update(Progress(step=1), 0.1, batch, None, train_arch=joint)
+    search.updater.step(Progress(step=1), 0.1, batch, None, train_arch=joint)
     for name, p in watched_weights.items():
-        buffer = search.optimiser.state[p]["momentum_buffer"]
+        buffer = search.updater.optimiser.state[p]["momentum_buffer"]
         if inactive == "skip":
             assert torch.equal(p, before[name])
             assert torch.equal(buffer, momentum[name])
@@ -497,7 +503,7 @@ def test_decay_touches_what_ran_only(inactive, step, pull):
     ran, rested = option_weights(search, 3), option_weights(search, 2)
     search.method.columns = (3, 4)
     start = {name: p.detach().clone() for name, p in (ran | rested).items()}
-    search.update(Progress(), 0.1, batch_of(search, 0), None, train_arch=True)
+    search.updater.step(Progress(), 0.1, batch_of(search, 0), None, train_arch=True)
     for name, p in ran.items():
         torch.testing.assert_close(
             p.detach(), start[name] - 0.1 * pull * TRAIN.weight_decay * start[name], rtol=1e-12, atol=0
@@ -512,10 +518,10 @@ def test_decay_touches_what_ran_only(inactive, step, pull):
 def test_a_weight_step_sees_no_gradient_of_the_architecture_pass():
     """And the parameters none of the weight pass."""
     search = search_of(softmax())
-    search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+    search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
     assert search.method.alpha.grad is None or not search.method.alpha.grad.any()
     alone = search_of(softmax())
-    alone.update(Progress(), 0.1, batch_of(alone, 0), None, train_arch=False)
+    alone.updater.step(Progress(), 0.1, batch_of(alone, 0), None, train_arch=False)
     assert alone.method.alpha.grad is None or not alone.method.alpha.grad.any()
     assert torch.equal(alone.method.alpha, softmax().double().alpha)
 
@@ -544,14 +550,14 @@ def test_a_penalty_is_added_and_settle_is_shown_the_step(coupling):
     found = []
     for method in (plain, pulled):
         search = search_of(method)
-        step = search.arch_optimiser.step
+        step = search.updater.arch_optimiser.step
         with mock.patch.object(
-            search.arch_optimiser,
+            search.updater.arch_optimiser,
             "step",
             lambda g, step=step, **more: found.append(g["alpha"].clone()) or step(g, **more),
         ):
             before = method.alpha.detach().clone()
-            _, _, loss = search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+            _, _, loss = search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
     torch.testing.assert_close(found[1], found[0] + 5)
     seen = pulled.seen
     assert torch.equal(seen.before["alpha"], before)
@@ -594,11 +600,13 @@ def test_at_a_boundary_the_supernet_grows_and_the_rate_goes_on_or_restarts(after
 def test_momentum_goes_on_over_a_boundary():
     search = search_of(staged(), WIDE)
     search.run_epoch()
-    old = {n: search.optimiser.state[p]["momentum_buffer"].clone() for n, p in search.supernet.named_parameters()}
+    old = {
+        n: search.updater.optimiser.state[p]["momentum_buffer"].clone() for n, p in search.supernet.named_parameters()
+    }
     weights = snapshot(search.supernet)
     search.enter(1)
     for name, p in search.supernet.named_parameters():
-        momentum = search.optimiser.state[p]["momentum_buffer"]
+        momentum = search.updater.optimiser.state[p]["momentum_buffer"]
         assert momentum.shape == p.shape
         part = tuple(slice(0, n) for n in old[name].shape)
         assert torch.equal(momentum[part], old[name])
@@ -745,7 +753,9 @@ def test_an_objective_takes_the_place_of_cross_entropy(order):
         method = made(lambda s: Watched(s, plan=Plan(order=order, arch=FAST)), SPACE)
         search = search_of(method, train=train, objective=objective)
         start = snapshot(search.supernet)
-        loss, _, arch_loss = search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+        loss, _, arch_loss = search.updater.step(
+            Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True
+        )
         moves = {n: p.detach() - start[n] for n, p in search.supernet.named_parameters()}
         first = order == "arch_first"
         seen.append({"loss": arch_loss, **method.seen.gradient} if first else {"loss": loss, **moves})

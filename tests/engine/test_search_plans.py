@@ -63,9 +63,9 @@ def moves(search: Search, before: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_a_block_stands_behind_each_epoch_and_nothing_in_its_steps():
     search, seen = search_of(softmax(arch_block=3), images=24), []
-    step, update = search._arch_step, search.update
-    search._arch_step = lambda now, *a, **m: seen.append(("arch", now.epoch, now.step)) or step(now, *a, **m)
-    search.update = lambda now, *a, **m: seen.append(("weights", now.epoch, now.step)) or update(now, *a, **m)
+    step, update = search.updater.arch_step, search.updater.step
+    search.updater.arch_step = lambda now, *a, **m: seen.append(("arch", now.epoch, now.step)) or step(now, *a, **m)
+    search.updater.step = lambda now, *a, **m: seen.append(("weights", now.epoch, now.step)) or update(now, *a, **m)
     records = list(search.run())
     assert seen == [
         *(("weights", 0, i) for i in range(3)),
@@ -73,7 +73,7 @@ def test_a_block_stands_behind_each_epoch_and_nothing_in_its_steps():
         *(("weights", 1, i) for i in range(3, 6)),
         *(("arch", 1, 6),) * 3,
     ]
-    assert search.arch_optimiser.steps == 6
+    assert search.updater.arch_optimiser.steps == 6
     assert search.feed.drawn == 6
     assert all(math.isfinite(record.arch_loss) for record in records)
 
@@ -81,14 +81,14 @@ def test_a_block_stands_behind_each_epoch_and_nothing_in_its_steps():
 def test_a_block_is_the_loop_written_out():
     """Adam on the architecture's images at the weights of the epoch's end, which the block does not move."""
     search, batches = search_of(softmax(arch_block=3), train=replace(TRAIN, epochs=1)), []
-    step = search._arch_step
+    step = search.updater.arch_step
 
     def watch(now: Progress, lr: float, batch: Any, arch_batch: Any, **more: Any) -> Tensor:
         assert batch is None
         batches.append(arch_batch)
         return step(now, lr, batch, arch_batch, **more)
 
-    with mock.patch.object(search, "_arch_step", watch):
+    with mock.patch.object(search.updater, "arch_step", watch):
         (record,) = search.run()
     twin = search_of(softmax(coupling="weights_only", held_out=True), train=replace(TRAIN, epochs=1))
     list(twin.run())
@@ -129,7 +129,7 @@ def test_a_block_waits_for_the_end_of_the_warm_up():
     search = search_of(softmax(arch_block=2, warmup_epochs=1), train=replace(TRAIN, epochs=3))
     steps = []
     for record in search.run():
-        steps.append((search.arch_optimiser.steps, record.arch_loss is None))
+        steps.append((search.updater.arch_optimiser.steps, record.arch_loss is None))
     assert steps == [(0, True), (2, False), (4, False)]
 
 
@@ -221,7 +221,9 @@ def test_each_pass_of_an_update_can_have_images_of_its_own():
         loss = search.loss
         with (
             watched(search.method) as seen,
-            mock.patch.object(search, "loss", lambda b, m, loss=loss, given=given: given.append(b[0]) or loss(b, m)),
+            mock.patch.object(
+                search.updater, "loss", lambda b, m, loss=loss, given=given: given.append(b[0]) or loss(b, m)
+            ),
         ):
             search.run_epoch()
         phases = [phase for phase, _ in seen if phase != "judge"]
@@ -266,9 +268,11 @@ def test_the_gradient_of_own_batches_is_the_sum_over_them():
     twin = search_of(softmax(), train=PLAIN).supernet.train()
     sum(F.cross_entropy(twin(x, mix), y) for x, y in parts).backward()
     before, given = snapshot(search.supernet), []
-    adam = search.arch_optimiser.step
-    with mock.patch.object(search.arch_optimiser, "step", lambda g, **m: given.append(g["alpha"].clone()) or adam(g)):
-        search.update(Progress(), 0.1, parts, arch_parts, train_arch=True)
+    adam = search.updater.arch_optimiser.step
+    with mock.patch.object(
+        search.updater.arch_optimiser, "step", lambda g, **m: given.append(g["alpha"].clone()) or adam(g)
+    ):
+        search.updater.step(Progress(), 0.1, parts, arch_parts, train_arch=True)
     for name, p in twin.named_parameters():
         expected = torch.zeros_like(p) if p.grad is None else -0.1 * p.grad
         torch.testing.assert_close(moves(search, before)[name], expected, rtol=1e-9, atol=1e-12)
@@ -287,10 +291,10 @@ def test_the_mean_of_equal_passes_moves_the_weights_as_one_pass(coupling):
     for turns, gradients in ((1, "sum"), (2, "mean"), (2, "sum")):
         search = search_of(softmax(turns=turns, coupling=coupling, gradients=gradients), train=PLAIN)
         before, given = snapshot(search.supernet), []
-        adam = search.arch_optimiser.step
+        adam = search.updater.arch_optimiser.step
         watch = partial(lambda adam, given, g, **m: given.append(g["alpha"].clone()) or adam(g, **m), adam, given)
-        with mock.patch.object(search.arch_optimiser, "step", watch):
-            search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+        with mock.patch.object(search.updater.arch_optimiser, "step", watch):
+            search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
         ends[turns, gradients] = moves(search, before), given[0]
     one, mean, total = ends[1, "sum"], ends[2, "mean"], ends[2, "sum"]
     torch.testing.assert_close(mean[1], 2 * one[1], rtol=1e-9, atol=1e-12)
@@ -303,14 +307,14 @@ def test_the_mean_of_equal_passes_moves_the_weights_as_one_pass(coupling):
 def test_the_clip_bounds_the_mean():
     """Of two equal passes the mean has one pass's norm: a bound just above it cuts the sum and not the mean."""
     probe = search_of(softmax(coupling="weights_only"), train=PLAIN)
-    probe.update(Progress(), 0.0, batch_of(probe, 0), None, train_arch=False)
+    probe.updater.step(Progress(), 0.0, batch_of(probe, 0), None, train_arch=False)
     norm = float(torch.stack([p.grad.norm() for p in probe.supernet.parameters() if p.grad is not None]).norm())
     for gradients, length in (("mean", norm), ("sum", 1.5 * norm)):
         search = search_of(
             softmax(turns=2, coupling="weights_only", gradients=gradients), train=replace(PLAIN, clip=1.5 * norm)
         )
         before = snapshot(search.supernet)
-        search.update(Progress(), 0.1, batch_of(search, 0), None, train_arch=False)
+        search.updater.step(Progress(), 0.1, batch_of(search, 0), None, train_arch=False)
         step = torch.stack([m.norm() for m in moves(search, before).values()]).norm()
         assert float(step) == pytest.approx(0.1 * length, rel=1e-6)
 
@@ -390,7 +394,7 @@ def test_scales_shifts_and_biases_decay_or_not(plan, pull, norms):
             p.add_(0.5)
     before = snapshot(search.supernet)
     search.supernet.train()
-    search.update(Progress(), 0.1, batch_of(search, 0), None, train_arch=True)
+    search.updater.step(Progress(), 0.1, batch_of(search, 0), None, train_arch=True)
     kinds = set()
     for name, p in search.supernet.named_parameters():
         decays = norms or p.dim() > 1
@@ -404,7 +408,7 @@ def test_the_virtual_step_leaves_the_decay_of_norms_out_too():
     space = Ragged(affine=True)
     method = softmax(space, coupling="unrolled", virtual="momentum")
     search = search_of(method, space, replace(TRAIN, decay_norms=False))
-    for p, drift in zip(search.supernet.parameters(), search._drift(), strict=True):
+    for p, drift in zip(search.supernet.parameters(), search.updater._drift(), strict=True):
         expected = TRAIN.weight_decay * p.detach() if p.dim() > 1 else torch.zeros_like(p)
         torch.testing.assert_close(drift, expected)
 
@@ -415,7 +419,7 @@ def test_a_search_without_decay_of_norms_resumes():
     whole = search_of(softmax(space), space, train)
     states: list[dict[str, Any]] = []
     list(whole.run(lambda: states.append(copied(whole))))
-    assert len(whole.optimiser.param_groups) == 2
+    assert len(whole.updater.optimiser.param_groups) == 2
     again = search_of(softmax(space), space, train)
     again.load_state_dict(states[1])
     list(again.run())
@@ -429,7 +433,7 @@ def test_without_decay_of_norms_the_rest_of_a_search_is_as_it_was():
     for norms in (True, False):
         search = search_of(softmax(), train=replace(TRAIN, decay_norms=norms), images=4)
         before = snapshot(search.supernet)
-        search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 0), train_arch=True)
+        search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 0), train_arch=True)
         ends.append((search, before))
     (one, start), (other, _) = ends
     differs = {n for (n, p), q in zip(one.supernet.named_parameters(), other.supernet.parameters(), strict=True)
@@ -448,7 +452,7 @@ def test_label_smoothing_is_pytorchs_in_training_and_none_where_the_supernet_is_
     mix = Mix(softmax().alpha.detach().double().softmax(dim=-1))
     search.supernet.train()
     logits = twin.supernet.train()(batch[0], mix).detach()
-    loss, _, arch_loss = search.update(Progress(), 0.1, batch, arch_batch, train_arch=True)
+    loss, _, arch_loss = search.updater.step(Progress(), 0.1, batch, arch_batch, train_arch=True)
     torch.testing.assert_close(loss, F.cross_entropy(logits, batch[1], label_smoothing=0.3), rtol=1e-12, atol=0)
     one_hot = 0.7 * F.one_hot(batch[1], 10).double() + 0.03
     torch.testing.assert_close(loss, -(one_hot * logits.log_softmax(dim=-1)).sum(dim=-1).mean(), rtol=1e-12, atol=0)
@@ -468,18 +472,18 @@ def test_the_moments_of_alpha_go_on_behind_a_stage_or_start_at_zero(after):
     stages = (Stage(0.5), Stage(0.5, keep=3))
     search = search_of(softmax(stages=stages, arch_after_stage=after))
     search.run_epoch()
-    mean, steps = search.arch_optimiser.mean["alpha"].clone(), search.arch_optimiser.steps
+    mean, steps = search.updater.arch_optimiser.mean["alpha"].clone(), search.updater.arch_optimiser.steps
     assert steps == 2
     search.enter(1)
     if after == "continue":
-        assert search.arch_optimiser.steps == 2
-        assert torch.equal(search.arch_optimiser.mean["alpha"], mean)
+        assert search.updater.arch_optimiser.steps == 2
+        assert torch.equal(search.updater.arch_optimiser.mean["alpha"], mean)
     else:
-        assert search.arch_optimiser.steps == 0
-        assert not search.arch_optimiser.mean["alpha"].any()
-        assert not search.arch_optimiser.square["alpha"].any()
+        assert search.updater.arch_optimiser.steps == 0
+        assert not search.updater.arch_optimiser.mean["alpha"].any()
+        assert not search.updater.arch_optimiser.square["alpha"].any()
     search.run_epoch()
-    assert search.arch_optimiser.steps == (4 if after == "continue" else 2)
+    assert search.updater.arch_optimiser.steps == (4 if after == "continue" else 2)
 
 
 def ranked(scores: list[list[float]]) -> Softmax:
@@ -584,9 +588,11 @@ def taught(weight: float = 0.0, turns: int = 2, **plan: Any) -> Taught:
 def gradient_of(search: Search, **given: Any) -> Tensor:
     """Return the gradient at alpha of an update."""
     found: list[Tensor] = []
-    adam = search.arch_optimiser.step
-    with mock.patch.object(search.arch_optimiser, "step", lambda g, **m: found.append(g["alpha"].clone()) or adam(g)):
-        search.update(Progress(), 0.1, **given, train_arch=True)
+    adam = search.updater.arch_optimiser.step
+    with mock.patch.object(
+        search.updater.arch_optimiser, "step", lambda g, **m: found.append(g["alpha"].clone()) or adam(g)
+    ):
+        search.updater.step(Progress(), 0.1, **given, train_arch=True)
     return found[0]
 
 
@@ -633,7 +639,7 @@ def test_rewards_come_with_penalties_and_budgets():
 def test_a_rewarded_pass_moves_no_weight_and_no_statistic():
     search = search_of(taught(arch_block=2))
     states: list[dict[str, Tensor]] = []
-    step = search._arch_step
+    step = search.updater.arch_step
 
     def watch(*args: Any, **more: Any) -> Tensor:
         states.append(snapshot(search.supernet))
@@ -641,7 +647,7 @@ def test_a_rewarded_pass_moves_no_weight_and_no_statistic():
         states.append(snapshot(search.supernet))
         return answer
 
-    with mock.patch.object(search, "_arch_step", watch):
+    with mock.patch.object(search.updater, "arch_step", watch):
         search.run_epoch()
     assert len(states) == 4
     assert all(torch.equal(states[0][n], other[n]) for other in states[1:] for n in states[0])
@@ -652,7 +658,7 @@ def test_settle_is_shown_a_rewarded_update():
     method, seen = taught(), []
     search = search_of(method)
     with mock.patch.object(method, "settle", seen.append):
-        search.update(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
+        search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
     (shown,) = seen
     assert isinstance(shown, Seen)
     assert shown.gradient == {}

@@ -312,7 +312,7 @@ def take(search: Search, record: dict, *, step: int = 0, amend: Callable[[Step],
     seen = Step(record, search, method.alpha.detach().clone())
     names = {id(p): name for name, p in search.supernet.network.named_parameters()}
     names |= {id(p): name for name, p in method.named_parameters()}
-    real_loss, real_adam, real_clip = search.loss, search.arch_optimiser.step, nn.utils.clip_grad_norm_
+    real_loss, real_adam, real_clip = search.loss, search.updater.arch_optimiser.step, nn.utils.clip_grad_norm_
 
     def loss(batch, mix):
         leaf = mix.weight if mix.weight.requires_grad else mix.weight.detach().requires_grad_()
@@ -345,17 +345,19 @@ def take(search: Search, record: dict, *, step: int = 0, amend: Callable[[Step],
     handle = search.supernet.register_forward_hook(logits)
     try:
         with (
-            mock.patch.object(search, "loss", loss),
-            mock.patch.object(search.arch_optimiser, "step", adam),
+            mock.patch.object(search.updater, "loss", loss),
+            mock.patch.object(search.updater.arch_optimiser, "step", adam),
             mock.patch.object(nn.utils, "clip_grad_norm_", clip),
         ):
-            search.update(Progress(step=step), record["settings"]["lr"], *batches(record["settings"]), train_arch=True)
+            search.updater.step(
+                Progress(step=step), record["settings"]["lr"], *batches(record["settings"]), train_arch=True
+            )
     finally:
         handle.remove()
     network = search.supernet.network
     seen.alpha = method.alpha.detach().clone()
     seen.weights = {name: p.detach().clone() for name, p in network.named_parameters()}
-    states = {name: search.optimiser.state.get(p, {}) for name, p in network.named_parameters()}
+    states = {name: search.updater.optimiser.state.get(p, {}) for name, p in network.named_parameters()}
     seen.momentum = {
         name: state["momentum_buffer"].clone() for name, state in states.items() if "momentum_buffer" in state
     }
@@ -403,7 +405,7 @@ def take_path(search: Search, path: list[int], lr: float, ordinal: int) -> PathS
     """Take a step of a method that draws uniformly, with a given path in place of the drawn one, on the images of an
     ordinal."""
     network, step = search.supernet.network, PathStep()
-    weights, clip = dict(network.named_parameters()), search._clip
+    weights, clip = dict(network.named_parameters()), search.updater._clip
     before = {name: p.detach().clone() for name, p in weights.items()}
 
     def watch(parameters: Sequence[Tensor]) -> None:
@@ -415,14 +417,14 @@ def take_path(search: Search, path: list[int], lr: float, ordinal: int) -> PathS
     try:
         with (
             mock.patch(f"{type(search.method).__module__}.uniform", return_value=arch_of(search.space, path)),
-            mock.patch.object(search, "_clip", watch),
+            mock.patch.object(search.updater, "_clip", watch),
         ):
-            step.loss, *_ = search.update(Progress(), lr, batch, None, train_arch=False)
+            step.loss, *_ = search.updater.step(Progress(), lr, batch, None, train_arch=False)
     finally:
         handle.remove()
     step.weights = {name: p.detach().clone() for name, p in weights.items()}
     step.moved = {name for name, p in step.weights.items() if not torch.equal(p, before[name])}
-    states = {name: search.optimiser.state.get(p, {}) for name, p in weights.items()}
+    states = {name: search.updater.optimiser.state.get(p, {}) for name, p in weights.items()}
     step.momentum = {name: s["momentum_buffer"].clone() for name, s in states.items() if "momentum_buffer" in s}
     step.buffers = {name: b.clone() for name, b in network.named_buffers()}
     return step

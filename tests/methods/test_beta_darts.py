@@ -105,11 +105,11 @@ def test_the_term_does_not_reach_the_weights():
         batch, other = search.feed.weight_batch(torch.arange(4), 0), search.feed.arch_batch()
         before = method.alpha.detach().clone()
         now = Progress(epoch=2, epochs=4)
-        search._arch_step(now, 0.025, batch, other, None)
+        search.updater.arch_step(now, 0.025, batch, other, None)
         moved = method.alpha.detach().clone()
         with torch.no_grad():
             method.alpha.copy_(before)
-        search._weight_step(now, batch)
+        search.updater.weight_step(now, batch)
         found.append((moved, [p.detach() for p in search.supernet.parameters()]))
     assert not torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(one, other) for one, other in zip(found[0][1], found[1][1], strict=True))

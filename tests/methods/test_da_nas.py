@@ -83,10 +83,10 @@ def test_a_pruning_drops_the_moments_of_alphas_optimiser():
     search = search_of(warmup=0.0)
     for _ in range(2):
         search.run_epoch()
-    assert any(m.any() for m in search.arch_optimiser.square.values())
+    assert any(m.any() for m in search.updater.arch_optimiser.square.values())
     search.enter(1)
-    assert search.arch_optimiser.steps == 0
-    assert not any(m.any() for m in search.arch_optimiser.square.values())
+    assert search.updater.arch_optimiser.steps == 0
+    assert not any(m.any() for m in search.updater.arch_optimiser.square.values())
 
 
 def test_each_stage_begins_with_the_weights_alone():

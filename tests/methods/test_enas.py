@@ -159,7 +159,7 @@ def test_on_the_bandit_the_advantage_leans_to_nothing_per_sample_and_to_one_side
 def test_the_controller_moves_behind_the_epoch_only():
     search = Search(SPACE, made(steps=3, samples=2), noise(SPACE, 16), Train(epochs=2, batch=4))
     method, seen = search.method, []
-    regret, update = method.regret, search.update
+    regret, update = method.regret, search.updater.step
     method.regret = lambda *a: seen.append(search.step) or regret(*a)
 
     def watch(*args, **kwargs):
@@ -168,7 +168,7 @@ def test_the_controller_moves_behind_the_epoch_only():
         assert all(torch.equal(before[n], p) for n, p in method.named_parameters())
         return answer
 
-    search.update = watch
+    search.updater.step = watch
     list(search.run())
     assert seen == [2] * 6 + [4] * 6  # two steps an epoch; three updates of two samples behind each
 
@@ -176,13 +176,13 @@ def test_the_controller_moves_behind_the_epoch_only():
 def test_rewards_leave_the_supernet_as_it_was():
     search = Search(SPACE, made(steps=2, samples=2), noise(SPACE, 16), Train(epochs=1, batch=4, validate_every=0))
     states = []
-    step = search._arch_step
+    step = search.updater.arch_step
 
     def watch(*args, **kwargs):
         states.append({k: v.clone() for k, v in search.supernet.state_dict().items()})
         return step(*args, **kwargs)
 
-    search._arch_step = watch
+    search.updater.arch_step = watch
     list(search.run())
     final = search.supernet.state_dict()
     assert len(states) == 2

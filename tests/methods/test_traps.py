@@ -22,7 +22,8 @@ from gapless.core.progress import Progress, stream
 from gapless.core.space import Space
 from gapless.engine import bench as benches
 from gapless.engine import search as searches
-from gapless.engine.search import Record, Search
+from gapless.engine.record import SearchRecord
+from gapless.engine.search import Search
 from gapless.methods.da_nas import DANAS
 from gapless.methods.darts import DARTS
 from gapless.methods.dsnas import DSNAS
@@ -194,9 +195,9 @@ def test_2_blocks_that_did_not_run_rest_or_coast_as_dsnas_is_told(inactive):
     search.supernet.train()
     for column in (3, 2):
         before = snapshot(search.supernet)
-        momentum = {p: s["momentum_buffer"].clone() for p, s in search.optimiser.state.items()}
+        momentum = {p: s["momentum_buffer"].clone() for p, s in search.updater.optimiser.state.items()}
         with mock.patch.object(method, "drawn", return_value=(column,) * len(rows)):
-            search.update(Progress(step=3 - column), 0.1, batch, None, train_arch=True)
+            search.updater.step(Progress(step=3 - column), 0.1, batch, None, train_arch=True)
     rested = 0
     for path, _, column, module in options(search.supernet):
         for name, p in module.named_parameters():
@@ -228,7 +229,7 @@ def test_2_the_path_decides_and_not_a_gradient_of_zero():
     mix = SPACE.one_hot(arch, dtype=torch.float64)
     search.supernet.train()
     with mock.patch.object(method, "mix", return_value=mix):
-        search.update(Progress(), 0.1, search.feed.weight_batch(torch.arange(4), 0), None, train_arch=False)
+        search.updater.step(Progress(), 0.1, search.feed.weight_batch(torch.arange(4), 0), None, train_arch=False)
     ran, moved_at_all = mask_of(mix.active, SPACE.columns), 0
     for path, row, column, module in options(search.supernet):
         for name, p in module.named_parameters():
@@ -251,9 +252,9 @@ def test_2_momentum_of_what_did_not_run_is_not_used_up():
     for column in (3, 2):
         mix = SPACE.one_hot(Arch({d.name: d.options[column] for d in SPACE.decisions}), dtype=torch.float64)
         with mock.patch.object(search.method, "mix", return_value=mix):
-            search.update(Progress(), 0.1, batch, None, train_arch=False)
+            search.updater.step(Progress(), 0.1, batch, None, train_arch=False)
         here = [p for *_, c, module in options(search.supernet) if c == 3 for p in module.parameters()]
-        momenta.append([search.optimiser.state[p]["momentum_buffer"].clone() for p in here])
+        momenta.append([search.updater.optimiser.state[p]["momentum_buffer"].clone() for p in here])
     assert momenta[0]
     assert all(map(torch.equal, *momenta))
 
@@ -311,16 +312,16 @@ def test_3_dsnas_cannot_credit_none():
     method = made(partial(DSNAS, freeze=1.0), SPACE)
     search = search_of(method)
     columns, seen, gradients = (3, 0, 1, 2, 0, 3), [], []
-    adam = search.arch_optimiser.step
+    adam = search.updater.arch_optimiser.step
     search.supernet.train()
     with (
         mock.patch.object(method, "drawn", return_value=columns),
         mock.patch.object(method, "settle", seen.append),
         mock.patch.object(
-            search.arch_optimiser, "step", lambda g, **m: gradients.append(g["alpha"].clone()) or adam(g)
+            search.updater.arch_optimiser, "step", lambda g, **m: gradients.append(g["alpha"].clone()) or adam(g)
         ),
     ):
-        search.update(Progress(), 0.1, search.feed.weight_batch(torch.arange(4), 0), None, train_arch=True)
+        search.updater.step(Progress(), 0.1, search.feed.weight_batch(torch.arange(4), 0), None, train_arch=True)
     none = torch.tensor([c == 0 for c in columns])
     credit, gradient = seen[0].gradient["gain"], gradients[0]
     assert not credit[none].any()
@@ -469,15 +470,15 @@ def test_5_no_method_sees_test_images_and_what_is_judged_by_is_not_trained_on(na
 def lrs_of(method: Method, train: Train) -> list[float]:
     """Return the rate of every update of a search."""
     search, found = search_of(method, train=train, images=60), []
-    update = search.update
+    update = search.updater.step
 
     def watch(now, lr, *args, **more):
         found.append(lr)
         answer = update(now, lr, *args, **more)
-        assert {group["lr"] for group in search.optimiser.param_groups} == {lr}
+        assert {group["lr"] for group in search.updater.optimiser.param_groups} == {lr}
         return answer
 
-    with mock.patch.object(search, "update", watch):
+    with mock.patch.object(search.updater, "step", watch):
         for epoch, record in enumerate(search.run()):
             assert record.lr == found[-1], epoch
     return found
@@ -571,7 +572,7 @@ def test_7_uniform_numbers_of_zero_and_one_make_a_finite_mix(name, value, dtype)
 # ---------------------------------------------------------------------- 8: a collapse can be seen
 
 
-def entropies(record: Record) -> list[float]:
+def entropies(record: SearchRecord) -> list[float]:
     """Return the entropy of each decision's scores, in nats."""
     return [-sum(p * math.log(p) for p in row if p > 0) for row in record.scores]
 

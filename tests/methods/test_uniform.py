@@ -146,7 +146,7 @@ def test_an_update_is_one_step_along_the_sum_of_the_paths_gradients(batches, kin
     mixes = [search.method.mix(now.at("weights", turn)) for turn in range(5)]
     expected = gradients(search, batch, mixes)
     before = {name: p.detach().clone() for name, p in search.supernet.named_parameters()}
-    search.update(now, 0.1, own if batches == "own" else own[0], None, train_arch=False)
+    search.updater.step(now, 0.1, own if batches == "own" else own[0], None, train_arch=False)
     for name, p in search.supernet.named_parameters():
         step = expected[name] / (5 if kind == "mean" else 1)
         torch.testing.assert_close(before[name] - p.detach(), 0.1 * step, rtol=1e-9, atol=1e-12)

@@ -22,7 +22,8 @@ from gapless.core.plan import Plan, Stage
 from gapless.core.progress import Progress, stream
 from gapless.core.searcher import Searcher, Told
 from gapless.core.space import Space
-from gapless.engine import search as engine
+from gapless.engine.search import Search
+from gapless.engine.step import Updater
 from gapless.engine.supernet import MixedSite, Supernet
 from gapless.kernels.cpu.walks import SCALE, SHIFT, carry, settle
 from gapless.kernels.plain import Normed
@@ -360,12 +361,12 @@ def test_a_method_that_learns_nothing_is_found():
 
 
 def test_a_clip_over_both_is_found():
-    clip = engine.Search._clip
+    clip = Updater._clip
 
-    def over_both(self: engine.Search, parameters: Any) -> None:
+    def over_both(self: Updater, parameters: Any) -> None:
         clip(self, [*parameters, *self.method.parameters()])
 
-    with mock.patch.object(engine.Search, "_clip", over_both):
+    with mock.patch.object(Updater, "_clip", over_both):
         assert "by one norm" in breaks(methods.the_weight_clip_is_the_weights_own, Softmax, RAGGED)
 
 
@@ -386,16 +387,16 @@ def test_an_optimiser_that_coasts_is_found():
         methods.options_that_rest_are_untouched(lambda s: Softmax(s, plan=Plan(coupling="joint")), RAGGED)
         begin = methods.searched
 
-        def lying(make_method: Any, space: Space) -> engine.Search:
+        def lying(make_method: Any, space: Space) -> Search:
             search = begin(make_method, space)
-            move, search_plan = search._move_weights, search.plan
+            move, search_plan = search.updater._move_weights, search.plan
 
             def coast(ran: Any) -> None:
-                search.plan = replace(search_plan, inactive="coast")
+                search.updater.plan = replace(search_plan, inactive="coast")
                 move(ran)
-                search.plan = search_plan
+                search.updater.plan = search_plan
 
-            search._move_weights = coast
+            search.updater._move_weights = coast
             return search
 
         with mock.patch.object(methods, "searched", lying):

@@ -12,9 +12,10 @@ from gapless.analysis.alarm import alarms
 from gapless.core.method import Method
 from gapless.core.space import Space
 from gapless.data import ImageData
-from gapless.engine import retrain, search
 from gapless.engine.bench import Judged
 from gapless.engine.explore import Evaluated
+from gapless.engine.record import SearchRecord
+from gapless.engine.retrain import TrainingRecord
 from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.retraining import Retraining
@@ -66,7 +67,7 @@ class Watch:
         self.epochs = count
         self.task = self.bar.add_task(what, total=count, completed=done)
 
-    def say(self, record: search.Record | retrain.Record, more: str) -> None:
+    def say(self, record: SearchRecord | TrainingRecord, more: str) -> None:
         """Say what an epoch did."""
         text = f"loss {record.train_loss:6.3f}, training accuracy {record.train_accuracy:5.1f} %{more}"
         if self.live:
@@ -100,7 +101,7 @@ class WatchSearch(Watch):
         elif issubclass(resolved.method_class, Method):
             self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
 
-    def told(self, record: search.Record | Evaluated) -> None:
+    def told(self, record: SearchRecord | Evaluated) -> None:
         """Say what an epoch did; of an evaluation, what is the best so far, where that is new or the last."""
         if isinstance(record, Evaluated):
             best = f"best score so far {record.best:.2f}"
@@ -141,7 +142,7 @@ class WatchTraining(Watch):
             self.console.print(f"It goes on from the weights of the supernet of {resolved.recipe.retrain['weights']}.")
         self.begin(resolved.data, resolved.protocol.epochs, resolved.protocol.batch, run, notice)
 
-    def told(self, record: retrain.Record) -> None:
+    def told(self, record: TrainingRecord) -> None:
         """Say what an epoch did."""
         test = "" if record.test_accuracy is None else f", test accuracy {record.test_accuracy:5.1f} %"
         self.say(record, test)

@@ -47,8 +47,8 @@ class SupernetBench:
         At whose classes it judges.
     judged
         All that :meth:`inherited` judged, in order.
-    told
-        Called with each of these as it comes.
+    on_judged
+        Called with each of these as soon as it is judged.
     """
 
     supernet: Supernet
@@ -59,7 +59,7 @@ class SupernetBench:
     budget: Budget | None = None
     stage: int = 0
     judged: list[Judged] = field(default_factory=list)
-    told: Callable[[Judged], None] | None = None
+    on_judged: Callable[[Judged], None] | None = None
 
     @property
     def space(self) -> Space:
@@ -79,8 +79,8 @@ class SupernetBench:
         all_of_them = len(self.feed.judging(self.stage))
         found = self.judge(self.space.one_hot(arch), images)
         self.judged.append((arch, all_of_them if images is None else min(images, all_of_them), found))
-        if self.told is not None:
-            self.told(self.judged[-1])
+        if self.on_judged is not None:
+            self.on_judged(self.judged[-1])
         return found
 
     def measure(self, mix: Mix, batches: Iterable[Batch] | None = None) -> tuple[float, float]:

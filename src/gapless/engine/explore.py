@@ -11,7 +11,7 @@ import torch
 
 from gapless.core.decision import Arch
 from gapless.core.searcher import Score, Searcher, evaluations, first
-from gapless.engine.search import peak_memory_mb
+from gapless.engine.memory import peak_memory_mb
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""Keeping the memory of the process from one step to the next."""
+"""Memory of the process: keeping it from one step to the next, and its peak."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+
+import torch
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's ``mallopt`` (``malloc.h``: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
@@ -25,3 +27,13 @@ def keep_memory() -> bool:
         return False
     most = 32 << 20  # the largest threshold that every glibc accepts
     return bool(mallopt(MMAP_THRESHOLD, most)) and bool(mallopt(TRIM_THRESHOLD, 2**31 - 1))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory so far in MiB: allocated on a GPU, or resident in this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -20,16 +20,16 @@ from gapless.core.progress import derive_seed, seeded, stream
 from gapless.core.protocol import Protocol
 from gapless.engine.feed import batches
 from gapless.engine.judge import judge
+from gapless.engine.memory import peak_memory_mb
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import rate
-from gapless.engine.search import peak_memory_mb
 from gapless.engine.sgd import sgd
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.tally import Tally
 
 
 @dataclass(frozen=True)
-class Record:
+class TrainingRecord:
     """What one epoch of a training did. ``line`` of it is a line of the trace.
 
     Attributes
@@ -106,12 +106,12 @@ class Training:
 
     # ------------------------------------------------------------------ the loop
 
-    def run(self, after_step: Callable[[], None] | None = None) -> Iterator[Record]:
+    def run(self, after_step: Callable[[], None] | None = None) -> Iterator[TrainingRecord]:
         """Train to the end and yield a record per epoch; ``after_step`` is called after each step."""
         while self.epoch < self.protocol.epochs:
             yield self.run_epoch(after_step)
 
-    def run_epoch(self, after_step: Callable[[], None] | None = None) -> Record:
+    def run_epoch(self, after_step: Callable[[], None] | None = None) -> TrainingRecord:
         """Train one epoch, or what is left of it."""
         p, tally = self.protocol, self.tally
         every = torch.arange(len(self.data.train))
@@ -177,7 +177,7 @@ class Training:
             else:
                 self.average[name].copy_(value)
 
-    def _end_epoch(self) -> Record:
+    def _end_epoch(self) -> TrainingRecord:
         begun, p, tally = time.perf_counter(), self.protocol, self.tally
         loss, accuracy, _ = tally.means()
         if not math.isfinite(loss):
@@ -186,7 +186,7 @@ class Training:
             )
         due = self.epoch + 1 == p.epochs or (p.test_every and (self.epoch + 1) % p.test_every == 0)
         test_loss, test_accuracy = self.test() if due else (None, None)
-        record = Record(
+        record = TrainingRecord(
             epoch=self.epoch,
             lr=tally.lr,
             train_loss=loss,

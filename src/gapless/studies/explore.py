@@ -9,7 +9,7 @@ from typing import Any
 from gapless.core.judge import Judge
 from gapless.core.searcher import first
 from gapless.engine.explore import Exploration
-from gapless.engine.search import peak_memory_mb
+from gapless.engine.memory import peak_memory_mb
 from gapless.report.show import show
 from gapless.runs.checkpoint import held
 from gapless.runs.exploring import Exploring, resolve

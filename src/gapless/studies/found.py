@@ -11,7 +11,7 @@ from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.engine.bench import Judged
 from gapless.engine.explore import Evaluated
-from gapless.engine.search import Record
+from gapless.engine.record import SearchRecord
 from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
 from gapless.runs.run import Run
@@ -25,7 +25,7 @@ class Watcher(Protocol):
         """Everything is set up; a notice says what is unusual, if anything."""
         ...
 
-    def told(self, record: Record | Evaluated) -> None:
+    def told(self, record: SearchRecord | Evaluated) -> None:
         """An epoch is over, or an evaluation."""
         ...
 

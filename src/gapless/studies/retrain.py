@@ -13,7 +13,7 @@ from gapless.core.errors import UserError
 from gapless.core.settings import fields_of, typed
 from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.engine.retrain import Record, Training
+from gapless.engine.retrain import Training, TrainingRecord
 from gapless.report.show import show
 from gapless.runs.checkpoint import held
 from gapless.runs.recipe import Recipe, absolute
@@ -31,7 +31,7 @@ class Watcher(Protocol):
         """Everything is set up; a notice says what is unusual, if anything."""
         ...
 
-    def told(self, record: Record) -> None:
+    def told(self, record: TrainingRecord) -> None:
         """An epoch is over."""
         ...
 
@@ -114,7 +114,7 @@ def retrain(
     protocol: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    watcher: Watcher | Callable[[Record], None] | None = None,
+    watcher: Watcher | Callable[[TrainingRecord], None] | None = None,
 ) -> Trained:
     """Train an architecture alone and test it after the last epoch.
 
@@ -219,7 +219,7 @@ def _start(
     return {"start": "inherited", "weights": absolute(str(source.path))}, size
 
 
-def resume(run: Run, watcher: Watcher | Callable[[Record], None] | None = None) -> Trained:
+def resume(run: Run, watcher: Watcher | Callable[[TrainingRecord], None] | None = None) -> Trained:
     """Go on with a training from its last checkpoint, or from its beginning where there is none yet.
 
     Raises
@@ -249,7 +249,7 @@ def _train(
     loop: Training,
     run: Run | None,
     notice: str,
-    watcher: Watcher | Callable[[Record], None] | None,
+    watcher: Watcher | Callable[[TrainingRecord], None] | None,
 ) -> Trained:
     if watcher is not None and not callable(watcher):
         watcher.started(resolved, run, notice)

@@ -14,7 +14,8 @@ from gapless.core.method import Method
 from gapless.core.progress import seeded
 from gapless.core.searcher import Searcher
 from gapless.core.settings import make
-from gapless.engine.search import Search, peak_memory_mb
+from gapless.engine.memory import peak_memory_mb
+from gapless.engine.search import Search
 from gapless.report.show import show
 from gapless.runs.checkpoint import held
 from gapless.runs.recipe import Recipe, Resolved

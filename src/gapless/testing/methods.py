@@ -21,7 +21,8 @@ from gapless.core.plan import Plan, Stage, Train
 from gapless.core.progress import Phase, Progress, seeded, stream
 from gapless.core.settings import fields_of
 from gapless.core.space import Space
-from gapless.engine.search import Record, Search
+from gapless.engine.record import SearchRecord
+from gapless.engine.search import Search
 from gapless.testing.examples import noise
 from gapless.testing.spaces import belongs, options, snapshot
 
@@ -107,7 +108,7 @@ def watched(method: Method) -> Iterator[list[tuple[Phase, Mix]]]:
         yield seen
 
 
-def story(record: Record) -> dict[str, Any]:
+def story(record: SearchRecord) -> dict[str, Any]:
     """Return a record without what no two runs share."""
     return {name: value for name, value in record.line().items() if name not in MEASURED}
 
@@ -429,11 +430,11 @@ def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> No
     search = searched(narrowed(make_method), space)
     if search.plan.inactive != "skip":
         return
-    method, update, rested = search.method, search.update, 0
+    method, update, rested = search.method, search.updater.step, 0
 
     def watch(*args: Any, **kwargs: Any) -> Any:
         nonlocal rested
-        supernet, optimiser = search.supernet, search.optimiser
+        supernet, optimiser = search.supernet, search.updater.optimiser
         before, weights = snapshot(method), snapshot(supernet)
         momentum = {
             name: {k: copy(v) for k, v in optimiser.state.get(p, {}).items()} for name, p in supernet.named_parameters()
@@ -467,7 +468,7 @@ def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> No
                 )
         return answer
 
-    with mock.patch.object(search, "update", watch):
+    with mock.patch.object(search.updater, "step", watch):
         for _ in search.run():
             pass
     assert rested, "every option ran at every step: this space is too small for this law"
@@ -481,7 +482,7 @@ def copy(value: Tensor | None) -> Tensor | None:
 def the_weight_clip_is_the_weights_own(make_method: MakeMethod, space: Space) -> None:
     """The norm that bounds the weight gradient does not count architecture parameters unless the plan says so."""
     search = searched(make_method, space)
-    search.train = replace(search.train, clip=0.1)
+    search.updater.train = replace(search.train, clip=0.1)
     own = {id(p) for p in search.method.parameters()}
     mixed, arch_only, weights_only = 0, 0, 0
     clip = torch.nn.utils.clip_grad_norm_
