@@ -221,7 +221,7 @@ WRONG = [
     (("evaluate", "[(3, 7), (6, 4)]"), "no block (6, 4)"),
     (("evaluate", "FairNAS-D"), "Did you mean 'FairNAS-C'?"),
     (("evaluate", "1.0=k3e6,1.1=k3e4"), "'k3e4' is no answer to '1.1'"),
-    (("search", "--space", "shufflenet", "--space.strides", "1", "2"), "one more stride: the stem's"),
+    (("search", "--space", "shufflenet", "--space.strides", "1", "2"), "one more: the stem's, first"),
     (("search", "--space", "shufflenet", "--space.strides", "1", "two"), "two"),
     (("evaluate", "Genotype(normal=1, reduce=2)"), "must be a list"),
     (("evaluate", "Genotype(normal=__import__('os').getcwd(), reduce=[])"), "is no genotype"),

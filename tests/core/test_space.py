@@ -130,7 +130,7 @@ def test_fields_are_checked_when_replaced():
     assert RAGGED.replace(width=16).width == 16
     with pytest.raises(UserError, match="Did you mean 'width'"):
         RAGGED.replace(widht=16)
-    with pytest.raises(UserError, match=r"--space\.classes is 0"):
+    with pytest.raises(UserError, match="`classes` must be at least 1; got 0"):
         RAGGED.replace(classes=0)
 
 

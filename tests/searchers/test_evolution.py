@@ -113,10 +113,10 @@ def test_the_answer_is_the_best_of_all_generations():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"population": 0}, "--method.population is 0"),
-        ({"population": 20}, "more than a generation of 20"),
-        ({"rate": 1.5}, "a chance, 0 to 1"),
-        ({"parents": 0}, "at least 1"),
+        ({"population": 0}, "`population` must be at least 1; got 0"),
+        ({"population": 20}, "`mutations` and `crossovers` must sum to at most `population`; got 25, 25 and 20"),
+        ({"rate": 1.5}, "a probability, 0 to 1; got 1.5"),
+        ({"parents": 0}, "`parents` must be at least 1"),
     ],
 )
 def test_settings_are_checked(given, said):

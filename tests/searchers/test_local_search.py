@@ -102,7 +102,7 @@ def test_it_finds_the_optimum_of_a_separable_score():
 
 
 def test_wrong_settings_and_no_score_are_told():
-    with pytest.raises(UserError, match="--method.starts is 0"):
+    with pytest.raises(UserError, match="`starts` must be at least 1; got 0"):
         LocalSearch(SPACE, starts=0)
     with pytest.raises(UserError, match="no answer yet"):
         LocalSearch(SPACE).best()

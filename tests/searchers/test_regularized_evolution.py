@@ -90,7 +90,7 @@ def test_no_answer_without_a_score():
 
 @pytest.mark.parametrize("name", ["population", "tournament"])
 def test_settings_are_checked(name):
-    with pytest.raises(UserError, match=f"--method.{name} is 0"):
+    with pytest.raises(UserError, match=f"`{name}` must be at least 1; got 0"):
         RegularizedEvolution(SPACE, **{name: 0})
 
 

@@ -178,7 +178,7 @@ def test_an_edge_of_s1_has_its_own_options():
 
 
 def test_a_genotype_with_noise_is_pointed_to_its_space():
-    with pytest.raises(UserError, match="'noise' is not among the options 'darts'.*Try --space\\.options s4"):
+    with pytest.raises(UserError, match="'noise' is not among the options 'darts'.*Set `options` to 's4'"):
         SPACE.read(FLAT.replace("dil_conv_3x3", "noise"))
 
 
@@ -376,9 +376,9 @@ def test_with_every_edge_kept_none_is_an_answer():
     ("fields", "said"),
     [
         ({"options": "dart"}, "Did you mean 'darts'"),
-        ({"cells": 0}, "--space.cells is 0"),
-        ({"inputs": 3}, "--space.inputs is 3; legal: 1, 2, none"),
-        ({"width": 16, "partial": 3}, "cannot be split into --space.partial 3 parts"),
+        ({"cells": 0}, "`cells` must be at least 1; got 0"),
+        ({"inputs": 3}, "`inputs` must be 1, 2 or none; got 3"),
+        ({"width": 16, "partial": 3}, "`width` cannot be split into `partial` parts; got 16 and 3"),
         ({"width": 5, "stem": "imagenet"}, "must be even"),
     ],
 )

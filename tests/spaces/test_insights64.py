@@ -103,10 +103,10 @@ def test_the_cell_of_the_paper_adds_its_nodes():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"width": 0}, "--space.width is 0; it must be at least 1"),
-        ({"output": "mean"}, "--space.output is 'mean'; legal: concat, sum"),
-        ({"dilated": 7}, "--space.dilated is 7; legal: 3, 5"),
-        ({"momentum": 0.0}, r"--space.momentum is 0.0; it must be in \(0, 1\]"),
+        ({"width": 0}, "`width` must be at least 1; got 0"),
+        ({"output": "mean"}, "`output` must be one of concat, sum; got 'mean'"),
+        ({"dilated": 7}, "`dilated` must be one of 3, 5; got 7"),
+        ({"momentum": 0.0}, r"`momentum` must lie in \(0, 1\]; got 0.0"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(fields, message):

@@ -258,18 +258,18 @@ def test_protocols():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"variant": "fairnass"}, "--space.variant is 'fairnass'. Did you mean 'fairnas'"),
-        ({"kernels": ()}, "--space.kernels is empty; give different numbers"),
-        ({"kernels": (3, 3)}, "--space.kernels is 3 3; give different numbers"),
-        ({"kernels": (3, 4)}, "--space.kernels is 3 4; kernels must be odd"),
-        ({"expansions": (0,)}, "--space.expansions is 0; give different numbers of at least 1"),
-        ({"layers": (4, 4)}, r"--space.layers has 2 numbers \(4 4\); it takes 6"),
-        ({"layers": (4, 4, 0, 4, 4, 1)}, "--space.layers is 4 4 0 4 4 1; each must be at least 1"),
-        ({"strides": (2, 2, 2, 1, 2, 1)}, r"--space.strides has 6 numbers \(2 2 2 1 2 1\); it takes 7"),
-        ({"strides": (2, 2, 2, 3, 1, 2, 1)}, "each must be 1 or 2"),
-        ({"width": 0.0}, "--space.width is 0.0; it must be above 0"),
-        ({"eps": 0.0}, "--space.eps is 0.0; it must be above 0"),
-        ({"dropout": 1.0}, r"--space.dropout is 1.0; it must lie in \[0, 1\)"),
+        ({"variant": "fairnass"}, "`variant` must be one of .*; got 'fairnass'. Did you mean 'fairnas'"),
+        ({"kernels": ()}, "`kernels` must be different numbers, each at least 1; got empty"),
+        ({"kernels": (3, 3)}, "`kernels` must be different numbers, each at least 1; got 3 3"),
+        ({"kernels": (3, 4)}, "`kernels` must be odd; got 3 4"),
+        ({"expansions": (0,)}, "`expansions` must be different numbers, each at least 1; got 0"),
+        ({"layers": (4, 4)}, "`layers` must be 6 numbers; got 2: 4 4"),
+        ({"layers": (4, 4, 0, 4, 4, 1)}, "`layers` must each be at least 1; got 4 4 0 4 4 1"),
+        ({"strides": (2, 2, 2, 1, 2, 1)}, "`strides` must be 7 numbers; got 6: 2 2 2 1 2 1"),
+        ({"strides": (2, 2, 2, 3, 1, 2, 1)}, "`strides` must each be 1 or 2; got 2 2 2 3 1 2 1"),
+        ({"width": 0.0}, "`width` must be above 0; got 0.0"),
+        ({"eps": 0.0}, "`eps` must be above 0; got 0.0"),
+        ({"dropout": 1.0}, r"`dropout` must lie in \[0, 1\); got 1.0"),
     ],
 )
 def test_fields_out_of_range_are_named(fields, said):
@@ -321,11 +321,11 @@ def test_texts_that_are_none_are_answered_in_words(text, said):
 
 def test_what_another_table_could_read_is_said():
     deep = Mobile(variant="proxyless")
-    with pytest.raises(UserError, match="names 21 blocks; fairnas has 19. Try --space.variant proxyless"):
+    with pytest.raises(UserError, match="names 21 blocks; fairnas has 19. Set `variant` to 'proxyless'"):
         FAIRNAS.read(deep.write(deep.sample(stream(0))))
-    with pytest.raises(UserError, match="names 19 blocks; proxyless has 21. Try --space.variant fairnas"):
+    with pytest.raises(UserError, match="names 19 blocks; proxyless has 21. Set `variant` to 'fairnas'"):
         deep.read("FairNAS-A")
     skips = "[(3, 3), skip" + ", (3, 3)" * 17 + "]"
-    with pytest.raises(UserError, match=r"Block 1\.1 cannot be skipped in fairnas\. Try --space\.depth"):
+    with pytest.raises(UserError, match=r"Block 1\.1 cannot be skipped in fairnas\. Set `depth`"):
         FAIRNAS.read(skips)
     assert FAIRNAS.replace(depth=True).read(skips)["1.1"] == "skip"

@@ -80,7 +80,7 @@ def test_strings_that_are_none_are_answered_in_words(text, said):
 
 
 def test_fields_out_of_range_are_named():
-    with pytest.raises(UserError, match=r"--space\.width is 0"):
+    with pytest.raises(UserError, match="`width` must be at least 1; got 0"):
         NASBench201(width=0)
-    with pytest.raises(UserError, match=r"--space\.width 16 cannot be split into --space\.partial 3 parts"):
+    with pytest.raises(UserError, match="`width` cannot be split into `partial` parts; got 16 and 3"):
         NASBench201(partial=3)

@@ -23,7 +23,7 @@ from gapless.core.errors import UserError
 from gapless.core.mix import Mix, mask_of, one_hot
 from gapless.core.network import Chosen
 from gapless.core.picture import Picture
-from gapless.core.settings import check_names
+from gapless.core.settings import at_least, check_names
 
 DIGITS = string.digits + string.ascii_lowercase
 
@@ -34,8 +34,12 @@ class Space(abc.ABC):
 
     Parameters
     ----------
-    classes, channels, size
-        Of the data: number of classes, image channels, image side in pixels.
+    classes
+        Number of classes of the data.
+    channels
+        Channels of the images.
+    size
+        Side of the images in pixels.
     """
 
     source: ClassVar[str] = ""
@@ -51,9 +55,7 @@ class Space(abc.ABC):
     size: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("classes", "channels", "size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least(1, "space", classes=self.classes, channels=self.channels, size=self.size)
 
     # ------------------------------------------------------------------ what a space says of itself
 

@@ -21,6 +21,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
 from gapless.core.searcher import Searcher, Told, first
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 T = TypeVar("T")
@@ -34,13 +35,15 @@ class Evolution(Searcher):
     Parameters
     ----------
     population
-        Architectures of a generation: 50 (paper).
+        Number of architectures of a generation (paper: 50).
     parents
-        The best so far, of which a generation is made: 10 (paper).
-    mutations, crossovers
-        How many of a generation are meant to be such: 25 each (paper). The rest is random.
+        Number of the best architectures so far, from which a generation is made (paper: 10).
+    mutations
+        Number of mutations in a generation (paper: 25). What is neither mutation nor crossover is random.
+    crossovers
+        Number of crossovers in a generation (paper: 25).
     rate
-        Chance of each gene to be drawn anew in a mutation: 0.1 (paper).
+        Probability of each gene to be redrawn in a mutation (paper: 0.1).
     """
 
     label: ClassVar[str] = "evolution"
@@ -59,21 +62,16 @@ class Evolution(Searcher):
         seed: int = 0,
     ) -> None:
         super().__init__(space, seed=seed)
-        for name, value, least in (
-            ("population", population, 1),
-            ("parents", parents, 1),
-            ("mutations", mutations, 0),
-            ("crossovers", crossovers, 0),
-        ):
-            if value < least:
-                raise UserError(f"--method.{name} is {value}; it must be at least {least}.")
+        at_least(1, "method", population=population, parents=parents)
+        at_least(0, "method", mutations=mutations, crossovers=crossovers)
         if mutations + crossovers > population:
             raise UserError(
-                f"{mutations} mutations and {crossovers} crossovers are more than a generation of {population}. "
-                "Lower one, or raise --method.population."
+                f"`mutations` and `crossovers` must sum to at most `population`; got {mutations}, {crossovers} and "
+                f"{population}.",
+                of="method",
             )
         if not 0 <= rate <= 1:
-            raise UserError(f"--method.rate is {rate}; it is a chance, 0 to 1.")
+            raise UserError(f"`rate` must be a probability, 0 to 1; got {rate}.", of="method")
         self.population, self.parents = population, parents
         self.mutations, self.crossovers, self.rate = mutations, crossovers, rate
         self.generation = 0

@@ -18,6 +18,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
 from gapless.core.searcher import Searcher, Told, first
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 
@@ -27,9 +28,9 @@ class LocalSearch(Searcher):
     Parameters
     ----------
     starts
-        Random architectures of which the best begins a climb: 10 in the released code; 1 is the paper's description.
+        Number of random architectures of which the best begins a climb (released code: 10; paper: 1).
     steepest
-        Score all neighbours and go to the best (the paper), rather than to the first that is better (released code).
+        Whether all neighbours are scored and the best is taken (paper), or the first that is better (released code).
     """
 
     label: ClassVar[str] = "local_search"
@@ -37,8 +38,7 @@ class LocalSearch(Searcher):
 
     def __init__(self, space: Space, *, starts: int = 10, steepest: bool = False, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
-        if starts < 1:
-            raise UserError(f"--method.starts is {starts}; it must be at least 1.")
+        at_least(1, "method", starts=starts)
         self.starts, self.steepest = starts, steepest
         self.drawn, self.moves = 0, 0
         self.known: dict[Arch, float] = {}

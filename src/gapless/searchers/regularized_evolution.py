@@ -23,6 +23,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
 from gapless.core.searcher import Searcher, Told, first
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 
@@ -32,9 +33,9 @@ class RegularizedEvolution(Searcher):
     Parameters
     ----------
     population
-        Members of the queue: 10 on NAS-Bench-201 (released code); the paper has 100 in its own space.
+        Number of architectures in the queue (released code on NAS-Bench-201: 10; the paper in its own space: 100).
     tournament
-        Members drawn, with replacement, of which the best has a child: 3 on NAS-Bench-201; 25 in the paper.
+        Number of members drawn, with replacement, of which the best has a child (NAS-Bench-201: 3; the paper: 25).
     """
 
     label: ClassVar[str] = "regularized_evolution"
@@ -42,9 +43,7 @@ class RegularizedEvolution(Searcher):
 
     def __init__(self, space: Space, *, population: int = 10, tournament: int = 3, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
-        for name, value in (("population", population), ("tournament", tournament)):
-            if value < 1:
-                raise UserError(f"--method.{name} is {value}; it must be at least 1.")
+        at_least(1, "method", population=population, tournament=tournament)
         self.population, self.tournament = population, tournament
         self.asked = 0
         self.members: deque[tuple[Arch, float]] = deque(

@@ -17,6 +17,7 @@ from gapless.core.decision import Arch, Decision, Keep
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.picture import Picture
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 from gapless.ops.cells import OPS, REDUCE, find
 
@@ -84,25 +85,25 @@ class Darts(Space):
         The candidate operations: darts (8), drnas (7, no none), original, 3-skip, 1-skip (DropNAS), s1 to s4
         (RobustDARTS: two on each edge; skip and sep; those and none; noise and sep).
     cells
-        Cells in a row; those at one and two thirds are reduction cells.
+        Number of cells; those at one and two thirds are reduction cells.
     width
-        Channels of the first cells; each reduction doubles them.
+        Channels of the first cells; each reduction cell doubles them.
     stem
-        ``cifar``: one convolution to three times the width. ``imagenet``: three strided convolutions.
+        First layers: one convolution to three times the width (``cifar``) or three strided ones (``imagenet``).
     stem_width
-        Channels of the ImageNet stem; 0 stands for the width (PC-DARTS and DrNAS search with three times the width).
+        Channels of the ImageNet stem (PC-DARTS and DrNAS search with three times the width). 0: as many as ``width``.
     inputs
-        Edges kept into each node; ``none`` keeps all, and lets an architecture answer "none".
+        Edges kept into each node. ``none``: all, where an architecture may hold the operation "none".
     affine
-        Whether normalisation in cells has a scale and a shift (while searching: no; alone: yes).
+        Whether the batch normalisation in cells has a scale and a shift (while searching: no; alone: yes).
     pool_norm
-        Normalisation behind pools: ``none``, ``plain`` (not affine) or ``affine``.
+        Batch normalisation after pools: ``none``, ``plain`` (not affine) or ``affine``.
     partial
-        One of so many channels goes through the operations (1: all).
+        Number of equal parts of the channels, of which one goes through the operations (PC-DARTS, DrNAS). 1: all go.
     auxiliary
         Whether there is an auxiliary head on the second reduction cell; ``forward_with_aux`` gives its logits.
     drop_path
-        Whether edges that are no identity can be dropped in training.
+        Whether the outputs of edges that are no identity can be dropped in training.
     """
 
     source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
@@ -123,19 +124,21 @@ class Darts(Space):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in (("cells", 1), ("width", 1), ("partial", 1), ("stem_width", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least {low}.")
+        at_least(1, "space", cells=self.cells, width=self.width, partial=self.partial)
+        at_least(0, "space", stem_width=self.stem_width)
         if self.options not in OPTIONS:
             raise UserError(
-                f"--space.options is {self.options!r}.{nearest(self.options, OPTIONS)} Legal: {', '.join(OPTIONS)}."
+                f"`options` must be one of {', '.join(OPTIONS)}; got {self.options!r}.{nearest(self.options, OPTIONS)}",
+                of="space",
             )
         if self.inputs is not None and self.inputs not in (1, 2):
-            raise UserError(f"--space.inputs is {self.inputs}; legal: 1, 2, none.")
+            raise UserError(f"`inputs` must be 1, 2 or none; got {self.inputs}.", of="space")
         if self.width % self.partial:
-            raise UserError(f"--space.width {self.width} cannot be split into --space.partial {self.partial} parts.")
+            raise UserError(
+                f"`width` cannot be split into `partial` parts; got {self.width} and {self.partial}.", of="space"
+            )
         if self.stem == "imagenet" and self.width % 2:
-            raise UserError(f"--space.width is {self.width}; with the ImageNet stem it must be even.")
+            raise UserError(f"`width` must be even with the ImageNet stem; got {self.width}.", of="space")
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -272,8 +275,10 @@ class Darts(Space):
                     )
                 if option not in OPTIONS[self.options]:
                     have = [n for n, o in OPTIONS.items() if option in o]
-                    hint = f" Try --space.options {have[0]}." if have else ""
-                    raise UserError(f"{option!r} is not among the options {self.options!r} of this space.{hint}")
+                    hint = f" Set `options` to {have[0]!r}." if have else ""
+                    raise UserError(
+                        f"{option!r} is not among the options {self.options!r} of this space.{hint}", of="space"
+                    )
                 if not 0 <= source < node:
                     raise UserError(
                         f"The genotype feeds node {node} from state {source}; it can only be fed from 0 to {node - 1}."

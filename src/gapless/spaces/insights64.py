@@ -15,6 +15,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError
 from gapless.core.op import Norm, NormRule, Op
 from gapless.core.picture import Picture
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 from gapless.ops.cells import dilated, find, normal
 
@@ -35,15 +36,15 @@ class Insights64(Space):
     width
         Channels of each node of a cell; the stem has three times as many.
     cells
-        Cells; none of them reduces.
+        Number of cells; none of them reduces the resolution.
     output
-        Whether a cell concatenates its two nodes, ``concat``, or adds them, ``sum``.
+        Output of a cell: its two nodes concatenated (``concat``) or added (``sum``).
     dilated
-        Kernel of the dilated convolution.
+        Kernel size of the dilated convolution.
     affine
-        Whether the normalisation inside cells has a scale and a shift.
+        Whether the batch normalisation inside cells has a scale and a shift.
     momentum
-        Of the running statistics of all normalisations.
+        Momentum of the running statistics of batch normalisation.
     """
 
     source: ClassVar[str] = "Deeper Insights into Weight Sharing, Zhang et al., arXiv 2001.01431"
@@ -58,14 +59,13 @@ class Insights64(Space):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("width", "cells"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least(1, "space", width=self.width, cells=self.cells)
         for name, legal in (("output", ("concat", "sum")), ("dilated", (3, 5))):
-            if getattr(self, name) not in legal:
-                raise UserError(f"--space.{name} is {getattr(self, name)!r}; legal: {', '.join(map(str, legal))}.")
+            value = getattr(self, name)
+            if value not in legal:
+                raise UserError(f"`{name}` must be one of {', '.join(map(str, legal))}; got {value!r}.", of="space")
         if not 0 < self.momentum <= 1:
-            raise UserError(f"--space.momentum is {self.momentum}; it must be in (0, 1].")
+            raise UserError(f"`momentum` must lie in (0, 1]; got {self.momentum}.", of="space")
 
     @property
     def options(self) -> tuple[str, ...]:

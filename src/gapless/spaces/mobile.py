@@ -126,22 +126,22 @@ class Mobile(Space):
         The table: fairnas (19 blocks, no depth), proxyless (21, search script of the released code), proxyless-mobile
         (as in microsoft/nni) or proxyless-gpu (as in open-mmlab/mmrazor).
     kernels
-        Of the depthwise convolutions to choose from, odd (FairNAS and ProxylessNAS: 3, 5, 7).
+        Kernel sizes of the depthwise convolutions to choose from, odd (FairNAS and ProxylessNAS: 3, 5, 7).
     expansions
-        Factors of the expansion to choose from (FairNAS and ProxylessNAS: 3, 6).
+        Expansion factors to choose from (FairNAS and ProxylessNAS: 3, 6).
     depth
-        Whether blocks with a shortcut may be skipped; none is the table's own: FairNAS no, ProxylessNAS yes.
+        Whether blocks with a shortcut may be skipped. ``none``: as in the table, FairNAS no, ProxylessNAS yes.
     layers
-        Blocks of each of the six stages; none is the table's own.
+        Blocks of each of the six stages. Empty: as in the table.
     strides
-        Of the stem and of the first block of each stage, 1 or 2; none is the table's own, 2 2 2 2 1 2 1. 32-pixel
-        images want something like 1 1 2 2 1 2 1.
+        Strides of the stem and of the first block of each stage, 1 or 2; 32-pixel images want something like 1 1 2 2 1
+        2 1. Empty: as in the table, 2 2 2 2 1 2 1.
     width
         Factor of all numbers of channels, rounded to multiples of 8: below 1 for a smaller supernet. Alone it is 1.
     eps
-        Of the normalisation; none is the table's own: FairNAS 1e-5, ProxylessNAS 1e-3.
+        Epsilon of batch normalisation. ``none``: as in the table, FairNAS 1e-5, ProxylessNAS 1e-3.
     dropout
-        Before the classifier, in training; none is the table's own: FairNAS 0.2, ProxylessNAS 0.
+        Dropout rate before the classifier, in training. ``none``: as in the table, FairNAS 0.2, ProxylessNAS 0.
     """
 
     source: ClassVar[str] = (
@@ -164,28 +164,30 @@ class Mobile(Space):
         super().__post_init__()
         if self.variant not in TABLES:
             raise UserError(
-                f"--space.variant is {self.variant!r}.{nearest(self.variant, TABLES)} Legal: {', '.join(TABLES)}."
+                f"`variant` must be one of {', '.join(TABLES)}; got {self.variant!r}.{nearest(self.variant, TABLES)}",
+                of="space",
             )
         for name, given in (("kernels", self.kernels), ("expansions", self.expansions)):
             if not given or min(given) < 1 or len(set(given)) < len(given):
-                raise UserError(f"--space.{name} is {_words(given)}; give different numbers of at least 1.")
+                raise UserError(
+                    f"`{name}` must be different numbers, each at least 1; got {_words(given)}.", of="space"
+                )
         if not all(kernel % 2 for kernel in self.kernels):
-            raise UserError(f"--space.kernels is {_words(self.kernels)}; kernels must be odd.")
+            raise UserError(f"`kernels` must be odd; got {_words(self.kernels)}.", of="space")
         stages = len(TABLES[self.variant].stages)
         for name, given, wanted, legal in (
             ("layers", self.layers, stages, "at least 1"),
             ("strides", self.strides, stages + 1, "1 or 2"),
         ):
             if given and len(given) != wanted:
-                raise UserError(f"--space.{name} has {len(given)} numbers ({_words(given)}); it takes {wanted}.")
+                raise UserError(f"`{name}` must be {wanted} numbers; got {len(given)}: {_words(given)}.", of="space")
             if given and (min(given) < 1 or (name == "strides" and max(given) > 2)):
-                raise UserError(f"--space.{name} is {_words(given)}; each must be {legal}.")
-        if not 0 < self.width < math.inf:
-            raise UserError(f"--space.width is {self.width}; it must be above 0.")
-        if self.eps is not None and not 0 < self.eps < math.inf:
-            raise UserError(f"--space.eps is {self.eps}; it must be above 0.")
+                raise UserError(f"`{name}` must each be {legal}; got {_words(given)}.", of="space")
+        for name, value in (("width", self.width), ("eps", self.eps)):
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"`{name}` must be above 0; got {value}.", of="space")
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"--space.dropout is {self.dropout}; it must lie in [0, 1).")
+            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}.", of="space")
 
     @property
     def table(self) -> Table:
@@ -329,13 +331,15 @@ class Mobile(Space):
                 )
         if len(labels) != len(self.places):
             fits = [v for v, t in TABLES.items() if sum(stage.blocks for stage in t.stages) == len(labels)]
-            hint = f" Try --space.variant {fits[0]}." if fits and not self.layers else ""
-            raise UserError(f"{name[:80]!r} names {len(labels)} blocks; {self.variant} has {len(self.places)}.{hint}")
+            hint = f" Set `variant` to {fits[0]!r}." if fits and not self.layers else ""
+            raise UserError(
+                f"{name[:80]!r} names {len(labels)} blocks; {self.variant} has {len(self.places)}.{hint}", of="space"
+            )
         for place, decision, label in zip(self.places, self.decisions, labels, strict=True):
             if label not in decision.options:
                 why = "" if place.shortcut else ": it changes the size or the width"
-                hint = " Try --space.depth, with which depth is searched." if place.shortcut else ""
-                raise UserError(f"Block {place.name} cannot be skipped in {self.variant}{why}.{hint}")
+                hint = " Set `depth`, with which blocks may be skipped." if place.shortcut else ""
+                raise UserError(f"Block {place.name} cannot be skipped in {self.variant}{why}.{hint}", of="space")
         return Arch({place.name: label for place, label in zip(self.places, labels, strict=True)})
 
     def pictures(self, arch: Arch) -> tuple[Picture, ...]:

@@ -16,6 +16,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.picture import Picture
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 from gapless.ops.cells import find
 
@@ -38,7 +39,7 @@ class NASBench201(Space):
     affine
         Whether the normalisation inside cells has a scale and a shift (while searching: no; alone: yes).
     partial
-        One of so many channels goes through the operations (1: all).
+        Number of equal parts of the channels, of which one goes through the operations (PC-DARTS, DrNAS). 1: all go.
     """
 
     source: ClassVar[str] = "NAS-Bench-201, Dong and Yang, arXiv 2001.00326"
@@ -51,11 +52,11 @@ class NASBench201(Space):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("width", "cells", "partial"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--space.{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least(1, "space", width=self.width, cells=self.cells, partial=self.partial)
         if self.width % self.partial:
-            raise UserError(f"--space.width {self.width} cannot be split into --space.partial {self.partial} parts.")
+            raise UserError(
+                f"`width` cannot be split into `partial` parts; got {self.width} and {self.partial}.", of="space"
+            )
 
     @property
     def decisions(self) -> tuple[Decision, ...]:

@@ -27,6 +27,7 @@ from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError
 from gapless.core.picture import Picture
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 KERNELS = {"k3": 3, "k5": 5, "k7": 7}
@@ -68,19 +69,19 @@ class ShuffleNet(Space):
     widths
         Channels of the stages.
     repeats
-        Blocks of each stage: the decisions.
+        Blocks of each stage; each is a decision.
     strides
-        Of the stem and of the first block of each stage, 1 or 2. 32-pixel images want something like 1 1 2 2 2.
+        Strides of the stem and of the first block of each stage, 1 or 2. 32-pixel images want something like 1 1 2 2 2.
     head_width
         Channels of the last convolution.
     width
         Factor of all numbers of channels, rounded to even ones: below 1 for a smaller supernet. Alone it is 1.
     affine
-        Whether normalisation has a scale and a shift (SPOS searches without; alone, and in DSNAS: with).
+        Whether batch normalisation has a scale and a shift (SPOS searches without; alone, and in DSNAS: with).
     eps
-        Of the normalisation (DSNAS searches with 0.01; alone: 1e-5).
+        Epsilon of batch normalisation (DSNAS searches with 0.01; alone: 1e-5).
     dropout
-        Before the classifier, in training.
+        Dropout rate before the classifier, in training.
     """
 
     source: ClassVar[str] = "Single Path One-Shot, Guo et al., arXiv 1904.00420; DSNAS, Hu et al., arXiv 2002.09128"
@@ -101,26 +102,26 @@ class ShuffleNet(Space):
         stages = len(self.widths)
         if not stages or len(self.repeats) != stages or len(self.strides) != stages + 1:
             raise UserError(
-                f"--space.widths names {stages} stages, --space.repeats {len(self.repeats)} and --space.strides "
-                f"{len(self.strides)} numbers; give as many widths as repeats, and one more stride: the stem's, first."
+                f"`repeats` must be as many numbers as `widths`, and `strides` one more: the stem's, first; got "
+                f"{len(self.repeats)}, {stages} and {len(self.strides)}.",
+                of="space",
             )
-        for name, low in (("stem_width", 1), ("head_width", 1), ("widths", 1), ("repeats", 1)):
-            given = getattr(self, name)
-            for number in given if isinstance(given, tuple) else (given,):
-                if number < low:
-                    raise UserError(f"--space.{name} holds {number}; it must be at least {low}.")
+        at_least(1, "space", stem_width=self.stem_width, head_width=self.head_width)
+        at_least(1, "space", widths=min(self.widths), repeats=min(self.repeats))
         if not set(self.strides) <= {1, 2}:
-            raise UserError(f"--space.strides is {' '.join(map(str, self.strides))}; legal: 1 and 2.")
-        if not 0 < self.width < math.inf or not 0 < self.eps < math.inf:
-            raise UserError(f"--space.width is {self.width} and --space.eps {self.eps}; both must be above 0.")
+            raise UserError(f"`strides` must be 1 or 2; got {' '.join(map(str, self.strides))}.", of="space")
+        for name, value in (("width", self.width), ("eps", self.eps)):
+            if not 0 < value < math.inf:
+                raise UserError(f"`{name}` must be above 0; got {value}.", of="space")
         if not 0 <= self.dropout < 1:
-            raise UserError(f"--space.dropout is {self.dropout}; it must lie in [0, 1).")
+            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}.", of="space")
         for place in self.places:
             if place.channels < place.inputs or (place.stride == 2 and place.channels == place.inputs):
                 raise UserError(
                     f"Block {place.name} reads {place.inputs} channels and gives {place.channels}; a block at stride 2 "
-                    "adds channels to those that it reads, and none can have fewer. Try wider stages (--space.widths) "
-                    f"or a larger factor than --space.width {self.width:g}."
+                    "adds channels to those that it reads, and none can have fewer. Try wider stages (`widths`) or a "
+                    f"larger `width` than {self.width:g}.",
+                    of="space",
                 )
 
     def channels_of(self, nominal: int) -> int:
@@ -227,7 +228,8 @@ class ShuffleNet(Space):
         if len(numbers) != len(names):
             raise UserError(
                 f"{name[:80]!r} names {len(numbers)} blocks; this space has {len(names)} "
-                f"(--space.repeats {' '.join(map(str, self.repeats))})."
+                f"(`repeats` {' '.join(map(str, self.repeats))}).",
+                of="space",
             )
         return Arch({name: OPTIONS[number] for name, number in zip(names, numbers, strict=True)})
 
