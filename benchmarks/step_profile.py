@@ -27,7 +27,7 @@ from gapless.core.machine import processor
 from gapless.engine.memory import keep_memory
 from gapless.kernels.cpu import backend as compiled
 from gapless.kernels.cpu import loops, walks
-from gapless.kernels.layout import WIDTHS
+from gapless.kernels.cpu.memory import WIDTHS
 
 WALKS = {"forward": "ahead", "backward": "behind", "sums at nodes": "gather", "sums of gradients": "correlate"}
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from gapless.kernels import plain as kernels
 from gapless.kernels.cpu import backend as compiled
 from gapless.kernels.cpu import loops
-from gapless.kernels.layout import WIDTHS, Plan, plan
+from gapless.kernels.cpu.memory import WIDTHS, Memory, memory_of
+from gapless.kernels.layout import Layout, layout_of
 from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 
 
@@ -57,8 +58,8 @@ def test_3x3_convolutions_of_all_sides(images, height, width, padding, frozen):
     forms = [Chain((other,)), Chain((other, kept)), Chain((kept, other))]
     routes = [Route(at % 2, form) for at, form in enumerate([*forms, forms[0]])]
     parameters = [p for r in routes for p in parameters_of(r.form, [3, 3], 8, 8, torch.float64)]
-    made = plan(tuple(routes), (images, height, width, 8), tuple(p.shape for p in parameters))
-    assert bool(made.steps["filtered"].any()) is (height % 2 == 0 and width % 2 == 0)
+    made = memory_of(layout_of(tuple(routes), (images, height, width, 8), tuple(p.shape for p in parameters)))
+    assert bool(made.steps["winograd"].any()) is (height % 2 == 0 and width % 2 == 0)
     x = drawn(images, height, width, 8, name="x").requires_grad_(frozen != "state")
     for p in parameters:
         p.requires_grad_(frozen != "weights")
@@ -157,37 +158,37 @@ def test_what_is_not_served():
     assert not compiled.serves([Route(0, mixed)], x, [])
 
 
-# ---------------------------------------------------------------------- plans
+# ---------------------------------------------------------------------- layouts
 
 
-def test_a_plan_is_made_once():
+def test_a_layout_is_made_once():
     routes = (Route(0, Skip()), Route(1, Pool(False, 3, Window(1, 1), 1e-5)))
-    first = plan(routes, (2, 4, 4, 8), ())
-    assert plan(tuple(Route(r.target, r.form) for r in routes), (2, 4, 4, 8), ()) is first
+    first = layout_of(routes, (2, 4, 4, 8), ())
+    assert layout_of(tuple(Route(r.target, r.form) for r in routes), (2, 4, 4, 8), ()) is first
     assert first.outputs == {0: (2, 4, 4, 8), 1: (2, 4, 4, 8)}
-    assert first.normed == [(8, 8)]
-    assert first.lengths["kept"] == 2 * 4 * 4 * 8
+    assert first.slices == [(8, 8)]
+    assert first.lengths["saved"] == 2 * 4 * 4 * 8
 
 
 def test_alike_pools_are_pooled_once():
     """To whatever targets they lead, and however they are normalised."""
     pool = Pool(True, 3, Window(1, 1))
     routes = [Route(t, p) for t in range(3) for p in (pool, Pool(True, 3, Window(1, 1), 1e-5, True))]
-    made = Plan(routes, (2, 4, 4, 8), [(8,)] * 6)
+    made = Layout(routes, (2, 4, 4, 8), [(8,)] * 6)
     assert len(made.pools) == 1
-    assert made.lengths["kept"] == 2 * 4 * 4 * 8
+    assert made.lengths["saved"] == 2 * 4 * 4 * 8
 
 
 def test_memory_kept_is_one_image_for_each_normalisation():
     """A separable convolution keeps what its two normalisations read; not what its ReLUs and depthwise ones write."""
-    made = Plan([Route(0, separable(3, 1, True))], (2, 8, 8, 16), [s.shape for s in parameters_of(
+    made = Layout([Route(0, separable(3, 1, True))], (2, 8, 8, 16), [s.shape for s in parameters_of(
         separable(3, 1, True), [3, 1, 3, 1], 16, 16, torch.float32)])  # fmt: skip
-    assert made.lengths["kept"] == 2 * (2 * 8 * 8 * 16)
+    assert made.lengths["saved"] == 2 * (2 * 8 * 8 * 16)
 
 
 def test_vectors_divide_the_channels():
     for channels in (4, 8, 12, 16, 20, 24, 32, 48):
-        width = Plan([Route(0, Skip())], (1, 2, 2, channels), []).width.count
+        width = Memory(Layout([Route(0, Skip())], (1, 2, 2, channels), [])).vector.count
         assert channels % width == 0
         assert all(channels % wider for wider in WIDTHS if wider > width)
 

@@ -113,7 +113,7 @@ def test_what_is_new_costs_one_copy(monkeypatch):
     copied: list[Tensor] = []
     monkeypatch.setattr(tiled, "sent", lambda values, device: copied.append(values) or values.to(device))
     routes, x, _, parameters = mixed(1, True, 1, 4, 4, 4)
-    made = tiled.plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    made = tiled.layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     found = tiled.Tables(made, x.device, (), True)
     assert len(copied) == 1
     begins = [

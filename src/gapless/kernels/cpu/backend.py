@@ -20,11 +20,23 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.kernels.cpu import walks
+from gapless.kernels.cpu.memory import memory_of
 from gapless.kernels.cpu.workers import threads
-from gapless.kernels.layout import FORMATS, Array, Plan, plan, serves
+from gapless.kernels.layout import FORMATS, Array, Layout, layout_of, supported
 from gapless.kernels.plain import Moments, Route
 
-__all__ = ["fan", "serves"]
+
+def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Return whether the CPU kernels compute these routes, for a state like ``x``: on the CPU, in single or double
+    precision, with numbers of channels that are multiples of 4."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in FORMATS
+        and x.shape[-1] % 4 == 0
+        and all(p.shape[0] % 4 == 0 and p.dtype == x.dtype for p in parameters)
+        and supported(tuple(routes))
+    )
+
 
 # ---------------------------------------------------------------------- memory
 
@@ -57,7 +69,7 @@ def _addresses(tensors: Sequence[Tensor | None], before: Sequence[Tensor | None]
     return np.array([[0 if t is None else t.data_ptr() for t in tensors], held], np.int64)
 
 
-# ---------------------------------------------------------------------- the function
+# ---------------------------------------------------------------------- the autograd function
 
 
 def fan(
@@ -67,102 +79,113 @@ def fan(
     arrived: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
-    """See :func:`gapless.kernels.plain.fan`; for what :func:`serves` says yes to."""
-    made = plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
-    *sums, means, variances = _Fan.apply(made, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
-    return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.normed)
+    """Compute :func:`gapless.kernels.plain.fan`, for what :func:`serves` accepts."""
+    layout = layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    *sums, means, variances = _Fan.apply(layout, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
+    return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in layout.slices)
 
 
 class _Fan(Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        arrived, parameters = tensors[: len(plan.outputs)], tensors[len(plan.outputs) :]
-        kept = x.new_empty(plan.lengths["kept"])
-        run = _Run(plan, coefficient, x, kept, parameters, back=False)  # type: ignore[arg-type]
-        sums = [x.new_empty(plan.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
+    def forward(
+        ctx: Any, layout: Layout, coefficient: Tensor, x: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        arrived, parameters = tensors[: len(layout.outputs)], tensors[len(layout.outputs) :]
+        saved = x.new_empty(layout.lengths["saved"])
+        run = _Pass(layout, coefficient, x, saved, parameters, backward=False)  # type: ignore[arg-type]
+        memory = run.memory
+        sums = [x.new_empty(layout.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
         targets = _addresses(sums, arrived)
-        book = np.empty((3, plan.lengths["slots"]))
-        for depth in range(plan.depth):
-            if len(plan.steps) or len(plan.pools):
-                run.share(
-                    walks.ahead, run.rooms, run.x, run.kept, run.packed, run.averages, run.lines, run.seen, plan.steps,
-                    plan.pools, plan.fan, depth,
+        moments64 = np.empty((3, layout.lengths["norms"]))
+        for depth in range(layout.depth):
+            if len(memory.steps) or len(memory.pools):
+                run.walk(
+                    walks.ahead, run.scratch, run.x, run.saved, run.packed, run.inverse_counts, run.vectors, run.sums,
+                    memory.steps, memory.pools, memory.scratch, depth,
                 )  # fmt: skip
-            walks.settle(run.flat, run.shares, run.seen, book, run.lines, plan.slots, run.images, depth)
-        run.share(walks.gather, run.x, run.kept, run.lines, targets, plan.ways, plan.fan)
-        ctx.plan, ctx.book, ctx.coefficient = plan, book, coefficient.detach()
-        ctx.save_for_backward(x, kept, *parameters)
+            walks.settle(
+                run.params, run.coefficients, run.sums, moments64, run.vectors, layout.norms, run.images, depth
+            )
+        run.walk(walks.gather, run.x, run.saved, run.vectors, targets, layout.ends, memory.scratch)
+        ctx.layout, ctx.moments64, ctx.coefficient = layout, moments64, coefficient.detach()
+        ctx.save_for_backward(x, saved, *parameters)
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(*(t for t in arrived if t is not None))
-        means, variances = (torch.from_numpy(book[row]).to(x) for row in (walks.CENTRE, walks.VARIANCE))
+        means, variances = (torch.from_numpy(moments64[row]).to(x) for row in (walks.CENTRE, walks.VARIANCE))
         ctx.mark_non_differentiable(means, variances)
         return *sums, means, variances
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
-        plan: Plan = ctx.plan
-        x, kept, *parameters = ctx.saved_tensors
-        count, wanted = len(plan.outputs), ctx.needs_input_grad
-        below, weights = wanted[2], any(wanted[3 + count :])
-        run = _Run(plan, ctx.coefficient, x, kept, parameters, back=True)
-        arriving = [None if g is None else g.contiguous() for g in given[:count]]
-        targets = _addresses(arriving)
-        steps, ways, slots = plan.steps, plan.ways, plan.slots
-        dead = [t for t, g in enumerate(arriving) if g is None]
-        if dead:  # nothing depends on what arrives there: as edge by edge, no gradient, which is not one of zero
-            steps, ways, slots = (table[~np.isin(table["target"], dead)] for table in (steps, ways, slots))
-        walks.restore(run.flat, ctx.book, run.lines, slots)
-        run.share(walks.correlate, run.x, run.kept, run.lines, run.seen, targets, ways, plan.fan)
-        dshares = np.zeros(len(plan.ways))
-        dx = torch.empty_like(x) if below else x.new_empty(0)
-        dflat = x.new_empty(plan.lengths["parameters"])
-        dkept = _scratch("dkept", plan.lengths["dkept"], run.kind)
-        dweights = _scratch("dweights", run.threads * plan.lengths["weights"], np.float64).reshape(run.threads, -1)
-        dweights[:] = 0
-        for depth in reversed(range(plan.depth)):
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        layout: Layout = ctx.layout
+        x, saved, *parameters = ctx.saved_tensors
+        count, wanted = len(layout.outputs), ctx.needs_input_grad
+        state, weights = wanted[2], any(wanted[3 + count :])
+        run = _Pass(layout, ctx.coefficient, x, saved, parameters, backward=True)
+        memory = run.memory
+        target_grads = [None if g is None else g.contiguous() for g in grads[:count]]
+        targets = _addresses(target_grads)
+        steps, ends, norms = memory.steps, layout.ends, layout.norms
+        dead = [t for t, g in enumerate(target_grads) if g is None]
+        if dead:  # no loss depends on these targets: as in the reference execution, their gradients are None, not zero
+            steps, ends, norms = (table[~np.isin(table["target"], dead)] for table in (steps, ends, norms))
+        walks.restore(run.params, ctx.moments64, run.vectors, norms)
+        run.walk(walks.correlate, run.x, run.saved, run.vectors, run.sums, targets, ends, memory.scratch)
+        grad_coefficients = np.zeros(len(layout.ends))
+        dx = torch.empty_like(x) if state else x.new_empty(0)
+        grad_params = x.new_empty(layout.lengths["parameters"])
+        grad_saved = _scratch("grad_saved", layout.lengths["grad_saved"], run.kind)
+        grad_packed = _scratch("grad_packed", run.threads * memory.packed, np.float64).reshape(run.threads, -1)
+        grad_packed[:] = 0
+        for depth in reversed(range(layout.depth)):
             walks.carry(
-                run.flat, _flat(dflat), run.shares, dshares, run.seen, ctx.book, run.lines, slots, run.images,
-                -1 if depth == plan.depth - 1 else depth,
+                run.params, _flat(grad_params), run.coefficients, grad_coefficients, run.sums, ctx.moments64,
+                run.vectors, norms, run.images, -1 if depth == layout.depth - 1 else depth,
             )  # fmt: skip
-            if below or weights:
-                run.share(
-                    walks.behind, run.rooms, run.x, run.kept, run.packed, run.turned, run.averages, run.lines, run.seen,
-                    targets, dkept, dweights, _flat(dx), steps, plan.pools, ways, plan.fan, depth, weights, below,
+            if state or weights:
+                run.walk(
+                    walks.behind, run.scratch, run.x, run.saved, run.packed, run.flipped, run.inverse_counts,
+                    run.vectors, run.sums, targets, grad_saved, grad_packed, _flat(dx), steps, memory.pools, ends,
+                    memory.scratch, depth, weights, state,
                 )  # fmt: skip
-        run.share(walks.unpack, dweights, _flat(dflat), steps, run.images)
-        found = [
+        run.walk(walks.unpack, grad_packed, _flat(grad_params), steps, run.images)
+        parts = grad_params.split([p.numel() for p in parameters])
+        param_grads = [
             part.view(p.shape) if want and owner not in dead else None
-            for part, p, want, owner in zip(
-                dflat.split([p.numel() for p in parameters]), parameters, wanted[3 + count :], plan.owners, strict=True
-            )
+            for part, p, want, owner in zip(parts, parameters, wanted[3 + count :], layout.owners, strict=True)
         ]
-        passed = [g if want else None for g, want in zip(arriving, wanted[3:], strict=False)]
-        return None, torch.from_numpy(dshares).to(x), dx if below else None, *passed, *found
+        passed = [g if want else None for g, want in zip(target_grads, wanted[3:], strict=False)]
+        return None, torch.from_numpy(grad_coefficients).to(x), dx if state else None, *passed, *param_grads
 
 
-class _Run:
-    """What a pass over the images needs, forward or back."""
+class _Pass:
+    """Arrays of one forward or backward pass."""
 
     def __init__(
-        self, plan: Plan, coefficient: Tensor, x: Tensor, kept: Tensor, parameters: Sequence[Tensor], back: bool
+        self,
+        layout: Layout,
+        coefficient: Tensor,
+        x: Tensor,
+        saved: Tensor,
+        parameters: Sequence[Tensor],
+        backward: bool,
     ) -> None:
-        self.plan, self.kind = plan, FORMATS[x.dtype]
+        self.memory, self.kind = memory_of(layout), FORMATS[x.dtype]
         self.images, self.threads = x.shape[0], threads(x.shape[0])
-        self.x, self.kept = _flat(x), _flat(kept)
-        self.flat = _flat(torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)]))
-        self.shares = coefficient.detach().double().numpy()
-        self.averages = plan.averages[x.dtype]
-        self.packed = _scratch("packed", plan.lengths["weights"], self.kind)
-        self.turned = _scratch("turned", plan.lengths["turned"] if back else 0, self.kind)
-        slots = plan.lengths["slots"]
-        self.seen, self.lines = (
-            _scratch("seen", 2 * self.images * slots, np.float64),
-            _scratch("lines", 6 * slots, self.kind),
-        )
-        self.rooms = _scratch("rooms", self.threads * plan.lengths["room"], self.kind).reshape(self.threads, -1)
-        self.share(walks.pack, self.flat, self.packed, self.turned, plan.steps, self.images, back)
+        self.x, self.saved = _flat(x), _flat(saved)
+        self.params = _flat(torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)]))
+        self.coefficients = coefficient.detach().double().numpy()
+        self.inverse_counts = self.memory.inverse_counts[x.dtype]
+        self.packed = _scratch("packed", self.memory.packed, self.kind)
+        self.flipped = _scratch("flipped", self.memory.packed if backward else 0, self.kind)
+        channels = layout.lengths["norms"]
+        self.sums = _scratch("sums", 2 * self.images * channels, np.float64)
+        self.vectors = _scratch("vectors", 6 * channels, self.kind)
+        scratch = _scratch("scratch", self.threads * self.memory.scratch_length, self.kind)
+        self.scratch = scratch.reshape(self.threads, -1)
+        self.walk(walks.pack, self.params, self.packed, self.flipped, self.memory.steps, self.images, backward)
 
-    def share(self, walk: Callable[..., None], *arguments: Any) -> None:
-        """Let the threads walk, each over its own images."""
-        walk(self.threads, self.images, *arguments, self.plan.width)
+    def walk(self, walk: Callable[..., None], *arguments: Any) -> None:
+        """Run a walk on the threads, each over its own images."""
+        walk(self.threads, self.images, *arguments, self.memory.vector)

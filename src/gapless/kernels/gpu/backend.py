@@ -22,7 +22,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.kernels.gpu import tiles
-from gapless.kernels.layout import FORMATS, Array, Plan, laid_out, plan
+from gapless.kernels.layout import FORMATS, Layout, as_dicts, layout_of, supported
 from gapless.kernels.plain import Chain, Moments, Route, halves, sent
 
 __all__ = ["fan", "judged", "serves"]
@@ -64,7 +64,7 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
         and all(width % 4 == 0 for width in (x.shape[-1], *(p.shape[0] for p in parameters)))
         and all(p.shape[-1] <= SIDE for p in parameters if p.dim() == 4)
         and max(widths) * x.numel() // x.shape[-1] < 2**31  # places in an image are whole numbers of 32 bits
-        and laid_out(tuple(routes))
+        and supported(tuple(routes))
     )
 
 
@@ -199,21 +199,23 @@ Key = tuple[int, int, int, int, int, bool]
 class Tables:
     """What a plan launches on a device, when nothing depends on what arrives at ``dead`` targets."""
 
-    def __init__(self, made: Plan, device: torch.device, dead: tuple[int, ...], double: bool) -> None:
+    def __init__(self, made: Layout, device: torch.device, dead: tuple[int, ...], double: bool) -> None:
         desk = Desk()
         self.alive = [t for t in made.outputs if t not in dead]
         starts, begin = {}, 0
         for t in self.alive:
             starts[t], begin = begin, begin + math.prod(made.outputs[t])
-        steps, slots = ([row for row in _dicts(table) if row["target"] in starts] for table in (made.steps, made.slots))
+        steps, slots = (
+            [row for row in as_dicts(table) if row["target"] in starts] for table in (made.steps, made.norms)
+        )
         slots = [slot | {"eps": _bits(slot["eps"])} for slot in slots]
-        ways = [way | {"g": starts.get(way["target"], 0)} for way in _dicts(made.ways)]
-        channels = [made.C, *(step[name] for step in _dicts(made.steps) for name in ("C", "O"))]
+        ways = [way | {"g": starts.get(way["target"], 0)} for way in as_dicts(made.ends)]
+        channels = [made.C, *(step[name] for step in as_dicts(made.steps) for name in ("C", "O"))]
         self.align = math.gcd(16, *channels)
-        self.width = max(_padded(slot["C"]) for slot in _dicts(made.slots))
+        self.width = max(_padded(slot["C"]) for slot in as_dicts(made.norms))
         numbers = NUMBERS // 4 if double else NUMBERS
         self.pixels = max(16, min(128, numbers // self.width))
-        places = max(slot["places"] for slot in _dicts(made.slots))
+        places = max(slot["pixels"] for slot in as_dicts(made.norms))
         self.tiles = _over(made.images * places, self.pixels)
         self.chunks = max(1, min(CHUNKS, self.tiles // LEAST))
         self.errors = 0
@@ -227,8 +229,8 @@ class Tables:
             for step in (step for step in steps if step["depth"] == depth):
                 deep = step["K"] > 0
                 row = step | {
-                    "deep": step["deep_from"],
-                    "wide": step["wide_from"],
+                    "deep": step["depthwise"],
+                    "wide": step["conv"],
                     "z": room,
                     "side": step["K"] or step["k"],
                     "g": starts[step["target"]] if step["g"] < 0 else begin + step["g"],
@@ -237,7 +239,7 @@ class Tables:
                 }
                 row |= {} if deep else {"s": step["ks"], "p": step["kp"], "d": step["kd"]}
                 rows_between, stride = (_between(step["s"], step["d"]), step["s"]) if deep else (0, 1)
-                key = (step["K"], rows_between, stride, step["C"], step["O"], bool(step["halves"]))
+                key = (step["K"], rows_between, stride, step["C"], step["O"], bool(step["phases"]))
                 kinds.setdefault(key, []).append(row)
                 room += made.images * step["h"] * step["w"] * step["C" if deep else "O"]
             self.errors = max(self.errors, room)
@@ -245,12 +247,12 @@ class Tables:
             for key, found in sorted(kinds.items()):
                 group = Group(key, found, desk, made.images, self.chunks, numbers)
                 self.groups[-1].append(group)
-                seen |= {step["slot"]: group.ahead(step) for step in found}
-                sums |= {step["before"]: group.under(step) for step in found if depth}
+                seen |= {step["norm"]: group.ahead(step) for step in found}
+                sums |= {step["norm_before"]: group.under(step) for step in found if depth}
                 self.tiles = max(self.tiles, group.tiles, group.behind)
         for slot in slots:
-            own = _over(made.images * slot["places"], self.pixels)
-            slot |= {"seen": seen.get(slot["at"], own), "sums": sums.get(slot["at"], own)}
+            own = _over(made.images * slot["pixels"], self.pixels)
+            slot |= {"seen": seen.get(slot["start"], own), "sums": sums.get(slot["start"], own)}
         self.rows = max(1, min(JOINED // self.width, _power(self.tiles)))
         self.parts = sum(len(group.shares) for group in self.groups[0] if not group.halves)
 
@@ -259,8 +261,8 @@ class Tables:
 
         depths = range(made.depth)
         self.slots = [rows((s for s in slots if s["depth"] == depth), tiles.SLOTS) for depth in depths]
-        self.ended = rows((s for s in slots if s["way"] >= 0), tiles.SLOTS)
-        self.inner = [rows((s for s in slots if s["way"] < 0 and s["depth"] == d), tiles.SLOTS) for d in depths]
+        self.ended = rows((s for s in slots if s["route"] >= 0), tiles.SLOTS)
+        self.inner = [rows((s for s in slots if s["route"] < 0 and s["depth"] == d), tiles.SLOTS) for d in depths]
         self.into: list[tuple[tuple[int, ...], Rows, Rows]] = [
             (bunch, *self._into(bunch, ways, rows)) for bunch in _bunches(made.outputs)
         ]
@@ -268,7 +270,7 @@ class Tables:
         self.ways = [(c, rows(way for way in ways if way["C"] == c)) for c in sorted({way["C"] for way in ways})]
         self.skips = rows(way for way in ways if way["y"] < 0)
         self.pools = [
-            (pool, rows(way for way in ways if way["pool"] == i)) for i, pool in enumerate(_dicts(made.pools))
+            (pool, rows(way for way in ways if way["pool"] == i)) for i, pool in enumerate(as_dicts(made.pools))
         ]
         spans = _spans(made.shapes)
         self.spans = rows(spans, tiles.SPANS)
@@ -322,10 +324,6 @@ def _padded(channels: int) -> int:
     return max(16, _power(channels))
 
 
-def _dicts(records: Array) -> list[dict[str, Any]]:
-    return [dict(zip(records.dtype.names or (), row, strict=True)) for row in records.tolist()]
-
-
 def _bits(number: float) -> int:
     """Return the bits of a double as a whole number."""
     found: int = struct.unpack("q", struct.pack("d", number))[0]
@@ -343,7 +341,7 @@ def _split(group: Group, warps: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def tables(made: Plan, device: torch.device, dead: tuple[int, ...], double: bool) -> Tables:
+def tables(made: Layout, device: torch.device, dead: tuple[int, ...], double: bool) -> Tables:
     """Return the tables, made once."""
     with torch.inference_mode(False):
         return Tables(made, device, dead, double)
@@ -360,10 +358,10 @@ def fan(
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
     """See :func:`gapless.kernels.plain.fan`; for what :func:`serves` says yes to."""
-    made = plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    made = layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     *sums, moments = _Fan.apply(made, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
     means, variances = moments
-    return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.normed)
+    return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.slices)
 
 
 def judged(
@@ -375,9 +373,9 @@ def judged(
     statistics: Moments,
 ) -> tuple[Tensor, ...]:
     """Return what :func:`fan` adds to the targets, normalised by given means and variances, without gradients."""
-    made = plan(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
-    given = x.new_empty(2, made.lengths["slots"])
-    places = [line[at : at + c] for at, c in made.normed for line in given]
+    made = layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    given = x.new_empty(2, made.lengths["norms"])
+    places = [line[at : at + c] for at, c in made.slices for line in given]
     if places:
         torch._foreach_copy_(places, [line for moments in statistics for line in moments])
     _, _, sums = _ahead(made, coefficient, x, arrived, parameters, given)
@@ -385,7 +383,7 @@ def judged(
 
 
 def _ahead(
-    made: Plan,
+    made: Layout,
     coefficient: Tensor,
     x: Tensor,
     arrived: Sequence[Tensor | None],
@@ -408,7 +406,7 @@ def _ahead(
 
 class _Fan(Function):
     @staticmethod
-    def forward(ctx: Any, made: Plan, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, made: Layout, coefficient: Tensor, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         arrived, parameters = tensors[: len(made.outputs)], tensors[len(made.outputs) :]
         run, moments, sums = _ahead(made, coefficient, x, arrived, parameters)  # type: ignore[arg-type]
         ctx.made = made
@@ -421,7 +419,7 @@ class _Fan(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *given: Any) -> tuple[Tensor | None, ...]:
-        made: Plan = ctx.made
+        made: Layout = ctx.made
         coefficient, x, flat, *held = ctx.saved_tensors
         count, wanted = len(made.outputs), ctx.needs_input_grad
         below, weights = wanted[2], any(wanted[3 + count :])
@@ -432,7 +430,7 @@ class _Fan(Function):
         # nothing depends on what arrives at a dead target: as edge by edge, no gradient, which is not one of zero
         run = _Run(made, tables(made, x.device, dead, x.dtype == torch.float64), x, coefficient, flat, *held)
         parts = [g.view(-1) for g in arriving if g is not None]
-        inner = made.lengths["dkept"] if weights or below else 0
+        inner = made.lengths["grad_saved"] if weights or below else 0
         if inner:
             after = x.new_empty(run.tables.given + inner)
             torch.cat(parts, out=after[: run.tables.given])
@@ -453,14 +451,14 @@ class _Fan(Function):
 class _Run:
     """A pass over a fan, forward or back."""
 
-    def __init__(self, made: Plan, tables: Tables, x: Tensor, shares: Tensor, flat: Tensor, *held: Tensor) -> None:
+    def __init__(self, made: Layout, tables: Tables, x: Tensor, shares: Tensor, flat: Tensor, *held: Tensor) -> None:
         self.made, self.tables, self.x, self.shares, self.flat = made, tables, x, shares.contiguous(), flat
-        self.V, self.images = made.lengths["slots"], made.images
+        self.V, self.images = made.lengths["norms"], made.images
         if held:
             self.kept, self.chosen, self.book, self.lines = held
         else:
-            self.kept = x.new_empty(made.lengths["kept"])
-            largest = sum(p["h"] * p["w"] for p, _ in tables.pools if p["largest"])
+            self.kept = x.new_empty(made.lengths["saved"])
+            largest = sum(p["h"] * p["w"] for p, _ in tables.pools if p["maximum"])
             self.chosen = x.new_empty(self.images * largest * made.C, dtype=torch.int8)
             self.book = x.new_empty(3, self.V, dtype=torch.float64)
             self.lines = x.new_empty(6, self.V)
@@ -528,11 +526,11 @@ class _Run:
         for pool, _ in self.tables.pools:
             count = self.images * pool["h"] * pool["w"] * made.C
             tiles.pool[(self.over(pool["h"] * pool["w"]),)](
-                self.x, self.kept[pool["y"] :], self.chosen[begin:] if pool["largest"] else self.chosen, seen,
-                pool["slot"], self.images, self.tables.tiles, self.V, made.H, made.W, pool["h"], pool["w"], pool["K"],
-                pool["s"], pool["p"], K=pool["K"], LARGEST=bool(pool["largest"]), **self.state,
+                self.x, self.kept[pool["y"] :], self.chosen[begin:] if pool["maximum"] else self.chosen, seen,
+                pool["norm"], self.images, self.tables.tiles, self.V, made.H, made.W, pool["h"], pool["w"], pool["K"],
+                pool["s"], pool["p"], K=pool["K"], LARGEST=bool(pool["maximum"]), **self.state,
             )  # fmt: skip
-            begin += count if pool["largest"] else 0
+            begin += count if pool["maximum"] else 0
 
     def gather(self, sums: Sequence[Tensor], more: Sequence[bool]) -> None:
         """Write, or (``more``) add, what arrives at each target."""
@@ -692,8 +690,8 @@ class _Run:
                     **self.state,
                 )  # fmt: skip
                 tiles.unpool[(self.over(made.H * made.W),)](
-                    e, self.chosen[begin:] if pool["largest"] else self.chosen, dx, self.images, made.H, made.W,
+                    e, self.chosen[begin:] if pool["maximum"] else self.chosen, dx, self.images, made.H, made.W,
                     pool["h"], pool["w"], pool["K"], pool["s"], pool["p"], K=pool["K"], DENSE=pool["s"] == 1,
-                    LARGEST=bool(pool["largest"]), **self.state,
+                    LARGEST=bool(pool["maximum"]), **self.state,
                 )  # fmt: skip
-            begin += count if pool["largest"] else 0
+            begin += count if pool["maximum"] else 0

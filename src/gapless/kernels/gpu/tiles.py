@@ -23,7 +23,7 @@ COLUMNS = (
     "H", "W", "h", "w",  # input, output
     "side", "s", "p", "d",  # kernel, stride, padding, dilation of the one convolution over places
     "apart",  # how many rows a walk moves on from an output to the next
-    "slot", "before",  # its normalisation, the one that it reads
+    "norm", "norm_before",  # its normalisation, the one that it reads
 )  # fmt: skip
 """What a row of the table of steps holds."""
 _COLUMN = {name: tl.constexpr(i) for i, name in enumerate(COLUMNS)}
@@ -38,7 +38,7 @@ SCALE, SHIFT, MEAN, LEAD, FIRST, LAST = (tl.constexpr(i) for i in range(6))
 CENTRE, VARIANCE, INVERSE = (tl.constexpr(i) for i in range(3))
 """Lines of the book, in double precision."""
 
-ENDS = ("slot", "y", "places", "g")
+ENDS = ("norm", "y", "pixels", "g")
 """What a row of the table of the ends of routes holds: ``y`` in kept (-1: the state), ``g`` in the gradients."""
 END_SLOT, END_Y, END_PLACES, END_G = (tl.constexpr(i) for i in range(4))
 END_WIDTH = tl.constexpr(4)
@@ -48,7 +48,7 @@ SPANS = ("begin", "count", "pixels")
 SPAN_BEGIN, SPAN_COUNT, SPAN_PIXELS = (tl.constexpr(i) for i in range(3))
 SPAN_WIDTH = tl.constexpr(3)
 
-SLOTS = ("at", "C", "places", "normed", "affine", "way", "source", "seen", "sums", "eps")
+SLOTS = ("start", "C", "pixels", "normalised", "affine", "route", "source", "seen", "sums", "eps")
 """What a row of the table of normalisations holds: ``seen`` and ``sums`` are in how many parts its moments and the sums
 of its gradient come, ``eps`` the bits of a double."""
 SLOT_AT, SLOT_C, SLOT_PLACES, SLOT_NORMED, SLOT_AFFINE, SLOT_WAY, SLOT_SOURCE, SLOT_SEEN, SLOT_SUMS, SLOT_EPS = (
