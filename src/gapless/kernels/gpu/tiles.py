@@ -28,7 +28,7 @@ COLUMNS = (
 """What a row of the table of steps holds."""
 _COLUMN = {name: tl.constexpr(i) for i, name in enumerate(COLUMNS)}
 X, G, DX, Y, Z = (_COLUMN[name] for name in ("x", "g", "dx", "y", "z"))
-DEEP, WIDE, SLOT, BEFORE = (_COLUMN[name] for name in ("deep", "wide", "slot", "before"))
+DEEP, WIDE, SLOT, BEFORE = (_COLUMN[name] for name in ("deep", "wide", "norm", "norm_before"))
 IN_H, IN_W, OUT_H, OUT_W = (_COLUMN[name] for name in ("H", "W", "h", "w"))
 SIDE, STRIDE, PADDING, DILATION, APART = (_COLUMN[name] for name in ("side", "s", "p", "d", "apart"))
 WIDTH = tl.constexpr(len(COLUMNS))
