@@ -1,14 +1,31 @@
-"""Fans of all that a cell can hold, and how an implementation of them is compared with its plain twin."""
+"""Fans of every form that a cell can hold, and laws of every backend, which is compared with the plain one."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.progress import stream
-from gapless.kernels import plain as kernels
-from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window, nchw, nhwc
+from gapless.core.tensors import nchw, nhwc
+from gapless.kernels import plain
+from gapless.kernels.forms import Chain, Form, Pointwise, Pool, Route, Skip, Spatial, Step, Window
+
+
+def pairs(*factors: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return few combinations of factors in which every pair of values of two factors occurs (pairwise testing)."""
+    columns = list(itertools.combinations(range(len(factors)), 2))
+    rows = list(itertools.product(*factors))
+    left = {(i, j, row[i], row[j]) for row in rows for i, j in columns}
+    chosen = []
+    while left:
+        new = [{(i, j, row[i], row[j]) for i, j in columns} & left for row in rows]
+        best = max(range(len(rows)), key=lambda number: len(new[number]))
+        chosen.append(rows[best])
+        left -= new[best]
+    return chosen
 
 
 def drawn(*shape: int, name: str = "", dtype=torch.float64) -> Tensor:
@@ -22,9 +39,9 @@ def separable(kernel: int, stride: int, affine: bool, dilation: int = 1) -> Chai
     return Chain((first,) if dilation > 1 else (first, second))
 
 
-def everything(stride: int, affine: bool) -> list[tuple[Skip | Pool | Chain, list[int]]]:
+def everything(stride: int, affine: bool) -> list[tuple[Form, list[int]]]:
     """Every form that a cell can hold at a stride, with the kernels of its convolutions, depthwise and full by turns."""
-    forms: list[tuple[Skip | Pool | Chain, list[int]]] = [
+    forms: list[tuple[Form, list[int]]] = [
         (separable(3, stride, affine), [3, 1, 3, 1]),
         (separable(5, stride, affine), [5, 1, 5, 1]),
         (separable(7, stride, affine), [7, 1, 7, 1]),
@@ -37,14 +54,14 @@ def everything(stride: int, affine: bool) -> list[tuple[Skip | Pool | Chain, lis
     forms += [(Pool(big, 3, Window(stride, 1), *norm), []) for big in (True, False) for norm in norms]
     if stride == 1:
         return [*forms, (Skip(), []), (Chain((Step(None, Pointwise(), affine, 1e-5),)), [1])]
-    return [*forms, (Chain((Step(None, Pointwise(), affine, 1e-5),), halves=True), [1])]
+    return [*forms, (Chain((Step(None, Pointwise(), affine, 1e-5),), split_phases=True), [1])]
 
 
-def parameters_of(form: Skip | Pool | Chain, sizes: list[int], channels: int, out: int, dtype) -> list[Tensor]:
+def parameters_of(form: Form, sizes: list[int], channels: int, out: int, dtype) -> list[Tensor]:
     if isinstance(form, Pool):
         return [drawn(channels, name=n, dtype=dtype) for n in ("scale", "shift")] if form.affine else []
     found, left = [], iter(sizes)
-    width = channels * (2 if isinstance(form, Chain) and form.halves else 1)
+    width = channels * (2 if isinstance(form, Chain) and form.split_phases else 1)
     for at, step in enumerate(form.steps if isinstance(form, Chain) else ()):
         if step.window is not None:
             k = next(left)
@@ -61,7 +78,7 @@ def both(ours, routes, x: Tensor, arrived, parameters) -> list[list[Tensor]]:
     c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype).requires_grad_()
     assert ours.serves(routes, x, parameters)
     found = []
-    for fan in (kernels.fan, ours.fan):
+    for fan in (plain.fan, ours.fan):
         out, moments = fan(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters)
         towards = [drawn(*o.shape, name=f"towards {i}").detach().to(o) for i, o in enumerate(out)]
         total = sum((o * t).sum() for o, t in zip(out, towards, strict=True))
@@ -71,9 +88,9 @@ def both(ours, routes, x: Tensor, arrived, parameters) -> list[list[Tensor]]:
 
 
 def agree(found: list[list[Tensor]], law: float) -> None:
-    for i, (plain, ours) in enumerate(zip(*found, strict=True)):
-        off, scale = (plain - ours).abs().max(), plain.abs().max()
-        assert plain.shape == ours.shape
+    for i, (theirs, ours) in enumerate(zip(*found, strict=True)):
+        off, scale = (theirs - ours).abs().max(), theirs.abs().max()
+        assert theirs.shape == ours.shape
         assert off <= law * scale, f"number {i} is off by {off:.1e}, the largest entry is {scale:.1e}"
 
 
@@ -109,17 +126,17 @@ def first_of_equal_pixels(ours) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
 
 
-def visible(ours, form: Skip | Pool | Chain, sizes: list[int], at: tuple[int, int]) -> None:
+def visible(ours, form: Form, sizes: list[int], at: tuple[int, int]) -> None:
     """A NaN in the state reaches every output that it reaches in PyTorch: a search must see that it diverged."""
     x = drawn(2, 5, 6, 4, name="x").detach()
     x[1, at[0], at[1]] = torch.nan
     given, ones = parameters_of(form, sizes, 4, 4, torch.float64), torch.ones(1, dtype=x.dtype)
     (found,), _ = ours.fan([Route(0, form)], ones, x, [None], given)
-    (theirs,), _ = kernels.fan([Route(0, form)], ones, x, [None], given)
+    (theirs,), _ = plain.fan([Route(0, form)], ones, x, [None], given)
     assert torch.equal(found.isnan(), theirs.isnan()), form
 
 
-def wanted_only(ours, forms: list[tuple[Skip | Pool | Chain, list[int]]], frozen: str) -> None:
+def wanted_only(ours, forms: list[tuple[Form, list[int]]], frozen: str) -> None:
     """Gradients that nobody wants (``weights``, ``state`` or ``both``) are not asked for, and the others are right."""
     routes = [Route(0, form) for form, _ in forms]
     parameters = [p for form, sizes in forms for p in parameters_of(form, sizes, 4, 4, torch.float64)]
@@ -129,7 +146,7 @@ def wanted_only(ours, forms: list[tuple[Skip | Pool | Chain, list[int]]], frozen
         p.requires_grad_(frozen == "state")
     wanted = [t for t in (c, x, *parameters) if t.requires_grad]
     grads = []
-    for fan in (kernels.fan, ours.fan):
+    for fan in (plain.fan, ours.fan):
         (out,), _ = fan(routes, c, x, [None], parameters)
         grads.append(torch.autograd.grad(out.sin().sum(), wanted))
     agree([list(g) for g in grads], 1e-12)
@@ -142,7 +159,7 @@ def dead_ends(ours) -> None:
     given = [parameters_of(form, sizes, 8, 8, torch.float64) for _ in range(2)]
     flat = [*given[0], *given[1], *parameters_of(routes[3].form, [], 8, 8, torch.float64)]
     x, c, found = drawn(3, 6, 6, 8, name="x"), drawn(4, name="c"), []
-    for fan in (kernels.fan, ours.fan):
+    for fan in (plain.fan, ours.fan):
         (_, out), _ = fan(routes, c, x, [None, drawn(3, 6, 6, 8, name="before") * 1], flat)
         found.append(torch.autograd.grad(out.sin().sum(), [x, c, *flat], allow_unused=True))
     assert [g is None for g in found[0]] == [g is None for g in found[1]]

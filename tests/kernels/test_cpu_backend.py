@@ -8,12 +8,12 @@ import torch
 from fans import agree, both, drawn, everything, mixed, parameters_of, separable
 from torch import Tensor
 
-from gapless.kernels import plain as kernels
+from gapless.kernels import plain
 from gapless.kernels.cpu import backend as compiled
 from gapless.kernels.cpu import loops
 from gapless.kernels.cpu.memory import WIDTHS, Memory, memory_of
+from gapless.kernels.forms import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.kernels.layout import Layout, layout_of
-from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_3x3_convolutions_of_all_sides(images, height, width, padding, frozen):
         p.requires_grad_(frozen != "weights")
     c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype).requires_grad_()
     found = []
-    for fan in (kernels.fan, compiled.fan):
+    for fan in (plain.fan, compiled.fan):
         out, moments = fan(routes, c, x, [None, None], parameters)
         wanted = [t for t in (c, x, *parameters) if t.requires_grad]
         grads = torch.autograd.grad(sum(o.sin().sum() for o in out), wanted)
@@ -83,7 +83,7 @@ def test_3x3_convolutions_that_lead_nowhere(live):
     parameters = [p for r in routes for p in parameters_of(r.form, [3, 3], 8, 8, torch.float64)]
     x, c = drawn(3, 6, 6, 8, name="x"), drawn(len(routes), name="c")
     found = []
-    for fan in (kernels.fan, compiled.fan):
+    for fan in (plain.fan, compiled.fan):
         out, _ = fan(routes, c, x, [drawn(3, 6, 6, 8, name="before") * 1] + [None] * (live in other), parameters)
         total = out[-1].sin().sum() if live in other else (x * x).sum() + 0 * c.sum()
         found.append(torch.autograd.grad(total, [x, c, *parameters], allow_unused=True))

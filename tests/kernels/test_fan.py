@@ -15,8 +15,7 @@ from gapless.core.op import AvgPool, Conv, Depthwise, Norm, NormRule, Op, OpModu
 from gapless.core.progress import seeded, stream
 from gapless.engine.judge import recalibrate, still
 from gapless.engine.supernet import MixedCell, Supernet
-from gapless.kernels.fan import form
-from gapless.kernels.plain import Chain, Pointwise, Pool, Skip, Spatial, Window
+from gapless.kernels.forms import Chain, Pointwise, Pool, Skip, Spatial, Window, fused_form
 from gapless.ops.cells import OPS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
@@ -78,21 +77,21 @@ def test_rounding_is_that_of_the_reference(name, how):
 
 def test_forms_are_read_off_the_layers():
     rule = NormRule()
-    assert form(OPS["none"].build(4)).form is None
-    assert form(OPS["skip_connect"].build(4)).form == Skip()
-    assert form(OPS["max_pool_3x3"].build(4, stride=2)).form == Pool(True, 3, Window(2, 1))
-    assert form(Op((AvgPool(3), Norm())).build(4, norm=rule)).form == Pool(False, 3, Window(1, 1), 1e-5, True)
-    separable, dilated = form(OPS["sep_conv_3x3"].build(4, stride=2)), form(OPS["dil_conv_5x5"].build(4))
+    assert fused_form(OPS["none"].build(4)).form is None
+    assert fused_form(OPS["skip_connect"].build(4)).form == Skip()
+    assert fused_form(OPS["max_pool_3x3"].build(4, stride=2)).form == Pool(True, 3, Window(2, 1))
+    assert fused_form(Op((AvgPool(3), Norm())).build(4, norm=rule)).form == Pool(False, 3, Window(1, 1), 1e-5, True)
+    separable, dilated = fused_form(OPS["sep_conv_3x3"].build(4, stride=2)), fused_form(OPS["dil_conv_5x5"].build(4))
     assert [step.window for step in separable.form.steps] == [Window(2, 1), Window(1, 1)]
     assert [step.linear for step in separable.form.steps] == [Pointwise()] * 2
     assert [step.window for step in dilated.form.steps] == [Window(1, 4, 2)]
-    assert [step.linear for step in form(OPS["nor_conv_3x3"].build(4)).form.steps] == [Spatial(Window(1, 1))]
-    reduction = form(OPS["skip_connect"].build(4, stride=2))
+    assert [step.linear for step in fused_form(OPS["nor_conv_3x3"].build(4)).form.steps] == [Spatial(Window(1, 1))]
+    reduction = fused_form(OPS["skip_connect"].build(4, stride=2))
     assert isinstance(reduction.form, Chain)
-    assert reduction.form.halves
+    assert reduction.form.split_phases
     assert [p.shape for p in reduction.parameters] == [(4, 8, 1, 1), (4,), (4,)]
     for layers in ((Conv(3), Norm()), (Relu(), Conv(3)), (AvgPool(3), Relu()), (Relu(), Depthwise(3), Norm())):
-        assert form(Op(layers).build(4, norm=rule)) is None, layers
+        assert fused_form(Op(layers).build(4, norm=rule)) is None, layers
 
 
 def test_an_operation_that_is_not_understood_is_called():
@@ -123,7 +122,7 @@ def test_what_the_kernels_do_not_do_runs_edge_by_edge(mode):
     for execution in ("reference", "fused"):
         supernet = supernet_of(space, execution).train(mode != "evaluation")
         with (
-            mock.patch("gapless.kernels.fan.Fan", side_effect=AssertionError),
+            mock.patch("gapless.engine.supernet.Fan", side_effect=AssertionError),
             torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"),
         ):
             outs.append(supernet(x, mix))

@@ -15,8 +15,8 @@ from fans import agree, both, drawn, everything, mixed, parameters_of
 from torch import Tensor
 
 from gapless.core.mix import Mix
-from gapless.kernels import plain as kernels
-from gapless.kernels.plain import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
+from gapless.kernels import plain
+from gapless.kernels.forms import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.spaces import images, some_mixes, supernet_of
 
@@ -111,7 +111,7 @@ def test_a_second_backward_pass_gives_the_same():
 def test_what_is_new_costs_one_copy(monkeypatch):
     """Masks are drawn anew in every step: all that a fan has to tell the device goes there at once."""
     copied: list[Tensor] = []
-    monkeypatch.setattr(tiled, "sent", lambda values, device: copied.append(values) or values.to(device))
+    monkeypatch.setattr(tiled, "to_device", lambda values, device: copied.append(values) or values.to(device))
     routes, x, _, parameters = mixed(1, True, 1, 4, 4, 4)
     made = tiled.layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     found = tiled.Tables(made, x.device, (), True)
@@ -174,10 +174,15 @@ print(compile(ASTSource(kernel, kinds, known), target=GPUTarget("cuda", 90, 32))
 SPACE = NASBench201(size=8, width=4, cells=1)
 
 
+def use_triton(monkeypatch) -> None:
+    """Choose backends as on a GPU."""
+    monkeypatch.setattr("gapless.kernels.fan.backends", lambda device: (tiled, plain))
+
+
 @pytest.mark.parametrize("number", [0, 3], ids=["soft", "masked"])
 def test_a_supernet_is_the_reference(number, monkeypatch):
     """Logits, gradients and running statistics, in float64."""
-    monkeypatch.setattr("gapless.kernels.fan._fan", lambda *_: tiled.fan)
+    use_triton(monkeypatch)
     x, mix, found = images(SPACE, 2), some_mixes(SPACE)[number], []
     for execution in ("reference", "fused"):
         supernet = supernet_of(SPACE, execution).train()
@@ -197,7 +202,7 @@ def test_a_judgement_by_the_moments_of_a_batch_is_its_pass():
     routes, x, arrived, parameters = mixed(2, True, 1, 5, 4, 4, by_turns=True)
     c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype)
     with torch.no_grad():
-        out, moments = kernels.fan(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters)
+        out, moments = plain.fan(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters)
         found = tiled.judged(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters, moments)
     agree([list(out), list(found)], 1e-12)
 
@@ -205,7 +210,7 @@ def test_a_judgement_by_the_moments_of_a_batch_is_its_pass():
 @pytest.mark.parametrize("served", [True, False])
 def test_a_judgement_is_the_reference(served, monkeypatch):
     """By running statistics, also op by op where kernels do not serve; it moves nothing."""
-    monkeypatch.setattr("gapless.kernels.fan.compiles", lambda x: True)
+    use_triton(monkeypatch)
     monkeypatch.setattr(tiled, "serves", lambda *_: served)
     judged, called = [], tiled.judged
     monkeypatch.setattr(tiled, "judged", lambda *given: judged.append(given) or called(*given))
@@ -229,7 +234,7 @@ def test_a_judgement_is_the_reference(served, monkeypatch):
 def test_rounding_is_that_of_the_reference(monkeypatch):
     """In float32, for images of mean / std 100, the error to the float64 truth is at most three times the reference's
     own."""
-    monkeypatch.setattr("gapless.kernels.fan._fan", lambda *_: tiled.fan)
+    use_triton(monkeypatch)
     x, errors = images(SPACE) + 100, {}
 
     def observed(execution: str, dtype: torch.dtype) -> list[Tensor]:

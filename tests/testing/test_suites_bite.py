@@ -26,7 +26,7 @@ from gapless.engine.search import Search
 from gapless.engine.step import Updater
 from gapless.engine.supernet import MixedSite, Supernet
 from gapless.kernels.cpu.walks import SCALE, SHIFT, carry, settle
-from gapless.kernels.plain import Normed
+from gapless.kernels.plain import Normed, linear_backward
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing import METHOD_LAWS, SCORE_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, scores, searchers, spaces
@@ -179,7 +179,7 @@ def unbiased(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def without_statistics(self: Normed, g: Tensor, s1: Tensor, scale: Tensor, wanted: tuple[bool, bool]) -> tuple:
-    return *self.linear.back(g * scale, self.z, self.weight, wanted), torch.zeros_like(s1)
+    return *linear_backward(self.linear, g * scale, self.z, self.weight, wanted), torch.zeros_like(s1)
 
 
 def loose_scale(flat, share, seen, book, lines, *rest):
@@ -195,10 +195,10 @@ def no_sums(flat, dflat, share, dshare, sums, *rest):
 
 BROKEN_KERNELS = {
     "moments": ("gapless.kernels.plain.centre", unbiased),
-    "gradient": ("gapless.kernels.plain.Normed.back", without_statistics),
+    "gradient": ("gapless.kernels.plain.Normed.backward", without_statistics),
     "compiled moments": ("gapless.kernels.cpu.walks.settle", loose_scale),
     "compiled gradient": ("gapless.kernels.cpu.walks.carry", no_sums),
-    "statistics": ("gapless.kernels.fan.Statistics.settle", lambda self: None),
+    "statistics": ("gapless.kernels.fan.RunningStatistics.update", lambda self: None),
     "bypass": ("gapless.engine.supernet.bypass", lambda mixed, present, partial, mix: mixed.repeat(1, 1, 1, partial)),
 }
 

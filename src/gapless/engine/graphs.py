@@ -20,8 +20,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gapless.core.mix import GRADED, Active, Mix, mask_of
+from gapless.core.tensors import to_device
 from gapless.engine.supernet import Supernet
-from gapless.kernels.plain import sent
 
 PATIENCE = 3
 """Passes of the same options before one is recorded, which also make whatever is made once; and masks in a row, each
@@ -119,7 +119,7 @@ class Graphs:
         resting = [m for (row, column), ms in self.options.items() if column not in mix.active[row] for m in ms]
         buffers = [b for module in resting for b in module.buffers()]
         kept = [torch.empty_like(b) for b in buffers]
-        mask = sent(mask_of(mix.active, mix.weight.shape[1]).to(mix.weight.dtype), mix.weight.device)
+        mask = to_device(mask_of(mix.active, mix.weight.shape[1]).to(mix.weight.dtype), mix.weight.device)
         _copy(buffers, kept)
         logits = self._pass(images, replace(mix, weight=mix.weight * mask, active=None), hiding=True)
         _copy(kept, [b.data for b in buffers])  # a graph of the library may hold them

@@ -16,10 +16,11 @@ from gapless.core.decision import Arch
 from gapless.core.mix import Mix
 from gapless.core.op import OpModule, zeros
 from gapless.core.space import Space
+from gapless.core.tensors import indices, nchw, nhwc
 from gapless.engine.judge import still
-from gapless.kernels import fan as fused
-from gapless.kernels.fan import Fan, Known, Places, Statistics, bypass, coefficients, form
-from gapless.kernels.plain import Chain, nchw, nhwc, positions
+from gapless.kernels import fan
+from gapless.kernels.fan import Entries, Fan, RunningStatistics, bypass
+from gapless.kernels.forms import Chain, Fused, fused_form
 
 Execution = Literal["fused", "reference"]
 
@@ -34,9 +35,9 @@ class Router:
         self.recompute = False
         self.mix: Mix | None = None
         self._entries: list[tuple[Tensor, ...] | None] = []
-        self.read: dict[Places, Tensor] = {}
+        self.coefficient_cache: dict[Entries, Tensor] = {}
         self._norms: dict[nn.Module, list[nn.BatchNorm2d]] = {}
-        self._forms: dict[OpModule, Known | None] = {}
+        self._fused: dict[OpModule, Fused | None] = {}
 
     def set(self, mix: Mix | None) -> None:
         """Take the mix of a forward pass; ``None`` when it is over."""
@@ -46,19 +47,19 @@ class Router:
             )
         self.mix = mix
         self._entries = [] if mix is None else [None] * len(self.columns)
-        self.read = {}
+        self.coefficient_cache = {}
 
     @contextmanager
-    def again(self, mix: Mix, shares: dict[Places, Tensor]) -> Iterator[None]:
-        """Carry the mix of an earlier pass, and what was read of it."""
-        before, others = self.mix, self.read
+    def again(self, mix: Mix, coefficient_cache: dict[Entries, Tensor]) -> Iterator[None]:
+        """Carry the mix of an earlier pass, with the coefficients gathered from it."""
+        before, cache = self.mix, self.coefficient_cache
         self.set(mix)
-        self.read = shares
+        self.coefficient_cache = coefficient_cache
         try:
             yield
         finally:
             self.set(before)
-            self.read = others
+            self.coefficient_cache = cache
 
     def active(self, row: int) -> tuple[int, ...]:
         """Return the columns that run for a decision."""
@@ -76,14 +77,14 @@ class Router:
             self._entries[row] = found
         return found
 
-    def shares(self, fans: Sequence[Fan]) -> Sequence[Tensor]:
-        """Return the weights of the options of each fan of a cell."""
+    def coefficients(self, fans: Sequence[Fan]) -> Sequence[Tensor]:
+        """Return the weights of the options of each fan of a cell, times the gains of their edges."""
         assert self.mix is not None
-        return coefficients(self.mix, fans, self.read)
+        return fan.coefficients(self.mix, fans, self.coefficient_cache)
 
     def fuses(self, module: nn.Module, x: Tensor) -> bool:
-        """Return whether the kernels of the fused execution serve this pass: with one mix for all images, outside
-        autocast, in training; and on a GPU where it judges by running statistics."""
+        """Return whether the fused execution runs this pass: one mix for all images, no autocast, training mode, or
+        evaluation mode where :meth:`judges` allows it."""
         return (
             self.execution == "fused"
             and self.mix is not None
@@ -93,32 +94,32 @@ class Router:
         )
 
     def judges(self, module: nn.Module, x: Tensor) -> bool:
-        """Return whether nothing but a judgement by running statistics is asked for, where kernels give it."""
-        if torch.is_grad_enabled() or not fused.compiles(x):
+        """Return whether this pass only evaluates by running statistics, on a device with a backend for that."""
+        if torch.is_grad_enabled() or not fan.judges(x.device):
             return False
         if module not in self._norms:
             self._norms[module] = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
         return all(norm.running_mean is not None and not norm.training for norm in self._norms[module])
 
-    def form(self, op: OpModule) -> Known | None:
-        """Return how the kernels compute an operation; one that carries a hook is called as it is."""
-        if op not in self._forms:
-            self._forms[op] = form(op)
+    def fused(self, op: OpModule) -> Fused | None:
+        """Return how the kernels compute an operation; None if they do not, or if it carries a hook."""
+        if op not in self._fused:
+            self._fused[op] = fused_form(op)
         hooked = op._forward_hooks or op._forward_pre_hooks or op._backward_hooks
-        return None if hooked else self._forms[op]
+        return None if hooked else self._fused[op]
 
     def run(self, op: OpModule, x: Tensor) -> Tensor | None:
-        """Run an operation that stands outside of cells, where the kernels do."""
-        known = self.form(op) if self.fuses(op, x) else None
-        if known is None or not isinstance(known.form, Chain):
+        """Run an operation outside of cells as a fan of one route; None if the kernels do not compute it."""
+        fused = self.fused(op) if self.fuses(op, x) else None
+        if fused is None or not isinstance(fused.form, Chain):
             return None
-        statistics, arrived = Statistics() if op.training else None, dict[int, Tensor]()
-        leaving = Fan(statistics)
-        leaving.add(0, op, known, (0, 0))
-        leaving.run(nhwc(x), torch.ones(1, dtype=x.dtype, device=x.device), arrived)
+        statistics, sums = RunningStatistics() if op.training else None, dict[int, Tensor]()
+        single = Fan(statistics)
+        single.add(0, op, fused, (0, 0))
+        single.run(nhwc(x), torch.ones(1, dtype=x.dtype, device=x.device), sums)
         if statistics is not None:
-            statistics.settle()
-        return nchw(arrived[0])
+            statistics.update()
+        return nchw(sums[0])
 
     def exact(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand a normalisation outside of cells its input in the layout [N, C, H, W] of memory, in which the library
@@ -190,15 +191,15 @@ class MixedCell(CellModule):
         if mix is None or not (self.router.recompute and self.training and torch.is_grad_enabled()):
             return self._run(*inputs)
         if self.router.fuses(self, inputs[0]):
-            self.router.shares(self._leaving(None, {}))  # read outside of what is computed again, as other cells do
-        passes, shares = 0, self.router.read
+            self.router.coefficients(self._fans(None, {}))  # gathered outside of what is recomputed, once for all cells
+        passes, cache = 0, self.router.coefficient_cache
 
         def run(*inputs: Tensor) -> Tensor:
             nonlocal passes
             passes += 1
             if passes == 1:
                 return self._run(*inputs)
-            with self.router.again(mix, shares), still(self):  # statistics were moved the first time
+            with self.router.again(mix, cache), still(self):  # running statistics were updated the first time
                 return self._run(*inputs)
 
         output: Tensor = checkpoint(run, *inputs, use_reentrant=False)
@@ -208,35 +209,35 @@ class MixedCell(CellModule):
         return self._fused(*inputs) if self.router.fuses(self, inputs[0]) else super().forward(*inputs)
 
     def _fused(self, *inputs: Tensor) -> Tensor:
-        mix, partial, statistics = self.router.mix, self.partial, Statistics() if self.training else None
+        mix, partial, statistics = self.router.mix, self.partial, RunningStatistics() if self.training else None
         assert mix is not None
         states, noise = [nhwc(x) for x in inputs], self._noise(inputs)
-        fans = self._leaving(statistics, noise)
-        arrived: dict[int, Tensor] = {}
-        for number, (fan, weights) in enumerate(zip(fans, self.router.shares(fans), strict=True)):
+        fans = self._fans(statistics, noise)
+        sums: dict[int, Tensor] = {}
+        for number, (outgoing, coefficients) in enumerate(zip(fans, self.router.coefficients(fans), strict=True)):
             if number >= len(inputs):
-                states.append(self._node(number, arrived.pop(number, None), states, mix))
+                states.append(self._node(number, sums.pop(number, None), states, mix))
             x = states[number]
-            if fan.places:
-                fan.run(x if partial == 1 else x[..., : x.shape[-1] // partial].contiguous(), weights, arrived)
+            if outgoing.entries:
+                outgoing.run(x if partial == 1 else x[..., : x.shape[-1] // partial].contiguous(), coefficients, sums)
         if statistics is not None:
-            statistics.settle()
-        kept = [states[i] for i in self.cell.output]
-        return nchw(kept[0] if len(kept) == 1 else torch.cat(kept, dim=-1))
+            statistics.update()
+        outputs = [states[i] for i in self.cell.output]
+        return nchw(outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1))
 
-    def _leaving(self, statistics: Statistics | None, noise: Mapping[tuple[str, int], Tensor]) -> list[Fan]:
-        """Return all that leaves each state."""
+    def _fans(self, statistics: RunningStatistics | None, noise: Mapping[tuple[str, int], Tensor]) -> list[Fan]:
+        """Return the fan of each state: the active options on its outgoing edges."""
         fans = [Fan(statistics) for _ in range(self.cell.inputs + len(self.cell.nodes))]
         for edge in self.cell.edges:
             mixed = self.edges[edge.key]
             assert isinstance(mixed, MixedEdge)
             ops = [op for op in mixed.values() if isinstance(op, OpModule)]
             for column in self.router.active(mixed.row):
-                op, at = ops[column], (mixed.row, column)
+                op, entry = ops[column], (mixed.row, column)
                 if op.noise:
-                    fans[edge.source].put(edge.target, noise.get((edge.key, column)), at)
+                    fans[edge.source].add_output(edge.target, noise.get((edge.key, column)), entry)
                 else:
-                    fans[edge.source].add(edge.target, op, self.router.form(op), at)
+                    fans[edge.source].add(edge.target, op, self.router.fused(op), entry)
         return fans
 
     def _noise(self, inputs: Sequence[Tensor]) -> dict[tuple[str, int], Tensor]:
@@ -265,19 +266,19 @@ class MixedCell(CellModule):
             sides.append(tuple(-(-side // first.stride) for side in sides[first.source]))
         return drawn
 
-    def _node(self, target: int, arrived: Tensor | None, states: Sequence[Tensor], mix: Mix) -> Tensor:
-        """Return a node [N, H, W, C] from what arrived there through operations."""
+    def _node(self, target: int, total: Tensor | None, states: Sequence[Tensor], mix: Mix) -> Tensor:
+        """Return a node [N, H, W, C] from the sum over its operations, None if none ran."""
         into = self.cell.into(target)
         rows = [(edge, self.router.space.rows[edge.ask]) for edge in into]
         present = [(states[edge.source], edge.stride, row) for edge, row in rows if self.router.active(row)]
-        if arrived is None:
+        if total is None:
             x = states[into[0].source]
-            arrived = nhwc(zeros(nchw(x[..., : x.shape[-1] // self.partial]), into[0].stride))
+            total = nhwc(zeros(nchw(x[..., : x.shape[-1] // self.partial]), into[0].stride))
         if self.partial > 1:
-            arrived = bypass(arrived, present, self.partial, mix)
+            total = bypass(total, present, self.partial, mix)
         if mix.offset is not None and present:
-            arrived = arrived + mix.offset[positions(tuple(row for *_, row in present), arrived.device)].sum()
-        return arrived
+            total = total + mix.offset[indices(tuple(row for *_, row in present), total.device)].sum()
+        return total
 
 
 class Everything:

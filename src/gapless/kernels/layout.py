@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapless.kernels.plain import Chain, Pool, Route, Skip, Spatial
+from gapless.kernels.forms import Chain, Pool, Route, Skip, Spatial
 
 Array = NDArray[Any]
 FORMATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
@@ -32,7 +32,7 @@ def supported(routes: tuple[Route, ...]) -> bool:
         for depth, step in enumerate(form.steps):
             spatial = step.linear.window if isinstance(step.linear, Spatial) else None
             strided = any(w is not None and w.stride > 1 for w in (step.window, spatial))
-            if step.window is not None and (spatial is not None or (form.halves and not depth)):
+            if step.window is not None and (spatial is not None or (form.split_phases and not depth)):
                 return False
             if depth and strided:
                 return False
@@ -159,7 +159,7 @@ class Layout:
     def _chain(self, form: Chain, number: int) -> Row:
         """Add the steps of a chain, and return its end."""
         sides, channels = (self.H, self.W), self.C
-        if form.halves:
+        if form.split_phases:
             sides, channels = (-(-self.H // 2), -(-self.W // 2)), 2 * self.C
         row: Row = {"y": -1, "norm": -1}
         for depth, step in enumerate(form.steps):
@@ -167,7 +167,7 @@ class Layout:
             row = dict.fromkeys(STEP.names or (), 0) | {
                 "target": self._target, "depth": depth, "norm_before": before["norm"], "x": before["y"], "g": -1,
                 "dx": -1, "H": sides[0], "W": sides[1], "C": channels, "s": 1, "d": 1, "k": 1, "ks": 1, "kd": 1,
-                "phases": form.halves and not depth,
+                "phases": form.split_phases and not depth,
             }  # fmt: skip
             if depth:
                 row["dx"] = before["g"] = self._take("grad_saved", self.images * sides[0] * sides[1] * channels)

@@ -1,15 +1,14 @@
-"""Differentiable kernels of the fused execution in PyTorch's own operations, for where the compiled loops do not run.
+"""The backend in PyTorch's own operations, for every device, shape and precision.
 
-Images are [N, H, W, C] here, contiguous, so that a pointwise convolution is a matrix product. Every kernel computes
-what the modules of the reference execution compute, with batch statistics, and keeps for the backward pass only what
-does not follow cheaply from something else that is kept. :func:`fan` is also what the loops are compared with.
+Images are [N, H, W, C] here, contiguous, so that a pointwise convolution is a matrix product. Every function computes
+what the modules of the reference execution compute, with batch statistics, and saves for the backward pass only what is
+expensive to recompute. The other backends are tested against :func:`fan`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,15 +17,16 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from gapless.core.tensors import indices, nchw, nhwc
+from gapless.kernels.forms import Chain, Linear, Moments, Pointwise, Pool, Route, Skip, Spatial, Window
 
-def nchw(x: Tensor) -> Tensor:
-    """View [N, H, W, C] as the library's [N, C, H, W]."""
-    return x.permute(0, 3, 1, 2)
+judged = None
+"""Evaluation mode is left to the modules themselves."""
 
 
-def nhwc(x: Tensor) -> Tensor:
-    """Return [N, C, H, W] as contiguous [N, H, W, C], without a copy where it lies so already."""
-    return x.permute(0, 2, 3, 1).contiguous()
+def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Return True: this backend computes every fan."""
+    return True
 
 
 def rows(x: Tensor) -> Tensor:
@@ -34,26 +34,14 @@ def rows(x: Tensor) -> Tensor:
     return x.view(-1, x.shape[-1])
 
 
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Bring numbers of the host to a device, without waiting for a GPU."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
-
-
-@lru_cache(maxsize=4096)
-def positions(at: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return whole numbers on a device, made once."""
-    with torch.inference_mode(False):  # or a graph could not keep them
-        return sent(torch.tensor(at), device)
-
-
-# ---------------------------------------------------------------------- sums over images and places
+# ---------------------------------------------------------------------- moments
 
 
 def centre(x: Tensor) -> tuple[Tensor, Tensor]:
     """Subtract from each column of [P, C], in place, its mean; return mean and biased variance.
 
-    The sums are the library's cascaded ones: its own batch moments of channels-last images add up in float32 one after
-    another and are ten times less exact.
+    PyTorch's cascaded sums are ten times more exact than its batch moments of channels-last images, which add up in
+    float32 one after another.
     """
     mean = x.sum(dim=0).div_(len(x))
     x.sub_(mean)
@@ -63,20 +51,7 @@ def centre(x: Tensor) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------------- convolutions
 
 Wanted = tuple[bool, bool]
-"""Whether the gradients at the input and at the weight are asked for."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a convolution slides: stride, padding and dilation, the same in both axes."""
-
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-
-    def side(self, side: int, kernel: int) -> int:
-        """Return how many places a kernel of so many pixels takes along a side."""
-        return (side + 2 * self.padding - self.dilation * (kernel - 1) - 1) // self.stride + 1
+"""Whether the gradients with respect to the input and the weight are needed."""
 
 
 def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
@@ -85,72 +60,48 @@ def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     return nhwc(y)
 
 
-# ---------------------------------------------------------------------- linear maps before a normalisation
-
-
-def _library_backward(
-    g: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: Wanted
-) -> tuple[Tensor | None, Tensor | None]:
-    s, p, d = ([v, v] for v in (window.stride, window.padding, window.dilation))
-    groups = x.shape[-1] // weight.shape[1]
-    dx, dw, _ = torch.ops.aten.convolution_backward(
-        nchw(g), nchw(x), weight, None, s, p, d, False, [0, 0], groups, [*wanted, False]
-    )
-    return dx, dw
-
-
-@dataclass(frozen=True)
-class Pointwise:
-    """y = z W': a matrix product over channels, weight [C', C] or [C', C, 1, 1]. It is cheap, so y is not kept."""
-
-    keep = False
-
-    def size(self, z: Tensor, weight: Tensor) -> torch.Size:
-        """Return the shape [N, H, W, C'] of the output."""
+def linear_size(linear: Linear, z: Tensor, weight: Tensor) -> torch.Size:
+    """Return the shape [N, H', W', C'] of the output of a linear map."""
+    if isinstance(linear, Pointwise):
         return torch.Size((*z.shape[:3], weight.shape[0]))
+    sides = (linear.window.side(side, weight.shape[-1]) for side in z.shape[1:3])
+    return torch.Size((z.shape[0], *sides, weight.shape[0]))
 
-    def run(self, z: Tensor, weight: Tensor) -> Tensor:
-        """Return y [P, C']."""
+
+def linear_forward(linear: Linear, z: Tensor, weight: Tensor) -> Tensor:
+    """Return the output [P, C'] of a linear map of z [N, H, W, C]."""
+    if isinstance(linear, Pointwise):
         return torch.mm(rows(z), weight.view(weight.shape[:2]).t())
+    w = linear.window
+    return rows(nhwc(F.conv2d(nchw(z), weight, None, w.stride, w.padding, w.dilation)))
 
-    def back(self, dy: Tensor, z: Tensor, weight: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None]:
-        """Return the gradients at z and at the weight."""
+
+def linear_backward(
+    linear: Linear, dy: Tensor, z: Tensor, weight: Tensor, wanted: Wanted
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients with respect to z and the weight, for dy [P, C']."""
+    if isinstance(linear, Pointwise):
         dz = torch.mm(dy, weight.view(weight.shape[:2])).view(z.shape) if wanted[0] else None
         dw = torch.mm(dy.t(), rows(z)).view(weight.shape) if wanted[1] else None
         return dz, dw
+    window = linear.window
+    s, p, d = ([v, v] for v in (window.stride, window.padding, window.dilation))
+    g, groups = dy.view(linear_size(linear, z, weight)), z.shape[-1] // weight.shape[1]
+    dz, dw, _ = torch.ops.aten.convolution_backward(
+        nchw(g), nchw(z), weight, None, s, p, d, False, [0, 0], groups, [*wanted, False]
+    )
+    return None if dz is None else nhwc(dz), dw
 
-
-@dataclass(frozen=True)
-class Spatial:
-    """A convolution over places and channels, weight [C', C, k, k]. y is kept."""
-
-    window: Window
-    keep = True
-
-    def size(self, z: Tensor, weight: Tensor) -> torch.Size:
-        """Return the shape [N, H, W, C'] of the output."""
-        sides = (self.window.side(side, weight.shape[-1]) for side in z.shape[1:3])
-        return torch.Size((z.shape[0], *sides, weight.shape[0]))
-
-    def run(self, z: Tensor, weight: Tensor) -> Tensor:
-        """Return y [P, C']."""
-        w = self.window
-        return rows(nhwc(F.conv2d(nchw(z), weight, None, w.stride, w.padding, w.dilation)))
-
-    def back(self, dy: Tensor, z: Tensor, weight: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None]:
-        """Return the gradients at z and at the weight."""
-        dz, dw = _library_backward(dy.view(self.size(z, weight)), z, weight, self.window, wanted)
-        return None if dz is None else nhwc(dz), dw
-
-
-Linear = Pointwise | Spatial
 
 # ---------------------------------------------------------------------- normalisation
 
 
 @dataclass(frozen=True)
 class Normed:
-    """What a normalisation of y needs again in the backward pass."""
+    """What the backward pass of a normalisation of ``y = linear(z)`` needs.
+
+    ``centred`` is y minus its mean, None for a pointwise map, which is cheap to recompute.
+    """
 
     linear: Linear
     z: Tensor
@@ -163,7 +114,7 @@ class Normed:
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """Return the tensors, in the order of the fields."""
+        """The tensors, in the order of the fields."""
         return self.z, self.weight, self.gamma, self.beta, self.mean, self.inverse, self.centred
 
     @property
@@ -171,17 +122,21 @@ class Normed:
         """The scale [C] from centred y to the output."""
         return self.inverse if self.gamma is None else self.gamma * self.inverse
 
-    def back(self, g: Tensor, s1: Tensor, scale: Tensor, wanted: Wanted) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Return the gradients at z and weight, and ``s2 = sum g * (y - mean)`` [C], for the gradient ``g`` [P, C] at
-        the output, of which ``s1`` is the sum, and the scale [C] from centred y to the output:
-        ``dy = scale * (g - s1 / P - (y - mean) * inverse^2 * s2 / P)``."""
+    def backward(
+        self, g: Tensor, s1: Tensor, scale: Tensor, wanted: Wanted
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Return the gradients with respect to z and the weight, and ``s2 = sum g * (y - mean)`` [C].
+
+        ``g`` [P, C] is the gradient with respect to the output, ``s1`` its sum, ``scale`` [C] leads from centred y to
+        the output: ``dy = scale * (g - s1 / P - (y - mean) * inverse^2 * s2 / P)``.
+        """
         if self.centred is None:
-            y = self.linear.run(self.z, self.weight).sub_(self.mean)
+            y = linear_forward(self.linear, self.z, self.weight).sub_(self.mean)
         else:
             y = self.centred.clone()
         s2 = (g * y).sum(dim=0)
         y.mul_(scale * self.inverse.square() * s2 / -len(g)).addcmul_(g, scale).sub_(scale * s1 / len(g))
-        return *self.linear.back(y, self.z, self.weight, wanted), s2
+        return *linear_backward(self.linear, y, self.z, self.weight, wanted), s2
 
 
 NORMED = 7
@@ -191,22 +146,26 @@ NORMED = 7
 def _norm(
     linear: Linear, z: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Normed]:
-    """Return centred y = linear(z), its variance, and what the backward pass needs."""
-    y = linear.run(z, weight)
+    """Return centred ``y = linear(z)``, its variance, and what the backward pass needs."""
+    y = linear_forward(linear, z, weight)
     mean, variance = centre(y)
     inverse = (variance + eps).rsqrt_()
-    return y, variance, Normed(linear, z, weight, gamma, beta, mean, inverse, y if linear.keep else None)
+    return (
+        y,
+        variance,
+        Normed(linear, z, weight, gamma, beta, mean, inverse, y if isinstance(linear, Spatial) else None),
+    )
 
 
 def norm_relu(
     z: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, linear: Linear, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``relu(norm(linear(z)))`` [N, H, W, C] with the mean and the biased variance [C] that normalised it.
+    """Return ``relu(norm(linear(z)))`` [N, H, W, C] with the batch mean and biased variance [C].
 
-    ``gamma`` and ``beta`` [C] are scale and shift; None for neither.
+    ``gamma`` and ``beta`` [C] are scale and shift, None without.
     """
-    found: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(z, weight, gamma, beta, linear, eps)  # type: ignore[no-untyped-call]
-    return found
+    outputs: tuple[Tensor, Tensor, Tensor] = _NormRelu.apply(z, weight, gamma, beta, linear, eps)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class _NormRelu(Function):
@@ -216,7 +175,7 @@ class _NormRelu(Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         y, variance, normed = _norm(linear, z, weight, gamma, beta, eps)
         out = y * normed.normal if beta is None else torch.addcmul(beta, y, normed.normal)
-        out = out.relu_().view(linear.size(z, weight))
+        out = out.relu_().view(linear_size(linear, z, weight))
         ctx.save_for_backward(out, *normed.tensors)
         ctx.linear = linear
         ctx.mark_non_differentiable(normed.mean, variance)
@@ -230,15 +189,15 @@ class _NormRelu(Function):
         g = rows(g.contiguous())
         g = torch.ops.aten.threshold_backward(g, rows(out), 0)
         s1 = g.sum(dim=0)
-        dz, dw, s2 = normed.back(g, s1, normed.normal, ctx.needs_input_grad[:2])
+        dz, dw, s2 = normed.backward(g, s1, normed.normal, ctx.needs_input_grad[:2])
         affine = (None, None) if normed.gamma is None else (s2 * normed.inverse, s1)
         return dz, dw, *affine, None, None
 
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return [N, H, W, C] with mean 0 and variance 1 in each channel, and the moments [C] that it had."""
-    found: tuple[Tensor, Tensor, Tensor] = _Normalise.apply(x, eps)  # type: ignore[no-untyped-call]
-    return found
+    """Return x [N, H, W, C] with mean 0 and variance 1 in each channel, and the mean and variance [C] before."""
+    outputs: tuple[Tensor, Tensor, Tensor] = _Normalise.apply(x, eps)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class _Normalise(Function):
@@ -275,7 +234,7 @@ class Term:
 
 
 def node_sum(
-    plain: Sequence[Tensor], terms: Sequence[Term], operands: Sequence[Tensor], coefficient: Tensor
+    plain: Sequence[Tensor], terms: Sequence[Term], operands: Sequence[Tensor], coefficients: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``sum_i c_i plain_i + sum_t c_t norm(linear_t(z_t))`` [N, H, W, C], and the mean and the biased variance
     [T, C] of each normalised term.
@@ -285,47 +244,47 @@ def node_sum(
     plain
         Each [N, H, W, C].
     terms
-        The normalised ones. Their outputs are summed as they are computed and not kept.
+        The normalised ones. Their outputs are summed as they are computed and not saved.
     operands
         For each term z [N, H', W', C''], the weight, and if it is affine scale and shift [C].
-    coefficient
+    coefficients
         [len(plain) + len(terms)], plain ones first.
     """
-    found: tuple[Tensor, Tensor, Tensor] = _NodeSum.apply(coefficient, len(plain), tuple(terms), *plain, *operands)  # type: ignore[no-untyped-call]
-    return found
+    outputs: tuple[Tensor, Tensor, Tensor] = _NodeSum.apply(coefficients, len(plain), tuple(terms), *plain, *operands)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class _NodeSum(Function):
     @staticmethod
     def forward(
-        ctx: Any, coefficient: Tensor, count: int, terms: tuple[Term, ...], *tensors: Tensor
+        ctx: Any, coefficients: Tensor, count: int, terms: tuple[Term, ...], *tensors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         plain, operands = tensors[:count], iter(tensors[count:])
-        shares = coefficient.unbind()
+        factors = coefficients.unbind()
         node: Tensor | None = None
-        for share, x in zip(shares, plain, strict=False):
-            node = share * x if node is None else node.addcmul_(x, share)
+        for c, x in zip(factors, plain, strict=False):
+            node = c * x if node is None else node.addcmul_(x, c)
         saved: list[Tensor | None] = []
         means, variances = [], []
         constant: Tensor | None = None
-        for share, term in zip(shares[count:], terms, strict=True):
+        for c, term in zip(factors[count:], terms, strict=True):
             z, weight = next(operands), next(operands)
             gamma, beta = (next(operands), next(operands)) if term.affine else (None, None)
             y, variance, normed = _norm(term.linear, z, weight, gamma, beta, term.eps)
-            y, scale = y.view(term.linear.size(z, weight)), normed.normal * share
+            y, scale = y.view(linear_size(term.linear, z, weight)), normed.normal * c
             node = y * scale if node is None else node.addcmul_(y, scale)
             if beta is not None:
-                constant = beta * share if constant is None else constant.addcmul_(beta, share)
+                constant = beta * c if constant is None else constant.addcmul_(beta, c)
             means.append(normed.mean)
             variances.append(variance)
             saved += normed.tensors
         if node is None:
-            raise ValueError("a sum of nothing has no shape")
+            raise ValueError("node_sum needs at least one term")
         if constant is not None:
             node.add_(constant)
-        ctx.save_for_backward(coefficient, *plain, *saved)
+        ctx.save_for_backward(coefficients, *plain, *saved)
         ctx.count, ctx.terms = count, terms
-        none = coefficient.new_empty(0)
+        none = coefficients.new_empty(0)
         moments = (torch.stack(means), torch.stack(variances)) if means else (none, none.clone())
         ctx.mark_non_differentiable(*moments)
         return node, *moments
@@ -333,144 +292,85 @@ class _NodeSum(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        coefficient, *rest = ctx.saved_tensors
+        coefficients, *rest = ctx.saved_tensors
         plain, saved = rest[: ctx.count], rest[ctx.count :]
-        shares, wanted = coefficient.unbind(), iter(ctx.needs_input_grad[3:])
+        factors, wanted = coefficients.unbind(), iter(ctx.needs_input_grad[3:])
         whole = g.contiguous()
         g = rows(whole)
-        shared: list[Tensor] = []
-        found: list[Tensor | None] = []
-        for share, x in zip(shares, plain, strict=False):
-            shared.append((whole * x).sum())  # a dot product is less exact
-            found.append(share * whole if next(wanted) else None)
+        coefficient_grads: list[Tensor] = []
+        grads: list[Tensor | None] = []
+        for c, x in zip(factors, plain, strict=False):
+            coefficient_grads.append((whole * x).sum())  # a dot product is less exact
+            grads.append(c * whole if next(wanted) else None)
         s1 = g.sum(dim=0)
-        for i, (share, term) in enumerate(zip(shares[ctx.count :], ctx.terms, strict=True)):
+        for i, (c, term) in enumerate(zip(factors[ctx.count :], ctx.terms, strict=True)):
             normed = Normed(term.linear, *saved[NORMED * i : NORMED * (i + 1)])
             normal = normed.normal
-            dz, dw, s2 = normed.back(g, s1, normal * share, (next(wanted), next(wanted)))
-            found += [dz, dw]
-            at_share = torch.dot(s2, normal)
+            dz, dw, s2 = normed.backward(g, s1, normal * c, (next(wanted), next(wanted)))
+            grads += [dz, dw]
+            dc = torch.dot(s2, normal)
             if term.affine:
                 next(wanted), next(wanted)
-                found += [s2 * normed.inverse * share, s1 * share]
-                at_share = at_share + torch.dot(s1, normed.beta)  # type: ignore[arg-type]
-            shared.append(at_share)
-        return torch.stack(shared), None, None, *found
+                grads += [s2 * normed.inverse * c, s1 * c]
+                dc = dc + torch.dot(s1, normed.beta)  # type: ignore[arg-type]
+            coefficient_grads.append(dc)
+        return torch.stack(coefficient_grads), None, None, *grads
 
 
-# ---------------------------------------------------------------------- all that leaves a state
+# ---------------------------------------------------------------------- a fan
 
 
-@dataclass(frozen=True)
-class Step:
-    """Perhaps a depthwise convolution, a linear map over channels, a normalisation."""
-
-    window: Window | None
-    linear: Linear
-    affine: bool
-    eps: float
-
-
-@dataclass(frozen=True)
-class Skip:
-    """The state as it is."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A pool of maxima or averages, perhaps with a normalisation: its epsilon, and whether it is affine."""
-
-    largest: bool
-    kernel: int
-    window: Window
-    eps: float | None = None
-    affine: bool = False
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Steps, each behind a ReLU. ``halves``: the first reads both halves of a factorised reduction's input."""
-
-    steps: tuple[Step, ...]
-    halves: bool = False
-
-
-@dataclass(frozen=True)
-class Route:
-    """An option that leaves a state: what it does, and the number of the node where it arrives."""
-
-    target: int
-    form: Skip | Pool | Chain
-
-
-Moments = tuple[tuple[Tensor, Tensor], ...]
-
-
-def halves(x: Tensor) -> Tensor:
-    """Return what the two convolutions of a factorised reduction read, one behind the other: [N, H/2, W/2, 2C]."""
+def split_phases(x: Tensor) -> Tensor:
+    """Return pixels (2i, 2j) and, concatenated over channels, (2i + 1, 2j + 1) of [N, H, W, C]: [N, H/2, W/2, 2C],
+    rounded up, zeros where there is no pixel. The two convolutions of a factorised reduction read them."""
     height, width = x.shape[1:3]
     odd = F.pad(x, (0, 0, 0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
     return torch.cat([x[:, ::2, ::2], odd[:, 1::2, 1::2]], dim=-1)
 
 
-def pooled(x: Tensor, pool: Pool) -> Tensor:
-    """Pool [N, H, W, C]; averages are over the pixels that are there."""
-    k, window = pool.kernel, pool.window
-    if pool.largest:
+def pool(x: Tensor, form: Pool) -> Tensor:
+    """Pool [N, H, W, C]. Averages exclude padding."""
+    k, window = form.kernel, form.window
+    if form.largest:
         return nhwc(F.max_pool2d(nchw(x), k, window.stride, window.padding))
     return nhwc(F.avg_pool2d(nchw(x), k, window.stride, window.padding, count_include_pad=False))
 
 
 def fan(
     routes: Sequence[Route],
-    coefficient: Tensor,
+    coefficients: Tensor,
     x: Tensor,
-    arrived: Sequence[Tensor | None],
+    sums: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
-    """Return for each target what arrived there so far plus ``sum_r c_r route_r(x)``, [N, H, W, C], and the mean and
-    the biased variance [C] of each normalisation of each route, in order.
-
-    Parameters
-    ----------
-    routes
-        What leaves the state; at least one to each target.
-    coefficient
-        c, a vector.
-    x
-        The state, [N, H, W, C].
-    arrived
-        For each target what arrived so far, None for nothing. It may be overwritten.
-    parameters
-        For each step of each chain the weight of its depthwise convolution, if it has one, the weight of its linear
-        map, and, if it is affine, scale and shift; for each affine pool scale and shift.
-    """
-    given = iter(parameters)
+    """See :meth:`gapless.kernels.backend.Backend.fan`."""
+    operands_of = iter(parameters)
     positive = x.relu() if any(isinstance(route.form, Chain) for route in routes) else x
-    read = halves(positive) if any(isinstance(r.form, Chain) and r.form.halves for r in routes) else positive
-    shared: dict[Pool, tuple[Tensor, Tensor, Tensor]] = {}
+    split = any(isinstance(r.form, Chain) and r.form.split_phases for r in routes)
+    phases = split_phases(positive) if split else positive
+    pools: dict[Pool, tuple[Tensor, Tensor, Tensor]] = {}
     moments: list[tuple[Tensor, Tensor] | None] = []
-    plain: list[list[tuple[int, Tensor]]] = [[] for _ in arrived]
-    ends: list[list[tuple[int, Term, list[Tensor], int]]] = [[] for _ in arrived]
+    plain: list[list[tuple[int, Tensor]]] = [[] for _ in sums]
+    ends: list[list[tuple[int, Term, list[Tensor], int]]] = [[] for _ in sums]
     for at, route in enumerate(routes):
         match route.form:
             case Skip():
                 plain[route.target].append((at, x))
-            case Pool(eps=None) as pool:
-                plain[route.target].append((at, pooled(x, pool)))
-            case Pool(eps=float(eps)) as pool:
-                alike = replace(pool, affine=False)
-                if alike not in shared:
-                    shared[alike] = normalise(pooled(x, pool), eps)
-                y, mean, variance = shared[alike]
+            case Pool(eps=None) as form:
+                plain[route.target].append((at, pool(x, form)))
+            case Pool(eps=float(eps)) as form:
+                shared = replace(form, affine=False)
+                if shared not in pools:
+                    pools[shared] = normalise(pool(x, form), eps)
+                y, mean, variance = pools[shared]
                 moments.append((mean, variance))
-                plain[route.target].append((at, y * next(given) + next(given) if pool.affine else y))
+                plain[route.target].append((at, y * next(operands_of) + next(operands_of) if form.affine else y))
             case Chain() as chain:
-                z = read if chain.halves else positive
+                z = phases if chain.split_phases else positive
                 for left, step in enumerate(chain.steps, 1 - len(chain.steps)):
-                    z = z if step.window is None else depthwise(z, next(given), step.window)
-                    weight = next(given)
-                    vectors = [next(given), next(given)] if step.affine else []
+                    z = z if step.window is None else depthwise(z, next(operands_of), step.window)
+                    weight = next(operands_of)
+                    vectors = [next(operands_of), next(operands_of)] if step.affine else []
                     if left:
                         gamma, beta = vectors or (None, None)
                         z, mean, variance = norm_relu(z, weight, gamma, beta, step.linear, step.eps)
@@ -479,13 +379,13 @@ def fan(
                         term = Term(step.linear, step.affine, step.eps)
                         ends[route.target].append((at, term, [z, weight, *vectors], len(moments)))
                         moments.append(None)
-    sums = []
-    for before, still, normed in zip(arrived, plain, ends, strict=True):
-        index = positions(tuple(at for at, *_ in [*still, *normed]), x.device)
+    outputs = []
+    for before, unnormed, normed in zip(sums, plain, ends, strict=True):
+        index = indices(tuple(at for at, *_ in [*unnormed, *normed]), x.device)
         operands = [t for _, _, tensors, _ in normed for t in tensors]
         terms = [term for _, term, *_ in normed]
-        out, means, variances = node_sum([y for _, y in still], terms, operands, coefficient[index])
-        for (*_, place), mean, variance in zip(normed, means, variances, strict=True):
-            moments[place] = (mean, variance)
-        sums.append(out if before is None else before + out)
-    return tuple(sums), tuple(pair for pair in moments if pair is not None)
+        out, means, variances = node_sum([y for _, y in unnormed], terms, operands, coefficients[index])
+        for (*_, at), mean, variance in zip(normed, means, variances, strict=True):
+            moments[at] = (mean, variance)
+        outputs.append(out if before is None else before + out)
+    return tuple(outputs), tuple(pair for pair in moments if pair is not None)

@@ -22,8 +22,13 @@ from torch.autograd.function import once_differentiable
 from gapless.kernels.cpu import walks
 from gapless.kernels.cpu.memory import memory_of
 from gapless.kernels.cpu.workers import threads
+from gapless.kernels.forms import Moments, Route
 from gapless.kernels.layout import FORMATS, Array, Layout, layout_of, supported
-from gapless.kernels.plain import Moments, Route
+
+__all__ = ["fan", "judged", "serves"]
+
+judged = None
+"""Evaluation mode is left to the modules themselves."""
 
 
 def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
@@ -74,15 +79,15 @@ def _addresses(tensors: Sequence[Tensor | None], before: Sequence[Tensor | None]
 
 def fan(
     routes: Sequence[Route],
-    coefficient: Tensor,
+    coefficients: Tensor,
     x: Tensor,
-    arrived: Sequence[Tensor | None],
+    sums: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
-    """Compute :func:`gapless.kernels.plain.fan`, for what :func:`serves` accepts."""
+    """See :meth:`gapless.kernels.backend.Backend.fan`."""
     layout = layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
-    *sums, means, variances = _Fan.apply(layout, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
-    return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in layout.slices)
+    *outputs, means, variances = _Fan.apply(layout, coefficients, x, *sums, *parameters)  # type: ignore[no-untyped-call]
+    return tuple(outputs), tuple((means[at : at + c], variances[at : at + c]) for at, c in layout.slices)
 
 
 class _Fan(Function):

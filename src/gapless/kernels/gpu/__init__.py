@@ -1,1 +1,6 @@
-"""Fused implementation of a cell on a GPU, in Triton."""
+"""Fused implementation of a fan on a GPU, in Triton."""
+
+from importlib.util import find_spec
+
+INSTALLED = find_spec("triton") is not None
+"""Whether Triton is installed; PyTorch's builds for GPUs depend on it."""

@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from gapless.core.tensors import to_device
+from gapless.kernels.forms import Chain, Moments, Route
 from gapless.kernels.gpu import tiles
 from gapless.kernels.layout import FORMATS, Layout, as_dicts, layout_of, supported
-from gapless.kernels.plain import Chain, Moments, Route, halves, sent
+from gapless.kernels.plain import split_phases
 
 __all__ = ["fan", "judged", "serves"]
 
@@ -86,7 +88,7 @@ class Desk:
 
     def send(self, device: torch.device) -> None:
         """Bring all that was put here to a device."""
-        self.whole = sent(torch.tensor(self.numbers, dtype=torch.int64), device)
+        self.whole = to_device(torch.tensor(self.numbers, dtype=torch.int64), device)
 
 
 class Rows:
@@ -352,34 +354,34 @@ def tables(made: Layout, device: torch.device, dead: tuple[int, ...], double: bo
 
 def fan(
     routes: Sequence[Route],
-    coefficient: Tensor,
+    coefficients: Tensor,
     x: Tensor,
-    arrived: Sequence[Tensor | None],
+    sums: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, ...], Moments]:
-    """See :func:`gapless.kernels.plain.fan`; for what :func:`serves` says yes to."""
+    """See :meth:`gapless.kernels.backend.Backend.fan`."""
     made = layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
-    *sums, moments = _Fan.apply(made, coefficient, x, *arrived, *parameters)  # type: ignore[no-untyped-call]
+    *outputs, moments = _Fan.apply(made, coefficients, x, *sums, *parameters)  # type: ignore[no-untyped-call]
     means, variances = moments
-    return tuple(sums), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.slices)
+    return tuple(outputs), tuple((means[at : at + c], variances[at : at + c]) for at, c in made.slices)
 
 
 def judged(
     routes: Sequence[Route],
-    coefficient: Tensor,
+    coefficients: Tensor,
     x: Tensor,
-    arrived: Sequence[Tensor | None],
+    sums: Sequence[Tensor | None],
     parameters: Sequence[Tensor],
-    statistics: Moments,
+    moments: Moments,
 ) -> tuple[Tensor, ...]:
-    """Return what :func:`fan` adds to the targets, normalised by given means and variances, without gradients."""
+    """See :class:`gapless.kernels.backend.Judged`."""
     made = layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
     given = x.new_empty(2, made.lengths["norms"])
     places = [line[at : at + c] for at, c in made.slices for line in given]
     if places:
-        torch._foreach_copy_(places, [line for moments in statistics for line in moments])
-    _, _, sums = _ahead(made, coefficient, x, arrived, parameters, given)
-    return tuple(sums)
+        torch._foreach_copy_(places, [line for pair in moments for line in pair])
+    _, _, outputs = _ahead(made, coefficients, x, sums, parameters, given)
+    return tuple(outputs)
 
 
 def _ahead(
@@ -475,7 +477,7 @@ class _Run:
         """Return what the first steps of chains read."""
         if not group.halves:
             return self.x
-        return halves(self.x.relu())
+        return split_phases(self.x.relu())
 
     def sizes(self, group: Group, *names: str) -> dict[str, Any]:
         """Return what a kernel is compiled for."""
