@@ -5,29 +5,17 @@ A wrong input is one or two sentences on standard error, exit status 2, and no t
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, UnknownOptionError
 from rich.console import Console
 
 from gapless import __version__
-from gapless.commands import (
-    check,
-    compare,
-    diagnose,
-    evaluate,
-    export,
-    gap,
-    list_,
-    report,
-    resume,
-    retrain,
-    search,
-    show,
-    table,
-)
 from gapless.commands.options import flag
 from gapless.core import catalogue
 from gapless.core.errors import Stopped, UserError
@@ -36,6 +24,23 @@ from gapless.core.settings import fields_of
 HELP = """Find a neural architecture inside one weight-sharing supernet, and see how far the answer can be trusted.
 
 `gapless search` alone runs a demonstration of a few minutes on bundled data."""
+COMMANDS = {
+    "search": "search",
+    "resume": "resume",
+    "retrain": "retrain",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "export": "export",
+    "show": "show",
+    "gap": "gap",
+    "diagnose": "diagnose",
+    "report": "report",
+    "check": "check",
+    "list": "list_",
+    "table": "table",
+}
+"""Name of a command -> its module in this folder, which holds the help as ``DOC``, and ``command``, which returns what
+is bound for the arguments. Only the module of the command that is called is imported: most import PyTorch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,20 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     options = {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
     try:
-        app = App(name="gapless", help=HELP, version=__version__, help_format="markdown")
-        app.command(search.command(arguments), name="search")
-        app.command(resume.command, name="resume")
-        app.command(retrain.command(arguments), name="retrain")
-        app.command(evaluate.command(arguments), name="evaluate")
-        app.command(compare.command(arguments), name="compare")
-        app.command(export.command(arguments), name="export")
-        app.command(show.command, name="show")
-        app.command(gap.command(arguments), name="gap")
-        app.command(diagnose.command, name="diagnose")
-        app.command(report.command, name="report")
-        app.command(check.command(), name="check")
-        app.command(list_.command, name="list")
-        app.command(table.app())
+        app = bound_app(arguments)
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         options = {name.replace("__", ".") for name in inspect.signature(command).parameters}
         command(*bound.args, **bound.kwargs)
@@ -79,6 +71,24 @@ def run(arguments: Sequence[str]) -> int:
         Console(stderr=True).print("Interrupted.")
         return 130
     return 0
+
+
+def bound_app(arguments: Sequence[str]) -> App:
+    """Return the command line, in which the command that is called has its options; the others have their help."""
+    app = App(name="gapless", help=HELP, version=__version__, help_format="markdown")
+    for name, file in COMMANDS.items():
+        if arguments[:1] == [name]:
+            module = importlib.import_module(f"gapless.commands.{file}")
+            made = module.command(arguments)
+            app.command(made, **({} if isinstance(made, App) else {"name": name, "help": module.DOC}))
+        else:
+            text = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
+            app.command(_other, name=name, help=catalogue.constant(ast.parse(text).body, "DOC"))
+    return app
+
+
+def _other() -> None:
+    """Stand in the list of commands for one that is not called."""
 
 
 def owners(error: CycloptsError) -> str:

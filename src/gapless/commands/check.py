@@ -10,7 +10,6 @@ from rich.console import Console
 from gapless.commands.options import Option, bind, print_json, settings, table
 from gapless.core.errors import UserError
 from gapless.data import load
-from gapless.studies.check import check, in_units
 
 DOC = """Look at every image of a set and say what would be used of it.
 
@@ -20,18 +19,20 @@ whether it fits the memory. The exit status is 0 where the set can be used and 2
 Example: `gapless check --data my_photos --data.size 64`."""
 
 
-def command() -> Callable[..., None]:
-    """Return the function to bind."""
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind: its options are always the same."""
     options = [
         Option("data", str, "A folder of images or Parquet files, a name on the Hugging Face hub, or `digits`."),
         Option("device", str, "Where the images would lie: auto, cpu, cuda ...", default="auto"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         *settings("data", load, "Data"),
     ]
-    return bind(_run, DOC, [], options)
+    return bind(_run, [], options)
 
 
 def _run(typed: Mapping[str, Any]) -> None:
+    from gapless.studies.check import check
+
     if "data" not in typed:
         raise UserError("Say which images to check: gapless check --data FOLDER.")
     report = check(typed["data"], device=typed.get("device", "auto"), **table(typed, "data"))
@@ -46,6 +47,8 @@ def _run(typed: Mapping[str, Any]) -> None:
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report as lines of text."""
+    from gapless.studies.check import in_units
+
     told = []
     if report["found"] is not None:
         told += _found(report["found"])

@@ -111,7 +111,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         _run(recipe, before, Path(given) if before is not None and given else None, typed)
 
     place = "A recipe (a TOML file, or one of `gapless list recipes`), or the folder of a comparison to go on with."
-    return bind(body, DOC, [("recipe", str, place, False)], options)
+    return bind(body, [("recipe", str, place, False)], options)
 
 
 def _before(arguments: Sequence[str]) -> Comparison | None:

@@ -37,7 +37,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         options += settings(
             "space", type(space), f"Space {space.label}", {n: getattr(full, n) for n in full.__dataclass_fields__}
         )
-    return bind(_run, DOC, [("architecture", str, "A run folder or an architecture.", True)], options)
+    return bind(_run, [("architecture", str, "A run folder or an architecture.", True)], options)
 
 
 def space_of(arguments: Sequence[str]) -> Space | None:

@@ -36,7 +36,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         full = space.alone()
         shown = {name: getattr(full, name) for name in full.__dataclass_fields__}
         options += settings("space", type(space), f"Space {space.label}", shown)
-    return bind(_run, DOC, [("network", str, "A run folder or an architecture.", True)], options)
+    return bind(_run, [("network", str, "A run folder or an architecture.", True)], options)
 
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:

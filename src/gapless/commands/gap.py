@@ -62,7 +62,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         *settings("retrain", Protocol, f"Protocol {name} (--trainings)", dataclasses.asdict(PROTOCOLS[name][1])),
         *settings("data", load, "Images of the trainings, where they are not the search's"),
     ]
-    return bind(_run, DOC, [("run", Path, "Folder of a finished search that trained a supernet.", True)], options)
+    return bind(_run, [("run", Path, "Folder of a finished search that trained a supernet.", True)], options)
 
 
 def _run(run: Path, typed: Mapping[str, Any]) -> None:

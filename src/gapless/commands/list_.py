@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
-from gapless.studies.listing import listing
+from gapless.studies.listing import Kind, listing
 
-Kind = Literal["methods", "scores", "spaces", "datasets", "recipes"]
+DOC = """List methods, scores, spaces, data sets and recipes: a line each, with the source."""
 
 
-def command(
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind: its options are always the same."""
+    return _run
+
+
+def _run(
     kind: Annotated[Kind | None, Parameter(help="What to list; everything by default.")] = None,
     /,
     *,
@@ -22,8 +28,7 @@ def command(
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    """List methods, scores, spaces, data sets and recipes: a line each, with the source."""
-    found: dict[str, dict[str, str]] = listing() if kind is None else {kind: listing()[kind]}
+    found = listing(kind)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     for title, entries in found.items():
         if kind is None:

@@ -83,7 +83,7 @@ def settings(
 
 
 def bind(
-    body: Callable[..., None], doc: str, positional: Sequence[tuple[str, Any, str, bool]], options: Sequence[Option]
+    body: Callable[..., None], positional: Sequence[tuple[str, Any, str, bool]], options: Sequence[Option]
 ) -> Callable[..., None]:
     """Return a function that cyclopts can bind, which calls ``body(*positional, typed)`` with what was typed: option
     name -> value.
@@ -104,7 +104,6 @@ def bind(
         args = (*args, *[None] * (len(positional) - len(args)))
         body(*args, {name.replace("__", "."): value for name, value in given.items()})
 
-    call.__doc__ = doc
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,17 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
-from gapless.studies.report import page
-from gapless.tables import nasbench201
+
+DOC = """Write all that is known of a run or of a comparison on one page of HTML: the answers, how far they can be
+trusted, the cells, the figures, what repeats it. The page needs no network and no other file."""
 
 
-def command(
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind: its options are always the same."""
+    return _run
+
+
+def _run(
     folder: Annotated[Path, Parameter(help="Folder of a search, of a retraining or of a comparison, ended or not.")],
     /,
     *,
@@ -24,14 +31,14 @@ def command(
         Path | None,
         Parameter(help="NAS-Bench-201 table: show how good the architectures are that a search draws, too."),
     ] = None,
-    column: Annotated[str | None, Parameter(help=f"Column of the table [default: {nasbench201.DEFAULT}].")] = None,
+    column: Annotated[str | None, Parameter(help="Column of the table [default: the table's own].")] = None,
     json: Annotated[
         bool,
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    """Write all that is known of a run or of a comparison on one page of HTML: the answers, how far they can be
-    trusted, the cells, the figures, what repeats it. The page needs no network and no other file."""
+    from gapless.studies.report import page
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     found = page(folder, out=out, table=table, column=column)
     console.print(f"Written: {found.path} ({found.bytes / 1000:,.0f} kB)")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from gapless.commands import retrain as trainings
-from gapless.commands import search as searches
 from gapless.commands.options import print_json
-from gapless.commands.watch import WatchSearch, WatchTraining
-from gapless.runs.run import Run
-from gapless.studies.resume import resume
-from gapless.studies.retrain import Trained
+
+DOC = """Go on with a search or a training from its last checkpoint, to the same end as if it had never stopped."""
 
 
-def command(
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind: its options are always the same."""
+    return _run
+
+
+def _run(
     run: Annotated[Path, Parameter(help="The folder of a search or a training that was interrupted.")],
     /,
     *,
@@ -25,7 +27,13 @@ def command(
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    """Go on with a search or a training from its last checkpoint, to the same end as if it had never stopped."""
+    from gapless.commands import retrain as trainings
+    from gapless.commands import search as searches
+    from gapless.commands.watch import WatchSearch, WatchTraining
+    from gapless.runs.run import Run
+    from gapless.studies.resume import resume
+    from gapless.studies.retrain import Trained
+
     folder = Run.open(run)
     if folder.ended:
         print(f"{run} has ended; there is nothing to go on with. What it came to:")

@@ -58,7 +58,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         full = space.alone()
         fields = {n: getattr(full, n) for n in full.__dataclass_fields__}
         options += settings("space", type(space), f"Space {space.label}", fields)
-    return bind(_run, DOC, [("architecture", str, "A run folder or an architecture.", True)], options)
+    return bind(_run, [("architecture", str, "A run folder or an architecture.", True)], options)
 
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:

@@ -93,9 +93,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             raise UserError(f"Put the recipe first: gapless search {given} --option ...")
         _run(recipe, typed)
 
-    return bind(
-        body, DOC, [("recipe", str, "A recipe: a TOML file, or one of `gapless list recipes`.", False)], options
-    )
+    return bind(body, [("recipe", str, "A recipe: a TOML file, or one of `gapless list recipes`.", False)], options)
 
 
 def _base(arguments: Sequence[str]) -> Recipe:

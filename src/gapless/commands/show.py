@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +12,16 @@ from rich.console import Console
 
 from gapless.commands.options import print_json
 from gapless.core.errors import UserError
-from gapless.studies.evaluate import locate
-from gapless.studies.show import figures, show
-from gapless.tables import nasbench201
+
+DOC = """Draw a run (its cell, scores and training, fit to print) or the cells of an architecture."""
 
 
-def command(
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """Return the function to bind: its options are always the same."""
+    return _run
+
+
+def _run(
     given: Annotated[str, Parameter(help="A run folder or an architecture in any notation.")],
     /,
     *,
@@ -38,7 +43,7 @@ def command(
         Path | None,
         Parameter(help="NAS-Bench-201 table: draw how good the architectures are that a search draws, too."),
     ] = None,
-    column: Annotated[str | None, Parameter(help=f"Column of the table [default: {nasbench201.DEFAULT}].")] = None,
+    column: Annotated[str | None, Parameter(help="Column of the table [default: the table's own].")] = None,
     tensorboard: Annotated[
         bool,
         Parameter(
@@ -50,7 +55,10 @@ def command(
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    """Draw a run (its cell, scores and training, fit to print) or the cells of an architecture."""
+    from gapless.studies.evaluate import locate
+    from gapless.studies.show import figures, show
+    from gapless.tables import nasbench201
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     is_file = out is not None and bool(out.suffix) and not out.is_dir()
     if not os.path.isdir(given) or is_file:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.progress import Progress
 
 from gapless.commands.options import print_json
-from gapless.studies.tables import PERCENTILES, import_table, show_table
 
+DOC = """Import the official NAS-Bench-201 results, or show what a table holds."""
 Json = Annotated[
     bool,
     Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
 ]
 
 
-def app() -> App:
-    """Return the group of commands."""
-    group = App(name="table", help="Import the official NAS-Bench-201 results, or show what a table holds.")
+def command(arguments: Sequence[str]) -> App:
+    """Return the group of commands to bind: their options are always the same."""
+    group = App(name="table", help=DOC)
     group.command(import_, name="import")
     group.command(show, name="show")
     return group
@@ -53,6 +53,10 @@ def import_(
     package nats-bench: `pip install 'gapless[nats-bench]'`. The table holds, for each cell, the mean over all seeds in
     the files. `gapless evaluate --table` and every study read it, and need neither the pickles nor the package.
     """
+    from rich.progress import Progress
+
+    from gapless.studies.tables import import_table
+
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading cells", total=None)
@@ -75,6 +79,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what a table holds: cells, columns, the best of each, percentiles, and where it is from."""
+    from gapless.studies.tables import PERCENTILES, show_table
+
     found = show_table(path)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{found['table']}: {found['cells']:,} cells")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +46,30 @@ def find(name: str, *kinds: str) -> Any:
         if name in names(kind):
             return getattr(importlib.import_module(f"gapless.{kind}.{name}"), attribute)
     raise unknown(what, name, [n for kind in kinds for n in names(kind)])
+
+
+def source(kind: str, name: str) -> str:
+    """Return where an entry comes from: the text that its class has as ``source``. Where the file writes it out, it is
+    read without importing the file, which would import PyTorch."""
+    package = importlib.import_module(f"gapless.{kind}")
+    for node in ast.walk(ast.parse(Path(package.__path__[0], f"{name}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            text = constant(node.body, "source")
+            if text is not None and constant(node.body, "label") == name:
+                return text
+    return str(find(name, kind).source)
+
+
+def constant(body: Sequence[ast.stmt], name: str) -> str | None:
+    """Return the text that is assigned to a name in a list of statements; None where none is, or it is computed."""
+    for node in body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if isinstance(target, ast.Name) and target.id == name:
+            value = node.value.value if isinstance(node.value, ast.Constant) else None
+            return value if isinstance(value, str) else None
+    return None
 
 
 def _load(path: Path) -> ModuleType:

@@ -1,20 +1,23 @@
 """Parameters and multiply-adds: one convention, stated once.
 
 Parameters are all entries of trainable tensors outside the auxiliary head. MACs count convolutions and linear layers
-only, one per multiply-add, no bias, batch 1, without the auxiliary head (``torch.utils.flop_counter``, which counts two
-operations per multiply-add). Memory accesses count what convolutions, linear layers and pools read and write, one per
+only, one per multiply-add, no bias, batch 1, without the auxiliary head: half of what ``torch.utils.flop_counter``
+counts. Memory accesses count what convolutions, linear layers and pools read and write, one per
 element of input, output and weight, for one image (ShuffleNetV2, arXiv 1807.11164, section 2, for pointwise layers).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Literal
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gapless.core.cell import CellModule, CellSpec, Edge, rejoin
 from gapless.core.op import NormRule, Op, zeros
@@ -38,7 +41,17 @@ def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
     48
     """
     ghost = copy.deepcopy(module).to("meta").eval()
-    return _flops(ghost, [torch.empty(1, *s, device="meta") for s in shape]) // 2
+    state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
+    zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
+    with torch.no_grad(), _Counter() as counter:
+        functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
+    if not counter.unknown:
+        return counter.total
+    from torch.utils.flop_counter import FlopCounterMode  # with Triton, and later torch._dynamo, it takes seconds
+
+    with torch.no_grad(), FlopCounterMode(display=False) as official:
+        ghost(*[torch.empty(1, *s, device="meta") for s in shape])
+    return int(official.get_total_flops()) // 2
 
 
 def count_access(module: nn.Module, *shape: tuple[int, ...]) -> int:
@@ -76,10 +89,100 @@ def cost(module: nn.Module, unit: Unit, *shape: tuple[int, ...]) -> int:
             return count_access(module, *shape)
 
 
-def _flops(module: Callable[..., object], inputs: list[Tensor]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*inputs)
-    return int(counter.get_total_flops())
+class _Lean(TorchDispatchMode):
+    """A dispatch mode that does not import torch._dynamo on its first operation, which would take seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Undrawn(_Lean):
+    """A context that builds modules on the meta device: they get shapes, but no weights are drawn.
+
+    PyTorch's own normal distribution on the meta device imports torch._dynamo.
+    """
+
+    def __enter__(self) -> Self:
+        self.device = torch.device("meta")
+        self.device.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.device.__exit__(*error)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func.overloadpacket is torch.ops.aten.normal_ and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+class _Counter(_Lean):
+    """Counts the multiply-adds of convolutions and matrix products as ``torch.utils.flop_counter`` does, but computes
+    none: their results are zeros.
+
+    Attributes
+    ----------
+    total
+        Multiply-adds so far.
+    unknown
+        Whether something ran that may multiply matrices and is not counted here, such as attention.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total: int = 0
+        self.unknown = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        aten, packet, kwargs = torch.ops.aten, func.overloadpacket, kwargs or {}
+        if packet is aten.convolution:
+            image, weight, _, stride, padding, dilation, transposed, extra, groups = args
+            shape = _convolved(image.shape, weight.shape, stride, padding, dilation, transposed, extra, groups)
+            places = image.shape[2:] if transposed else shape[2:]
+            self.total += image.shape[0] * math.prod(places) * weight.numel()
+            return image.new_zeros(shape)
+        if packet in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm):
+            left, right = args[-2:]
+            shape = (*left.shape[:-1], right.shape[-1])
+            self.total += math.prod(shape) * left.shape[-1]
+            return left.new_zeros(shape)
+        with self:
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
+        self.unknown |= any(word in str(packet) for word in ("conv", "mm", "attention"))
+        return func(*args, **kwargs)
+
+
+def _convolved(
+    image: Sequence[int],
+    weight: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    extra: Sequence[int],
+    groups: int,
+) -> tuple[int, ...]:
+    """Return the shape that a convolution makes of an image."""
+    sides = []
+    for i, (side, kernel) in enumerate(zip(image[2:], weight[2:], strict=True)):
+        reach = dilation[i] * (kernel - 1)
+        if transposed:
+            sides.append((side - 1) * stride[i] - 2 * padding[i] + reach + extra[i] + 1)
+        else:
+            sides.append((side + 2 * padding[i] - reach - 1) // stride[i] + 1)
+    return (image[0], weight[1] * groups if transposed else weight[0], *sides)
 
 
 class Bill:
@@ -116,7 +219,7 @@ class Bill:
         """Return the cost of an operation on ``width`` channels of a size; the same question is answered once."""
         key = (op, width, stride, size, norm.affine)
         if key not in self._known:
-            with torch.device("meta"):
+            with Undrawn():
                 module = op.build(width, stride=stride, norm=norm)
             self._known[key] = cost(module, self.unit, (width, *size))
         return self._known[key]

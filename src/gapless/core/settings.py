@@ -32,13 +32,19 @@ def fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
     """Return the keyword-only settings of a class (dataclass fields, arguments of ``__init__``) or of a function, in
     order."""
     call = getattr(definition, "__init__") if isinstance(definition, type) else definition  # noqa: B009 (unsound only on instances)
-    hints = typing.get_type_hints(definition if dataclasses.is_dataclass(definition) else call)
+    hints = typing.get_type_hints(definition) if dataclasses.is_dataclass(definition) else _hints(call)
     text = _help(definition)
     return {
         name: Field(name, hints.get(name, Any), p.default, text.get(name, ""))
         for name, p in inspect.signature(call).parameters.items()
         if p.kind is inspect.Parameter.KEYWORD_ONLY and not name.startswith("_")
     }
+
+
+def _hints(call: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a function's parameters; its result may be of a type that is not imported yet."""
+    written = {name: hint for name, hint in call.__annotations__.items() if name != "return"}
+    return typing.get_type_hints(types.SimpleNamespace(__annotations__=written), getattr(call, "__globals__", {}))
 
 
 def _help(definition: Callable[..., Any]) -> dict[str, str]:

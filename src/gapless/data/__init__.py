@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gapless.data.find import find
-from gapless.data.images import Augment, ImageData, assemble
+from gapless.core.lazy import attributes
+
+if TYPE_CHECKING:
+    from gapless.data.images import Augment, ImageData
+else:
+    __getattr__, __dir__ = attributes(__name__, __file__)
 
 __all__ = ["Augment", "ImageData", "load"]
 
@@ -71,6 +76,9 @@ def load(
     UserError
         When the set cannot be found, read or split as asked.
     """
+    from gapless.data.find import find
+    from gapless.data.images import assemble
+
     return assemble(
         find(name, label=label, image=image),
         size=size,

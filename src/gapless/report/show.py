@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, Literal
 
 from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.settings import make
 from gapless.core.space import Space
-from gapless.report import curves, draws
-from gapless.report.draw import draw, save
 from gapless.runs.run import Run
 from gapless.tables import nasbench201
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".png", ".pdf")
 Format = Literal["svg", "png", "pdf"]
@@ -37,6 +36,8 @@ def show(arch: Arch, space: Space, out: Path) -> Path:
     UserError
         For a suffix other than .svg, .png or .pdf, or a folder that cannot be written.
     """
+    from gapless.report.draw import draw, save  # imports matplotlib
+
     check_suffix(out)
     try:
         save(draw(space.pictures(arch)), out)
@@ -86,6 +87,9 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
     UserError
         Where a run has neither an architecture nor an epoch yet, or no use for the table.
     """
+    from gapless.report import curves, draws  # import matplotlib
+    from gapless.report.draw import draw
+
     rows = None if table is None else nasbench201.load(table)
     records = list(run.trace())
     arch, space, certain = read(run)
@@ -155,6 +159,8 @@ def write(figures: Mapping[str, Figure], folder: Path, kind: Format) -> dict[str
     UserError
         Where the folder cannot be written.
     """
+    from gapless.report.draw import save
+
     files = {name: folder / f"{name}.{kind}" for name in figures}
     try:
         folder.mkdir(parents=True, exist_ok=True)

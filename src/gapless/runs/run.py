@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gapless.core import catalogue
@@ -174,6 +173,8 @@ class Run:
 
     def write_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors as safetensors."""
+        from safetensors.torch import save
+
         self.write_bytes("weights.safetensors", save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
 
     # ------------------------------------------------------------------ reading
@@ -206,6 +207,8 @@ class Run:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the tensors of the supernet and the method."""
+        from safetensors.torch import load_file
+
         return load_file(self.path / "weights.safetensors")
 
     def result(self) -> dict[str, Any]:

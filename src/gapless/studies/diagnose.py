@@ -34,9 +34,10 @@ from gapless.report.curves import starts
 from gapless.report.show import write
 from gapless.runs.run import Run
 from gapless.runs.searched import Reopened, trained
+from gapless.studies.defaults import FEATURE_IMAGES
 from gapless.studies.session import device_of, use_threads
 
-IMAGES, CLUSTERS, STARTS = 1000, (2, 3, 4), 10
+CLUSTERS, STARTS = (2, 3, 4), 10
 """Images: DropNAS's figure (arXiv 2201.11679). Clusters: StacNAS, released code. Starts of each k-means: ours."""
 PART = 4
 """The first and the last of so many equal parts of the epochs are called early and late. Ours."""
@@ -161,7 +162,7 @@ def diagnose(
     run: str | Path,
     *,
     beside: str | Path | None = None,
-    images: int = IMAGES,
+    images: int = FEATURE_IMAGES,
     device: str = "auto",
     threads: int = 0,
 ) -> Diagnosis:

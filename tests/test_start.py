@@ -1,0 +1,96 @@
+"""What a start imports, by ``sys.modules``: a library that is not needed is not waited for."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gapless
+
+HEAVY = (
+    "torch",
+    "numpy",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "safetensors",
+    "datasets",
+    "PIL",
+    "kornia",
+    "numba",
+    "triton",
+    "ray",
+    "onnx",
+    "tensorboard",
+    "torch._dynamo",
+)
+CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+
+
+def loaded(program, *names):
+    """Return which of the modules a process has imported that ran the program."""
+    end = f"; import json, sys; print(json.dumps([name for name in {names or HEAVY} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", program + end], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def command(*arguments):
+    return f"from gapless.commands.app import run; assert run({list(arguments)!r}) == 0"
+
+
+def test_the_package_imports_nothing():
+    assert loaded("import gapless; dir(gapless); gapless.UserError", *HEAVY, "rich", "cyclopts") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("list",),
+        ("list", "methods", "--json"),
+        *(
+            (name, "--help")
+            for name in ("resume", "show", "diagnose", "report", "check", "list", "table", "evaluate", "export", "gap")
+        ),
+        ("table", "import", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_help_and_lists_import_no_library_that_computes(arguments):
+    assert loaded(command(*arguments)) == []
+
+
+def test_evaluating_an_architecture_needs_torch_alone():
+    assert set(loaded(command("evaluate", CELL))) <= {"torch", "numpy"}, "PyTorch imports NumPy"
+    assert set(loaded(command("evaluate", "SPOS"))) <= {"torch", "numpy"}
+
+
+def test_the_core_imports_torch_and_the_standard_library_alone():
+    core = sorted(path.stem for path in (Path(gapless.__file__).parent / "core").glob("*.py"))
+    program = "import torch, sys; before = set(sys.modules); " + "; ".join(f"import gapless.core.{m}" for m in core)
+    program += "; new = {m.partition('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names)"
+    assert loaded(program + "; print(new); assert new <= {'gapless', 'torch'}, new", "torch._dynamo", "triton") == []
+
+
+def test_the_working_parts_leave_out_what_few_commands_use():
+    program = "import gapless.commands.search, gapless.commands.retrain, gapless.commands.compare"
+    rare = ("matplotlib", "pandas", "pyarrow", "scipy", "sklearn", "safetensors", "datasets", "PIL", "kornia", "numba")
+    assert loaded(program, *rare, "ray", "onnx", "triton", "torch._dynamo") == []
+
+
+def test_the_package_has_every_name_that_it_lists():
+    tree = ast.parse(Path(gapless.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = [a.asname or a.name for node in block.body for a in node.names]
+    assert sorted(imported) == sorted(gapless.__all__)
+    assert set(gapless.__all__) <= set(dir(gapless))
+    for name in gapless.__all__:
+        assert getattr(gapless, name).__doc__
+    with pytest.raises(AttributeError, match="has no attribute 'serach'"):
+        gapless.serach  # noqa: B018
