@@ -43,7 +43,8 @@ def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
     ghost = copy.deepcopy(module).to("meta").eval()
     state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
     zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
-    with torch.no_grad(), _Counter() as counter:
+    counter = _Counter()
+    with torch.no_grad(), counter:
         functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
     if not counter.unknown:
         return counter.total
@@ -138,7 +139,7 @@ class _Counter(_Lean):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total: int = 0
+        self.total = 0
         self.unknown = False
 
     def __torch_dispatch__(
