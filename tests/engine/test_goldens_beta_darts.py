@@ -54,7 +54,8 @@ def test_the_term_and_its_strength(step):
 @pytest.mark.parametrize("execution", ["fused", "reference"])
 def test_a_step_of_the_architecture(step, execution):
     found, seen = search(execution), {}
-    adam, loss = found.arch_optimiser.step, found.loss
+    updater = found.updater
+    adam, loss = updater.arch_optimiser.step, updater.loss
 
     def watched_loss(batch, mix):
         value, accuracy = loss(batch, mix)
@@ -68,10 +69,10 @@ def test_a_step_of_the_architecture(step, execution):
     handle = found.supernet.register_forward_hook(lambda _, __, y: seen.update(logits=y.detach()))
     (train, valid) = batches(S)
     with (
-        mock.patch.object(found, "loss", watched_loss),
-        mock.patch.object(found.arch_optimiser, "step", watched_adam),
+        mock.patch.object(updater, "loss", watched_loss),
+        mock.patch.object(updater.arch_optimiser, "step", watched_adam),
     ):
-        found._arch_step(at(step), 0.025, train, valid, None)
+        updater.arch_step(at(step), 0.025, train, valid, None)
     handle.remove()
     agree(seen["logits"], step["logits"], "logits")
     agree(seen["loss"], step["loss"], "loss")
