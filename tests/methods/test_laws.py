@@ -1,7 +1,12 @@
-"""The published suite on every method of the folder and on variants, on the famous spaces and on a ragged, a pruned and
-a patched one."""
+"""The published suite on every method of the folder and on variants: every law on the ragged space, and the laws that
+search for one method of each coupling on a patched model, on NAS-Bench-201 and on DARTS.
 
-from functools import partial
+The other pairs of a method and a space are the tier ``full``.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -18,14 +23,18 @@ from gapless.methods.snas import SNAS
 from gapless.methods.spos import SPOS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.testing import METHOD_LAWS, title
+from gapless.testing import title
 from gapless.testing.examples import Paths, Ragged, Softmax, patched
 from gapless.testing.methods import (
+    RECORDED_LAWS,
+    SEARCH_LAWS,
     STILL_LAWS,
+    Recording,
     a_search_is_a_function_of_the_seed,
     a_search_trains_it,
     narrowed,
     options_that_rest_are_untouched,
+    record,
 )
 
 QUICK = {
@@ -74,23 +83,49 @@ SPACES = {
 }
 
 
+COUPLINGS = {"alternate": "darts", "unrolled": "darts-unrolled", "joint": "dropnas-often", "weights_only": "spos"}
+"""One method of each coupling."""
 PLACES = [
     *((name, "ragged") for name in METHODS),
     *((name, "patched") for name in METHODS if name != "drnas-progressive"),  # it has no partial channels to widen
-    *((name, "nasbench201") for name in (*CATALOGUE, "drnas-progressive", "dropnas-often")),
+    *((name, "nasbench201") for name in (*CATALOGUE, *COUPLINGS.values(), "drnas-progressive")),
 ]
+PLACES = list(dict.fromkeys(PLACES))
 
 
-@pytest.mark.parametrize("law", METHOD_LAWS, ids=title)
-@pytest.mark.parametrize(("name", "space"), PLACES)
-def test_law(law, name, space):
-    law(METHODS[name], SPACES[space])
+def tier(usual: Callable[[str, str], bool]) -> list[object]:
+    """Return all places; those that are not usual are in the tier ``full``."""
+    return [pytest.param(*place, marks=() if usual(*place) else pytest.mark.full) for place in PLACES]
+
+
+@lru_cache(maxsize=1)
+def recording(name: str, space: str) -> Recording:
+    """Return the search that the laws of a place share; they run one after the other."""
+    return record(METHODS[name], SPACES[space])
+
+
+def test_one_method_of_each_coupling():
+    plans = {coupling: METHODS[name](SPACES["nasbench201"]).plan.coupling for coupling, name in COUPLINGS.items()}
+    assert plans == {coupling: coupling for coupling in get_args(get_type_hints(Plan)["coupling"])}
 
 
 @pytest.mark.parametrize("law", STILL_LAWS, ids=title)
+@pytest.mark.parametrize(("name", "space"), tier(lambda name, space: space == "ragged"))
+def test_law_without_a_network(law, name, space):
+    law(METHODS[name], SPACES[space])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("law", STILL_LAWS, ids=title)
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_law_without_a_network(law, name):
-    law(CATALOGUE[name], SPACES["darts"])
+def test_law_without_a_network_on_the_decisions_of_darts(law, name):
+    law(METHODS[name], SPACES["darts"])
+
+
+@pytest.mark.parametrize("law", SEARCH_LAWS, ids=title)
+@pytest.mark.parametrize(("name", "space"), tier(lambda name, space: space == "ragged" or name in COUPLINGS.values()))
+def test_law_of_a_search(law, name, space):
+    law(METHODS[name], SPACES[space], *([recording(name, space)] if law in RECORDED_LAWS else []))
 
 
 @pytest.mark.parametrize(

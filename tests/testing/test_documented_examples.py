@@ -9,6 +9,7 @@ import pytest
 from gapless.core import catalogue
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing import METHOD_LAWS, SPACE_LAWS, title
+from gapless.testing.methods import RECORDED_LAWS, record
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -33,9 +34,14 @@ def space(request, tmp_path_factory):
     return example("add-a-space.md", f"SPACE = {request.param}", tmp_path_factory.mktemp("guide"))
 
 
+@pytest.fixture(scope="module")
+def recording(method):
+    return record(method, NASBench201(size=8, width=4, cells=1))
+
+
 @pytest.mark.parametrize("law", METHOD_LAWS, ids=title)
-def test_the_method_of_the_guide(law, method):
-    law(method, NASBench201(size=8, width=4, cells=1))
+def test_the_method_of_the_guide(law, method, recording):
+    law(method, NASBench201(size=8, width=4, cells=1), *([recording] if law in RECORDED_LAWS else []))
 
 
 @pytest.mark.parametrize("law", SPACE_LAWS, ids=title)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from typing import Any, ClassVar, Literal, Self
 
@@ -140,7 +141,7 @@ class Darts(Space):
         if self.stem == "imagenet" and self.width % 2:
             raise UserError(f"`width` must be even with the ImageNet stem; got {self.width}.", of="space")
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """The 14 edges of the normal cell, then those of the reduction cell; rows inside a node ordered by source."""
         found = []

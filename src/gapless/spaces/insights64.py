@@ -4,6 +4,7 @@ Weight Sharing in Neural Architecture Search", Zhang et al., arXiv 2001.01431)."
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -72,7 +73,7 @@ class Insights64(Space):
         """The operations 1 to 4."""
         return (POOL, "sep_conv_3x3", "sep_conv_5x5", f"dil_conv_{self.dilated}x{self.dilated}")
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """The three edges ``target<-source``, sorted."""
         groups = {o: FREE if o == POOL else "weights" for o in self.options}

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
@@ -232,7 +233,7 @@ class Mobile(Space):
                 before = channels
         return tuple(found)
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """A block each, ``stage.block``."""
         labels = tuple(self.blocks)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class NASBench201(Space):
                 f"`width` cannot be split into `partial` parts; got {self.width} and {self.partial}.", of="space"
             )
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """The six edges ``target<-source``, sorted."""
         return tuple(Decision(e.ask, OPTIONS, into=str(e.target), groups=GROUPS) for e in EDGES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 from torch import nn
@@ -57,7 +58,7 @@ class Patched(Space):
         if not self.swaps:
             raise UserError("A patched model needs at least one submodule with alternatives.")
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """One per patched submodule, in the order given."""
         return tuple(Decision(path, tuple(options)) for path, options in self.swaps.items())

@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -140,7 +141,7 @@ class ShuffleNet(Space):
                 inputs = channels
         return tuple(found)
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """A block each, ``stage.block``."""
         return tuple(Decision(place.name, OPTIONS, groups=GROUPS) for place in self.places)

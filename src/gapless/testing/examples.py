@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -76,7 +77,7 @@ class Ragged(Space):
     affine: bool = False
     partial: int = 1
 
-    @property
+    @cached_property
     def decisions(self) -> tuple[Decision, ...]:
         """Three blocks of a chain, then the six edges of the cell."""
 

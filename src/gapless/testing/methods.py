@@ -1,5 +1,13 @@
 """The laws of a method: ``law(make_method, space)`` raises ``AssertionError`` where the method breaks it on that
-space."""
+space.
+
+The laws in :data:`RECORDED_LAWS` look at one and the same short search. Each runs it by itself, or takes it as a third
+argument, so that a test file can run it once for all of them::
+
+    recording = record(MyMethod, Ragged())
+    for law in RECORDED_LAWS:
+        law(MyMethod, Ragged(), recording)
+"""
 
 from __future__ import annotations
 
@@ -7,14 +15,15 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 from unittest import mock
 
 import torch
 from torch import Tensor
 
 from gapless.core.bound import Bound, budget
+from gapless.core.decision import Arch
 from gapless.core.method import Method, Rewarded, host
 from gapless.core.mix import GRADED, Mix, mask_of
 from gapless.core.plan import Plan, Stage, Train
@@ -28,6 +37,10 @@ from gapless.testing.spaces import belongs, options, snapshot
 
 MakeMethod = Callable[[Space], Method]
 MethodLaw = Callable[[MakeMethod, Space], None]
+CLIP = 0.1
+"""Bound on the norm of the weight gradient in the laws' searches: low enough to be reached."""
+DRAWS = 4
+"""Architectures that the laws' searches draw at the end of an epoch."""
 PHASES: tuple[Phase, ...] = ("weights", "arch", "judge")
 MEASURED = ("images_per_second", "seconds", "peak_memory_mb")
 """Fields of a record that no two runs share."""
@@ -49,13 +62,77 @@ def moved(method: Method, size: float = 1.0) -> Method:
     return method
 
 
-def searched(make_method: MakeMethod, space: Space, *, seed: int = 0) -> Search:
-    """Return a search on eight random images, about to begin: two epochs, or as many as warm-up and stages need."""
+def searched(make_method: MakeMethod, space: Space, *, seed: int = 0, **options: Any) -> Search:
+    """Return a search on eight random images, about to begin: two epochs, or as many as warm-up and stages need.
+    ``options`` are further arguments of :class:`gapless.engine.search.Search`."""
     method = made(make_method, space, seed)
     plan = method.plan
     epochs = max(2, math.ceil((plan.warmup_epochs + 1) / min(stage.share for stage in plan.stages)))
-    train = Train(epochs=epochs, batch=4, lr=0.05)
-    return Search(space, method, noise(space, 8), train, seed=seed)
+    train = Train(epochs=epochs, batch=4, lr=0.05, clip=CLIP)
+    return Search(space, method, noise(space, 8), train, seed=seed, draws=DRAWS, **options)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A whole search of a method, and what was seen on the way.
+
+    Attributes
+    ----------
+    search
+        The search at its end.
+    states
+        Checkpoints, as bytes: before the first step, after each step, and at the end.
+    records
+        One record per epoch.
+    archs
+        The architecture that the search decoded at the end of each epoch.
+    clips
+        For each clipped gradient norm: (architecture parameters, all tensors) that it counted.
+    drew_globally
+        Whether the search drew from PyTorch's global generator.
+    """
+
+    search: Search
+    states: list[bytes]
+    records: list[SearchRecord]
+    archs: list[Arch]
+    clips: list[tuple[int, int]]
+    drew_globally: bool
+
+    def state(self, place: int) -> dict[str, Any]:
+        """Return a checkpoint, read as a checkpoint is: nothing in it is executed."""
+        state: dict[str, Any] = torch.load(io.BytesIO(self.states[place]), weights_only=True)
+        return state
+
+
+def record(make_method: MakeMethod, space: Space) -> Recording:
+    """Run the search of :func:`searched` to its end and record it."""
+    search = searched(make_method, space)
+    states: list[bytes] = []
+    clips: list[tuple[int, int]] = []
+    own = {id(p) for p in search.method.parameters()}
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def save() -> None:
+        file = io.BytesIO()
+        torch.save(search.state_dict(), file)
+        states.append(file.getvalue())
+
+    def count(parameters: Any, *args: Any, **kwargs: Any) -> Tensor:
+        tensors = list(parameters)
+        clips.append((sum(id(p) in own for p in tensors), len(tensors)))
+        return clip(tensors, *args, **kwargs)
+
+    save()
+    generator = torch.get_rng_state()
+    records, archs = [], []
+    with mock.patch.object(torch.nn.utils, "clip_grad_norm_", count):
+        for line in search.run(save):
+            records.append(line)
+            archs.append(search.arch())
+    drew_globally = not torch.equal(generator, torch.get_rng_state())
+    save()
+    return Recording(search, states, records, archs, clips, drew_globally)
 
 
 def moments() -> Iterator[Progress]:
@@ -108,9 +185,9 @@ def watched(method: Method) -> Iterator[list[tuple[Phase, Mix]]]:
         yield seen
 
 
-def story(record: SearchRecord) -> dict[str, Any]:
+def story(line: SearchRecord) -> dict[str, Any]:
     """Return a record without what no two runs share."""
-    return {name: value for name, value in record.line().items() if name not in MEASURED}
+    return {name: value for name, value in line.line().items() if name not in MEASURED}
 
 
 # ---------------------------------------------------------------------- mix and scores
@@ -313,67 +390,69 @@ def the_gradient_at_the_mix_arrives(make_method: MakeMethod, space: Space) -> No
 # ---------------------------------------------------------------------- in a search
 
 
-def a_search_trains_it(make_method: MakeMethod, space: Space) -> None:
+class RecordedLaw(Protocol):
+    """A law that looks at one whole search: at the one that it is given, or at one that it runs itself."""
+
+    def __call__(self, make_method: MakeMethod, space: Space, recording: Recording | None = None) -> None:
+        """Raise ``AssertionError`` where the law is broken."""
+        ...
+
+
+def a_search_trains_it(make_method: MakeMethod, space: Space, recording: Recording | None = None) -> None:
     """A short search has finite losses, moves the weights, and moves the parameters unless the plan trains weights
     only."""
-    search = searched(make_method, space)
-    parameters, weights = snapshot(search.method), snapshot(search.supernet)
-    for record in search.run():
-        losses = (record.train_loss, record.arch_loss, record.valid_loss)
+    seen = recording or record(make_method, space)
+    search, before, after = seen.search, seen.state(0), seen.state(-1)
+    for line, arch in zip(seen.records, seen.archs, strict=True):
+        losses = (line.train_loss, line.arch_loss, line.valid_loss)
         assert all(value is None or math.isfinite(value) for value in losses), f"a loss is not finite: {losses}"
-        assert search.space.read(record.arch) == search.arch(), "the record's architecture is not the scores' one"
-    after = search.method.state_dict()
-    changed = any(not torch.equal(parameters[name], after[name]) for name, _ in search.method.named_parameters())
+        assert search.space.read(line.arch) == arch, "the record's architecture is not the scores' one"
+    names = [name for name, _ in search.method.named_parameters()]
+    changed = any(not torch.equal(before["method"][name], after["method"][name]) for name in names)
     if search.plan.coupling == "weights_only":
         assert not changed, "the plan trains weights only, yet a parameter moved"
     else:
         assert changed, "no parameter moved"
-    final = search.supernet.state_dict()
-    assert any(name not in final or not torch.equal(value, final[name]) for name, value in weights.items()), (
-        "no weight moved"
-    )
+    weights, final = before["supernet"], after["supernet"]
+    changed = any(name not in final or not torch.equal(value, final[name]) for name, value in weights.items())
+    assert changed, "no weight moved"
 
 
-def a_search_is_a_function_of_the_seed(make_method: MakeMethod, space: Space) -> None:
+def a_search_is_a_function_of_the_seed(
+    make_method: MakeMethod, space: Space, recording: Recording | None = None
+) -> None:
     """Two searches under one seed are bit-identical: records, weights, parameters; another seed is another search."""
-    runs, told = [], []
-    for seed in (0, 0, 1):
-        search = searched(make_method, space, seed=seed)
-        state = torch.get_rng_state()
-        told.append([story(record) for record in (search.run() if seed == 0 else [search.run_epoch()])])
-        assert torch.equal(state, torch.get_rng_state()), "the search drew from PyTorch's global generator"
-        runs.append(
-            {**search.supernet.state_dict(), **{f"method.{k}": v for k, v in search.method.state_dict().items()}}
-        )
-    assert told[0] == told[1], "two runs under one seed tell different stories"
-    for name, value in runs[0].items():
-        assert torch.equal(value, runs[1][name]), f"two runs under one seed differ in {name}"
-    assert told[0][0] != told[2][0], "two seeds give one run"
+    seen = recording or record(make_method, space)
+    assert not seen.drew_globally, "the search drew from PyTorch's global generator"
+    stories = [story(line) for line in seen.records]
+    twin = searched(make_method, space)
+    assert [story(line) for line in twin.run()] == stories, "two runs under one seed tell different stories"
+    end = seen.state(-1)
+    for part, module in (("supernet", twin.supernet), ("method", twin.method)):
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, end[part][name]), f"two runs under one seed differ in {part}.{name}"
+    other = searched(make_method, space, seed=1)
+    assert story(other.run_epoch()) != stories[0], "two seeds give one run"
 
 
-def a_resumed_search_ends_as_an_uninterrupted_one(make_method: MakeMethod, space: Space) -> None:
+def a_resumed_search_ends_as_an_uninterrupted_one(
+    make_method: MakeMethod, space: Space, recording: Recording | None = None
+) -> None:
     """Stopped after any step and begun anew from its saved state, a search ends bit for bit as it would have ended:
     records, weights, parameters, optimisers. The state is read as a checkpoint is: nothing in it is executed."""
-    whole, saved = searched(make_method, space), [io.BytesIO()]
-    torch.save(whole.state_dict(), saved[0])
-
-    def save() -> None:
-        saved.append(io.BytesIO())
-        torch.save(whole.state_dict(), saved[-1])
-
-    told = [story(record) for record in whole.run(save)]
-    places = {0, 1, len(saved) // 2, len(saved) - 1}
-    for place in sorted(places):
+    seen = recording or record(make_method, space)
+    stories, end = [story(line) for line in seen.records], flat(seen.state(-1))
+    steps = len(seen.states) - 2
+    for place in sorted({0, 1, (steps + 1) // 2, steps}):
         again = searched(make_method, space)
-        saved[place].seek(0)
-        again.load_state_dict(torch.load(saved[place], weights_only=True))
-        begun = again.epoch
-        where = f"resumed after step {place} of {len(saved) - 1}, the search"
-        assert [story(record) for record in again.run()] == told[begun:], f"{where} tells another story"
-        one, other = flat(whole.state_dict()), flat(again.state_dict())
-        assert one.keys() == other.keys(), f"{where} ends with another state: {one.keys() ^ other.keys()}"
-        for name, value in one.items():
-            same = torch.equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
+        again.load_state_dict(seen.state(place))
+        first = again.epoch
+        where = f"resumed after step {place} of {steps}, the search"
+        assert [story(line) for line in again.run()] == stories[first:], f"{where} tells another story"
+        state = flat(again.state_dict())
+        assert end.keys() == state.keys(), f"{where} ends with another state: {end.keys() ^ state.keys()}"
+        for name, value in end.items():
+            same = torch.equal(value, state[name]) if isinstance(value, Tensor) else value == state[name]
             assert same, f"{where} ends with another {name}"
 
 
@@ -392,11 +471,9 @@ def both_executions_train_alike(make_method: MakeMethod, space: Space) -> None:
     rounding."""
     states = []
     for execution in ("fused", "reference"):
-        method = made(make_method, space)
-        train = Train(epochs=searched(make_method, space).train.epochs, batch=4, lr=0.05)
-        search = Search(space, method, noise(space, 8), train, precision="float64", execution=execution)
-        record = search.run_epoch()
-        states.append((flat(search.state_dict()), record.arch))
+        search = searched(make_method, space, precision="float64", execution=execution)
+        line = search.run_epoch()
+        states.append((flat(search.state_dict()), line.arch))
     (one, arch), (other, same_arch) = states
     for name, value in one.items():
         if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
@@ -405,11 +482,10 @@ def both_executions_train_alike(make_method: MakeMethod, space: Space) -> None:
     assert arch == same_arch, "the executions say different architectures"
 
 
-def its_answer_holds_the_limits(make_method: MakeMethod, space: Space) -> None:
+def its_answer_holds_the_limits(make_method: MakeMethod, space: Space, recording: Recording | None = None) -> None:
     """The answer of a search is in the space, the same when it is asked again, leaves the supernet as it was, and holds
     a limit on multiply-adds that half of all random architectures break."""
-    search = searched(make_method, space)
-    search.run_epoch()
+    search = (recording or record(make_method, space)).search
     before = snapshot(search.supernet)
     answer = search.answer()
     belongs(space, answer)
@@ -418,10 +494,11 @@ def its_answer_holds_the_limits(make_method: MakeMethod, space: Space) -> None:
         assert torch.equal(before[name], value), f"reading the answer off has changed {name}"
     free = budget(space, ["macs=1G"])
     drawn = sorted(free.costs(space.sample(stream("law", "limit", i)))["macs"] for i in range(11))
-    search.budget = budget(space, [Bound("macs", drawn[5])])
-    held = search.answer()
+    bounded = budget(space, [Bound("macs", drawn[5])])
+    with mock.patch.object(search, "budget", bounded):
+        held = search.answer()
     belongs(space, held)
-    assert search.budget.respects(held), "the answer breaks a limit that many architectures hold"
+    assert bounded.respects(held), "the answer breaks a limit that many architectures hold"
 
 
 def options_that_rest_are_untouched(make_method: MakeMethod, space: Space) -> None:
@@ -479,32 +556,20 @@ def copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.clone()
 
 
-def the_weight_clip_is_the_weights_own(make_method: MakeMethod, space: Space) -> None:
+def the_weight_clip_is_the_weights_own(
+    make_method: MakeMethod, space: Space, recording: Recording | None = None
+) -> None:
     """The norm that bounds the weight gradient does not count architecture parameters unless the plan says so."""
-    search = searched(make_method, space)
-    search.updater.train = replace(search.train, clip=0.1)
-    own = {id(p) for p in search.method.parameters()}
-    mixed, arch_only, weights_only = 0, 0, 0
-    clip = torch.nn.utils.clip_grad_norm_
-
-    def count(parameters: Any, *args: Any, **kwargs: Any) -> Tensor:
-        nonlocal mixed, arch_only, weights_only
-        given = list(parameters)
-        inside = sum(id(p) in own for p in given)
-        mixed += 0 < inside < len(given)
-        arch_only += 0 < inside == len(given)
-        weights_only += inside == 0
-        return clip(given, *args, **kwargs)
-
-    with mock.patch.object(torch.nn.utils, "clip_grad_norm_", count):
-        for _ in search.run():
-            pass
-    if search.plan.clip_over == "weights":
+    seen = recording or record(make_method, space)
+    plan = seen.search.plan
+    mixed = any(0 < own < every for own, every in seen.clips)
+    if plan.clip_over == "weights":
         assert not mixed, "a clip counts weights and architecture parameters by one norm"
-        assert weights_only, "the weights are never clipped"
+        assert any(own == 0 for own, _ in seen.clips), "the weights are never clipped"
     else:
         assert mixed, "the plan clips both by one norm; no clip did"
-    assert search.plan.arch_clip is not None or not arch_only, "the plan does not clip the architecture; a clip did"
+    alone = any(0 < own == every for own, every in seen.clips)
+    assert plan.arch_clip is not None or not alone, "the plan does not clip the architecture; a clip did"
 
 
 def a_warm_up_leaves_the_architecture_alone(make_method: MakeMethod, space: Space) -> None:
@@ -626,14 +691,18 @@ STILL_LAWS: tuple[MethodLaw, ...] = (
     its_settings_are_documented,
 )
 """Those that run no network."""
-SEARCH_LAWS: tuple[MethodLaw, ...] = (
+RECORDED_LAWS: tuple[RecordedLaw, ...] = (
     a_search_trains_it,
     a_search_is_a_function_of_the_seed,
     a_resumed_search_ends_as_an_uninterrupted_one,
     its_answer_holds_the_limits,
+    the_weight_clip_is_the_weights_own,
+)
+"""Those that look at a whole search, which they can share."""
+SEARCH_LAWS: tuple[MethodLaw, ...] = (
+    *RECORDED_LAWS,
     both_executions_train_alike,
     options_that_rest_are_untouched,
-    the_weight_clip_is_the_weights_own,
     a_warm_up_leaves_the_architecture_alone,
 )
 """Those that run short searches."""
