@@ -791,3 +791,11 @@ def test_a_search_that_diverges_stops_with_a_sentence():
 def test_a_separate_decay_step_needs_to_know_what_ran():
     with pytest.raises(ValueError, match="needs decay_on='ran'"):
         Plan(decay_step="separate")
+
+
+def test_as_many_architectures_are_sampled_as_asked_for():
+    """The default is 100; fewer are the first of them, and nothing else in the record changes."""
+    few, many = (search_of(softmax(), draws=3).run_epoch(), search_of(softmax()).run_epoch())
+    assert len(many.draws) == 100
+    assert few.draws == many.draws[:3]
+    assert {**story(few), "draws": None} == {**story(many), "draws": None}

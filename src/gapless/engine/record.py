@@ -72,7 +72,7 @@ class SearchRecord:
 
 
 @torch.no_grad()
-def sample_archs(method: Method, space: Space, generator: torch.Generator, count: int = DRAWS) -> list[str]:
+def sample_archs(method: Method, space: Space, generator: torch.Generator, count: int) -> list[str]:
     """Return architectures sampled from the method's present distribution, packed."""
     scores = torch.stack([method.sample_scores(generator) for _ in range(count)]).cpu()
     return [space.pack(space.decode(s)) for s in scores]

@@ -31,7 +31,7 @@ from gapless.engine.fit import fit
 from gapless.engine.loss import SupernetLoss
 from gapless.engine.memory import keep_memory, peak_memory_mb
 from gapless.engine.precision import Precision, arithmetic, checked
-from gapless.engine.record import SearchRecord, sample_archs
+from gapless.engine.record import DRAWS, SearchRecord, sample_archs
 from gapless.engine.schedule import learning_rate, locate
 from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
 from gapless.engine.step import Batches, Updater
@@ -75,6 +75,8 @@ class Search:
         Weight of that penalty.
     watch
         Measure at the end of every epoch what :class:`gapless.engine.watch.Watched` holds; no other number changes.
+    draws
+        Number of architectures sampled from the method's distribution at the end of every epoch, for the record.
 
     Attributes
     ----------
@@ -111,6 +113,7 @@ class Search:
         budget: Budget | None = None,
         strength: float = STRENGTH,
         watch: bool = False,
+        draws: int = DRAWS,
     ) -> None:
         self.plan = method.plan
         self.lengths = self.plan.stage_epochs(train.epochs)
@@ -122,7 +125,7 @@ class Search:
         if graphs and self.device.type != "cuda":
             raise UserError(f"graphs records the work of a GPU, but the device is {self.device}. Leave it off.")
         self.budget = None if budget is None else budget.to(self.device)
-        self.watch = watch
+        self.watch, self.draws = watch, draws
         self.dtype = torch.float64 if precision == "float64" else torch.float32
         self.data = data.to(self.device)
         with seeded(seed, "weights"):
@@ -242,7 +245,7 @@ class Search:
             arch=str(self.arch()),
             scores=self.method.scores().detach().cpu().double().tolist(),
             cost=self.expected_cost(),
-            draws=sample_archs(self.method, self.space, generator),
+            draws=sample_archs(self.method, self.space, generator, self.draws),
             images_per_second=tally.images / tally.seconds,
             seconds=tally.seconds + time.perf_counter() - started,
             peak_memory_mb=peak_memory_mb(self.device),
