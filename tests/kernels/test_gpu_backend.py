@@ -1,4 +1,4 @@
-"""The kernels of a GPU, run by Triton's interpreter on a CPU, beside their plain twin and the reference.
+"""The GPU backend, run by Triton's interpreter on a CPU, beside the plain backend and the reference execution.
 
 What only a GPU can show stands in benchmarks/gpu_laws.py.
 """
@@ -22,21 +22,21 @@ from gapless.testing.spaces import images, some_mixes, supernet_of
 
 pytest.importorskip("triton", reason="Triton, which compiles kernels for a GPU, is not installed")
 
-from gapless.kernels.gpu import backend as tiled
+from gapless.kernels.gpu import backend, launches
 
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch):
     """Walks as long as images are high: the interpreter is slow."""
-    monkeypatch.setattr(tiled, "PROGRAMS", 1)
+    monkeypatch.setattr(launches, "PROGRAMS", 1)
 
 
 @pytest.mark.parametrize(
     ("count", "height", "width", "channels", "stride", "affine"), [(2, 5, 7, 4, 2, True), (1, 3, 4, 16, 1, False)]
 )
 def test_a_fan_of_everything(count, height, width, channels, stride, affine):
-    """All forms to two targets, one of which something has arrived at, against the plain twin."""
-    agree(both(tiled, *mixed(stride, affine, count, height, width, channels, by_turns=True)), 1e-12)
+    """All forms to two targets, one of which has a sum already, against the plain backend."""
+    agree(both(backend, *mixed(stride, affine, count, height, width, channels, by_turns=True)), 1e-12)
 
 
 def test_many_tiles():
@@ -48,14 +48,14 @@ def test_many_tiles():
         *parameters_of(form, sizes, 16, 16, torch.float64),
         *parameters_of(routes[1].form, [], 16, 16, torch.float64),
     ]
-    agree(both(tiled, routes, x, [None], given), 1e-12)
+    agree(both(backend, routes, x, [None], given), 1e-12)
 
 
 @pytest.mark.parametrize(("stride", "number"), [(1, 0), (1, 3), (2, 0), (2, 3)])
 def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
     """Several walks to a column, the last of them short or empty; sums in as many parts. What nobody has written is not
     a number."""
-    monkeypatch.setattr(tiled, "PROGRAMS", 1024)
+    monkeypatch.setattr(launches, "PROGRAMS", 1024)
     empty = Tensor.new_empty
     monkeypatch.setattr(
         Tensor,
@@ -64,7 +64,7 @@ def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
     )
     form, sizes = everything(stride, True)[number]
     given = [p for _ in range(2) for p in parameters_of(form, sizes, 4, 4, torch.float64)]
-    agree(both(tiled, [Route(0, form), Route(1, form)], drawn(1, 9, 5, 4, name="x"), [None, None], given), 1e-12)
+    agree(both(backend, [Route(0, form), Route(1, form)], drawn(1, 9, 5, 4, name="x"), [None, None], given), 1e-12)
 
 
 def test_channels_come_in_blocks():
@@ -73,78 +73,76 @@ def test_channels_come_in_blocks():
         drawn(72, 132, 1, 1, name="first"), drawn(72, name="scale"), drawn(72, name="shift"),
         drawn(68, 72, 3, 3, name="second"), drawn(68, name="scale"), drawn(68, name="shift"),
     ]  # fmt: skip
-    agree(both(tiled, [Route(0, form)], drawn(2, 3, 4, 132, name="x"), [None], given), 1e-12)
+    agree(both(backend, [Route(0, form)], drawn(2, 3, 4, 132, name="x"), [None], given), 1e-12)
 
 
 def test_a_chain_in_single_precision():
     form, sizes = everything(1, True)[0]
     x = drawn(3, 16, 16, 16, name="x", dtype=torch.float32)
-    agree(both(tiled, [Route(0, form)], x, [None], parameters_of(form, sizes, 16, 16, torch.float32)), 3e-5)
+    agree(both(backend, [Route(0, form)], x, [None], parameters_of(form, sizes, 16, 16, torch.float32)), 3e-5)
 
 
 def test_chains_may_change_the_number_of_channels():
-    fans.other_widths(tiled)
+    fans.other_widths(backend)
 
 
 def test_the_first_of_equal_pixels_takes_the_gradient_of_a_maximum():
-    fans.first_of_equal_pixels(tiled)
+    fans.first_of_equal_pixels(backend)
 
 
 @pytest.mark.parametrize("number", [0, 5, 7, 10])
 def test_what_is_not_a_number_stays_visible(number):
-    fans.visible(tiled, *everything(1, True)[number], at=(2, 5))
+    fans.visible(backend, *everything(1, True)[number], at=(2, 5))
 
 
 @pytest.mark.parametrize("frozen", ["weights", "state", "both"])
 def test_gradients_that_nobody_wants_are_not_there(frozen):
-    fans.wanted_only(tiled, [everything(2, True)[i] for i in (0, 5, 7, -1)], frozen)
+    fans.wanted_only(backend, [everything(2, True)[i] for i in (0, 5, 7, -1)], frozen)
 
 
 def test_what_nothing_depends_on_has_no_gradient():
-    fans.dead_ends(tiled)
+    fans.dead_ends(backend)
 
 
 def test_a_second_backward_pass_gives_the_same():
-    fans.twice(tiled)
+    fans.twice(backend)
 
 
-def test_what_is_new_costs_one_copy(monkeypatch):
-    """Masks are drawn anew in every step: all that a fan has to tell the device goes there at once."""
+def test_a_new_mask_costs_one_copy(monkeypatch):
+    """Masks are drawn anew in every step: all tables of a fan go to the device at once."""
     copied: list[Tensor] = []
-    monkeypatch.setattr(tiled, "to_device", lambda values, device: copied.append(values) or values.to(device))
+    monkeypatch.setattr(launches, "to_device", lambda values, device: copied.append(values) or values.to(device))
     routes, x, _, parameters = mixed(1, True, 1, 4, 4, 4)
-    made = tiled.layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
-    found = tiled.Tables(made, x.device, (), True)
+    made = backend.layout_of(tuple(routes), tuple(x.shape), tuple(tuple(p.shape) for p in parameters))
+    found = launches.Launches(made, x.device, (), True)
     assert len(copied) == 1
-    begins = [
-        rows.table.data_ptr()
-        for rows in (found.ended, found.skips, *found.slots, *(r for _, *two in found.into for r in two))
-    ]
+    tables = (found.last_norms, found.skips, *found.norms, *(table for _, *two in found.sums for table in two))
+    begins = [table.on_device.data_ptr() for table in tables]
     assert all((begin - copied[0].data_ptr()) % 16 == 0 for begin in begins)  # as kernels are compiled for
 
 
 def test_what_is_not_served():
     """Half precision, wide images, channels not in fours, large kernels and long strides go to the plain kernels."""
     x, skip = drawn(2, 4, 4, 4, name="x"), [Route(0, Skip())]
-    assert tiled.serves(skip, x, [])
-    assert not tiled.serves(skip, x.bfloat16(), [])
-    assert not tiled.serves(skip, x.new_empty(2, 4, 4, tiled.CHANNELS + 4), [])
-    assert not tiled.serves(skip, x.new_empty(2, 4, 4, 6), [])
+    assert backend.serves(skip, x, [])
+    assert not backend.serves(skip, x.bfloat16(), [])
+    assert not backend.serves(skip, x.new_empty(2, 4, 4, backend.CHANNELS + 4), [])
+    assert not backend.serves(skip, x.new_empty(2, 4, 4, 6), [])
     flat = Route(0, Chain((Step(None, Pointwise(), False, 1e-5),)))
-    assert not tiled.serves([flat], x, [x.new_empty(6, 4, 1, 1)])
+    assert not backend.serves([flat], x, [x.new_empty(6, 4, 1, 1)])
     for stride, dilation, served in ((2, 1, True), (3, 1, False), (3, 3, True)):
         far = Route(0, Chain((Step(Window(stride, 1, dilation), Pointwise(), False, 1e-5),)))
-        assert tiled.serves([far], x, [x.new_empty(4, 1, 3, 3), x.new_empty(4, 4, 1, 1)]) == served
+        assert backend.serves([far], x, [x.new_empty(4, 1, 3, 3), x.new_empty(4, 4, 1, 1)]) == served
     wide = Chain((Step(Window(1, 4), Pointwise(), False, 1e-5),))
-    assert not tiled.serves([Route(0, wide)], x, [x.new_empty(4, 1, 9, 9), x.new_empty(4, 4, 1, 1)])
-    broad = x.new_empty(2, 4, 4, tiled.WHOLE + 4)
-    assert not tiled.serves([Route(0, wide)], broad, [broad.new_empty(132, 1, 3, 3), broad.new_empty(4, 132, 1, 1)])
-    assert tiled.serves([flat], broad, [broad.new_empty(4, 132, 1, 1)])
+    assert not backend.serves([Route(0, wide)], x, [x.new_empty(4, 1, 9, 9), x.new_empty(4, 4, 1, 1)])
+    broad = x.new_empty(2, 4, 4, backend.WHOLE + 4)
+    assert not backend.serves([Route(0, wide)], broad, [broad.new_empty(132, 1, 3, 3), broad.new_empty(4, 132, 1, 1)])
+    assert backend.serves([flat], broad, [broad.new_empty(4, 132, 1, 1)])
 
 
-def test_a_compiled_loop_hands_on_every_output():
-    """The interpreter runs what is written; the compiler looks at one turn of a loop to see what changes in it. Of a
-    column of a 5x5 kernel it must hand on five sums and the gradients at the four outputs before."""
+def test_a_compiled_loop_carries_every_output():
+    """The interpreter runs what is written; the compiler examines one iteration of a loop to see what changes in it. For
+    a column of a 5x5 kernel it must carry five sums and the gradients of the four outputs before."""
     found = subprocess.run(
         [sys.executable, "-c", COMPILED], env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True
     )
@@ -160,9 +158,9 @@ from triton.compiler import ASTSource
 
 from gapless.kernels.gpu import tiles
 
-kernel = tiles.slide_weigh
+kernel = tiles.depthwise_weight_grad
 known = {"K": 5, "T": 1, "C": 16, "A": 16, "BP": 32, "BC": 16, "INNER": False}
-pointers = dict.fromkeys(("x", "kept", "lines", "errors", "found"), "*fp32") | {"table": "*i64"}
+pointers = dict.fromkeys(("x", "saved", "vectors", "conv_grads", "grad_packed"), "*fp32") | {"table": "*i64"}
 kinds = {n: "constexpr" if n in known else pointers.get(n, "i32") for n in kernel.arg_names}
 print(compile(ASTSource(kernel, kinds, known), target=GPUTarget("cuda", 90, 32)).asm["ttir"])
 """
@@ -176,7 +174,7 @@ SPACE = NASBench201(size=8, width=4, cells=1)
 
 def use_triton(monkeypatch) -> None:
     """Choose backends as on a GPU."""
-    monkeypatch.setattr("gapless.kernels.fan.backends", lambda device: (tiled, plain))
+    monkeypatch.setattr("gapless.kernels.fan.backends", lambda device: (backend, plain))
 
 
 @pytest.mark.parametrize("number", [0, 3], ids=["soft", "masked"])
@@ -198,12 +196,12 @@ def test_a_supernet_is_the_reference(number, monkeypatch):
 
 
 def test_a_judgement_by_the_moments_of_a_batch_is_its_pass():
-    """All forms to two targets, one of which something has arrived at, against the plain twin."""
+    """All forms to two targets, one of which has a sum already, against the plain backend."""
     routes, x, arrived, parameters = mixed(2, True, 1, 5, 4, 4, by_turns=True)
     c = torch.linspace(-0.5, 1, len(routes), dtype=x.dtype)
     with torch.no_grad():
         out, moments = plain.fan(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters)
-        found = tiled.judged(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters, moments)
+        found = backend.judged(routes, c, x, [a if a is None else a.clone() for a in arrived], parameters, moments)
     agree([list(out), list(found)], 1e-12)
 
 
@@ -211,9 +209,9 @@ def test_a_judgement_by_the_moments_of_a_batch_is_its_pass():
 def test_a_judgement_is_the_reference(served, monkeypatch):
     """By running statistics, also op by op where kernels do not serve; it moves nothing."""
     use_triton(monkeypatch)
-    monkeypatch.setattr(tiled, "serves", lambda *_: served)
-    judged, called = [], tiled.judged
-    monkeypatch.setattr(tiled, "judged", lambda *given: judged.append(given) or called(*given))
+    monkeypatch.setattr(backend, "serves", lambda *_: served)
+    judged, called = [], backend.judged
+    monkeypatch.setattr(backend, "judged", lambda *given: judged.append(given) or called(*given))
     x, mix, found = images(SPACE, 2), some_mixes(SPACE)[0], []
     trained = supernet_of(SPACE, "reference").train()
     trained(x, mix)
