@@ -1,6 +1,7 @@
 """The layer table of docs/design.md: imports only go down, and inside a layer not sideways; and what an import costs."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,55 @@ def test_the_core_sees_torch_and_the_standard_library_only():
     for path in (ROOT / "core").rglob("*.py"):
         packages = {name.partition(".")[0] for name in imported(path)}
         assert packages <= sys.stdlib_module_names | {"torch", "gapless"}, path
+
+
+DOOR = ("gapless.kernels.fan", "gapless.kernels.forms", "gapless.kernels.backend")
+FOREIGN = {
+    "cpu": ("triton", "gapless.kernels.gpu"),
+    "gpu": ("numba", "llvmlite", "gapless.kernels.cpu"),
+}
+"""What each back end must run without."""
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def test_the_engine_uses_kernels_through_one_interface():
+    """Which backend computes a fan, and how, is known inside of ``kernels`` alone."""
+    for path in (ROOT / "engine").rglob("*.py"):
+        for name in imported(path):
+            assert not within(name, ("gapless.kernels",)) or within(name, DOOR), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kernels").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_backend_needs_no_other_compiler(path):
+    """Numba and Triton are imported by one backend each; the modules that both share need neither."""
+    folder = path.relative_to(ROOT / "kernels").parts[0]
+    foreign = FOREIGN.get(folder, ("numba", "llvmlite", "triton"))
+    for name in imported(path):
+        assert not within(name, foreign), f"{path.name} imports {name}"
+
+
+def test_the_gpu_backend_runs_without_numba():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    program = """
+import sys
+sys.modules |= dict.fromkeys(("numba", "llvmlite"))
+import torch
+from gapless.kernels import plain
+from gapless.kernels.forms import Pool, Route, Skip, Window
+from gapless.kernels.gpu import backend
+routes = [Route(0, Skip()), Route(0, Pool(True, 3, Window(1, 1), 1e-5))]
+x, coefficients = torch.randn(1, 3, 3, 4), torch.tensor([0.5, 2.0])
+assert backend.serves(routes, x, [])
+(ours,), (theirs,) = (module.fan(routes, coefficients, x, [None], [])[0] for module in (backend, plain))
+torch.testing.assert_close(ours, theirs)
+assert not any(name.startswith("gapless.kernels.cpu") for name in sys.modules)
+"""
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 @pytest.mark.parametrize("folder", ["core", "engine"])

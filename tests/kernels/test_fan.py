@@ -4,6 +4,8 @@ That both agree in float64, for all spaces and mixes, is a law of the published 
 """
 
 import statistics
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -110,6 +112,24 @@ def test_an_operation_that_is_not_understood_is_called():
             outs.append(supernet(x, mix))
             assert len(called) == 3 * 14
     torch.testing.assert_close(*outs, rtol=1e-11, atol=1e-11)
+
+
+def test_without_triton_a_gpu_uses_pytorch():
+    """Every module of the GPU backend imports; only a launch asks for Triton."""
+    program = """
+import sys
+sys.modules["triton"] = None
+import torch
+from gapless.kernels import fan, plain
+from gapless.kernels.gpu import backend, launches, tiles
+assert fan.backends(torch.device("cuda")) == (plain,)
+try:
+    tiles.node_sum[1, 1](0)
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "install the package triton" in result.stdout
 
 
 @pytest.mark.parametrize("mode", ["evaluation", "a mix per image", "autocast"])

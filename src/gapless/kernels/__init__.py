@@ -1,7 +1,7 @@
 """Fused implementations of a cell: the numbers of the reference execution, in less time and memory.
 
-:mod:`~gapless.kernels.forms` describes operations as data, :mod:`~gapless.kernels.layout` what a fan of them computes as
-records, and :mod:`~gapless.kernels.fan` chooses one of three backends: :mod:`~gapless.kernels.plain` (PyTorch),
+:mod:`~gapless.kernels.forms` describes operations as data, :mod:`~gapless.kernels.layout` records what a fan of them
+computes, and :mod:`~gapless.kernels.fan` chooses one of three backends: :mod:`~gapless.kernels.plain` (PyTorch),
 :mod:`~gapless.kernels.cpu` (Numba) and :mod:`~gapless.kernels.gpu` (Triton). Their functions share these letters:
 
 =============  =================================================================================================

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
+
+from gapless.kernels.gpu import INSTALLED
 
 
 class Placeholder:
@@ -20,10 +23,5 @@ class Placeholder:
         raise ImportError("kernels for a GPU need Triton: install the package triton")
 
 
-tl: Any
-triton: Any
-try:
-    import triton
-    import triton.language as tl
-except ImportError:
-    triton = tl = Placeholder()
+triton: Any = import_module("triton") if INSTALLED else Placeholder()
+tl: Any = import_module("triton.language") if INSTALLED else Placeholder()
