@@ -208,6 +208,10 @@ WRONG = [
     (("search", "--space", "darts", "--space.partial", "3"), "cannot be split"),
     (("search", "--space", "darts", "--space.stem", "cifer"), "cifar"),
     (("search", "--method", "drnas", "--method.progressive", "--epochs", "4"), "warm-up"),
+    (
+        ("search", "--method", "drnas", "--method.progressive", "--method.partials", "4", "2", "1"),
+        "`--method.keep` must be 2 numbers",
+    ),
     (("search", "--method", "./nowhere.py"), "There is no file ./nowhere.py"),
     (("search", "nothing"), "There is no recipe 'nothing'"),
     (("search", "nothing.toml"), "There is no recipe file nothing.toml"),
@@ -284,6 +288,8 @@ def test_help_follows_the_space_and_the_method(gapless, capsys):
     assert "--space.stem" in out
     assert "--method.rate_weights" in out
     assert "0.0375" in out
+    _, out, _ = gapless("search", "--space", "darts", "--method", "drnas", "--help")
+    assert re.search(r"--method.arch_lr.*?\[default: 0.0006\]", out, re.DOTALL)
     _, out, _ = gapless("search", "--help")
     assert "--space.stem" not in out
     assert "--method.anchor" in out

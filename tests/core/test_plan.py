@@ -3,7 +3,7 @@
 import pytest
 
 from gapless.core.errors import UserError
-from gapless.core.plan import Plan, Stage, Train
+from gapless.core.plan import Plan, Released, Stage, Train
 
 HALVES = (Stage(0.5), Stage(0.5, keep=2))
 THIRDS = (Stage(1 / 3), Stage(1 / 3), Stage(1 / 3))
@@ -53,8 +53,9 @@ def test_a_block_needs_turns_and_images_of_its_own(coupling):
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
 def test_a_warm_up_is_a_share_below_one(share):
-    with pytest.raises(ValueError, match=r"warmup_share is .* in \[0, 1\)"):
+    with pytest.raises(UserError, match=rf"`warmup_share` must lie in \[0, 1\); got {share}") as caught:
         Plan(warmup_share=share)
+    assert caught.value.names == ("method.warmup_share",)
 
 
 def test_a_warm_up_by_share_is_rounded_down_and_yields_to_epochs():
@@ -65,10 +66,17 @@ def test_a_warm_up_by_share_is_rounded_down_and_yields_to_epochs():
     assert Plan().warmup(10) == 0
 
 
+def test_a_warm_up_has_no_negative_number_of_epochs():
+    with pytest.raises(UserError, match="`warmup` must be at least 0; got -1") as caught:
+        Plan(warmup_epochs=-1)
+    assert caught.value.names == ("method.warmup",)
+
+
 def test_by_default_nothing_that_samplers_brought_is_on():
     plan, stage, train = Plan(), Stage(), Train()
     assert (plan.arch_block, plan.batches, plan.gradients, plan.held_out) == (0, "share", "sum", False)
     assert (plan.arch_after_stage, plan.bn, plan.after, plan.warmup_share) == ("continue", "running", "retrain", 0.0)
+    assert plan.released == Released("weights", "plain", "coupled", "continue")
     assert (stage.over, stage.classes) == ("each", 1.0)
     assert (train.decay_norms, train.label_smoothing, train.schedule) == (True, 0.0, "cosine")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gapless.core.errors import UserError
-from gapless.core.plan import Plan, Stage, Train
+from gapless.core.plan import Plan, Train
 from gapless.data import load
 from gapless.engine.feed import Feed
 
@@ -46,14 +46,6 @@ def test_a_last_batch_of_one_image_is_left_out(digits):
     n = len(feed(digits).weights)
     assert [len(p) for p in feed(digits, batch=n - 1).epoch(0, 0)] == [n - 1]
     assert [len(p) for p in feed(digits, batch=n - 2).epoch(0, 0)] == [n - 2, 2]
-
-
-def test_a_stage_may_use_a_share_which_grows(digits):
-    plan = Plan(stages=(Stage(0.5, data=0.25), Stage(0.5)))
-    f = feed(digits, plan)
-    few, all_ = set(torch.cat(f.epoch(0, 0)).tolist()), set(torch.cat(f.epoch(1, 1)).tolist())
-    assert len(few) == round(0.25 * len(f.weights))
-    assert few < all_ == set(f.weights.tolist())
 
 
 def test_architecture_batches_go_round(digits):

@@ -72,7 +72,7 @@ def test_a_step_of_the_architecture(step, execution):
         mock.patch.object(updater, "loss", watched_loss),
         mock.patch.object(updater.arch_optimiser, "step", watched_adam),
     ):
-        updater.arch_step(at(step), 0.025, train, valid, None)
+        updater.arch_step(at(step), 0.025, train, valid)
     handle.remove()
     agree(seen["logits"], step["logits"], "logits")
     agree(seen["loss"], step["loss"], "loss")

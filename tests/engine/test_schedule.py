@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gapless.core.plan import Plan, Stage, Train
+from gapless.core.plan import Plan, Released, Stage, Train
 from gapless.core.progress import Progress
 from gapless.core.protocol import Protocol
 from gapless.engine.schedule import curve, learning_rate, locate, rate
@@ -89,7 +89,7 @@ def test_a_stage_does_not_shift_the_curve():
 def test_restarted_the_second_half_runs_at_twice_the_rate():
     """The released DrNAS on current PyTorch: .1 at epoch 25 instead of .05, and so on to the end."""
     train = Train(epochs=50, lr=0.1, lr_min=0.0)
-    plain, restarted = rates(train), rates(train, Plan(stages=HALVES, lr_after_stage="restart"))
+    plain, restarted = rates(train), rates(train, Plan(stages=HALVES, released=Released(lr_after_stage="restart")))
     assert restarted[25] == pytest.approx(0.1)
     assert restarted[:25] == plain[:25]
     assert restarted[25:] == pytest.approx([2 * rate for rate in plain[25:]])
@@ -118,12 +118,14 @@ def test_restarting_is_what_pytorchs_recursive_scheduler_does(lr_min):
         seen.append(optimiser.param_groups[0]["lr"])
         optimiser.step()
         schedule.step()
-    assert rates(train, Plan(stages=HALVES, lr_after_stage="restart")) == pytest.approx(seen, rel=1e-9)
+    assert rates(train, Plan(stages=HALVES, released=Released(lr_after_stage="restart"))) == pytest.approx(
+        seen, rel=1e-9
+    )
 
 
 def test_restarting_a_constant_rate_changes_nothing():
     train = Train(epochs=4, lr=0.3, schedule="constant")
-    assert rates(train, Plan(stages=HALVES, lr_after_stage="restart")) == [0.3] * 4
+    assert rates(train, Plan(stages=HALVES, released=Released(lr_after_stage="restart"))) == [0.3] * 4
 
 
 def test_locating_an_epoch():
@@ -178,4 +180,4 @@ def test_straight_with_a_warm_up_and_stages_goes_on_where_the_line_is():
     expected = [0.4, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
     assert rates(train) == pytest.approx(expected)
     for after in ("continue", "restart"):  # a restart is of the cosine
-        assert rates(train, Plan(stages=HALVES, lr_after_stage=after)) == pytest.approx(expected)
+        assert rates(train, Plan(stages=HALVES, released=Released(lr_after_stage=after))) == pytest.approx(expected)

@@ -17,7 +17,7 @@ from gapless.core.method import Method, Seen
 from gapless.core.mix import Mix
 from gapless.core.objective import Outcome, cross_entropy
 from gapless.core.pick import Bench
-from gapless.core.plan import Adam, Plan, Stage, Train
+from gapless.core.plan import Adam, Plan, Released, Stage, Train
 from gapless.core.progress import Progress, seeded
 from gapless.core.space import Space
 from gapless.engine.judge import untouched
@@ -107,7 +107,7 @@ def by_hand(batches: Batches, coupling: str, order: str) -> tuple[Supernet, Tens
                     w.copy_(value)
 
         step = list(torch.autograd.grad(loss(batch), ws))
-        if search.plan.virtual == "momentum":
+        if search.plan.released.virtual == "momentum":
             buffers = [sgd.state.get(w, {}).get("momentum_buffer", torch.zeros_like(w)) for w in ws]
             step = [
                 g + TRAIN.weight_decay * w + TRAIN.momentum * b for g, w, b in zip(step, start, buffers, strict=True)
@@ -158,7 +158,7 @@ def by_hand(batches: Batches, coupling: str, order: str) -> tuple[Supernet, Tens
     ],
 )
 def test_a_search_is_the_loop_written_out(coupling, order, virtual):
-    search = search_of(softmax(coupling=coupling, order=order, virtual=virtual))
+    search = search_of(softmax(coupling=coupling, order=order, released=Released(virtual=virtual)))
     batches = Batches(search)
     records = list(search.run())
     supernet, alpha = by_hand(batches, coupling, order)
@@ -218,7 +218,7 @@ def test_unrolled_at_rate_zero_is_first_order():
 def test_the_virtual_step_is_plain_or_has_momentum_and_decay(virtual):
     """At the first step there is no momentum yet; at the second there is: w' = w - lr * (g + decay * w + .9 *
     buffer)."""
-    search = search_of(softmax(coupling="unrolled", virtual=virtual))
+    search = search_of(softmax(coupling="unrolled", released=Released(virtual=virtual)))
     for step in range(2):
         batch, arch_batch = batch_of(search, 0, step), batch_of(search, 1, step)
         names = dict(search.supernet.named_parameters())
@@ -245,19 +245,6 @@ def test_the_arch_step_of_second_order_leaves_the_weights():
 
 
 # ---------------------------------------------------------------------- fields of the plan
-
-
-@pytest.mark.parametrize(
-    ("every", "images", "due"), [(1, 16, [1, 1, 1, 1]), (2, 16, [1, 0, 1, 0]), (3, 24, [1, 0, 0, 1, 0, 0])]
-)
-def test_the_architecture_moves_every_so_many_steps(every, images, due):
-    search = search_of(softmax(arch_every=every), images=images)
-    batches = Batches(search)
-    with watched(search.method) as seen:
-        list(search.run())
-    assert [int(train_arch) for *_, train_arch in batches.seen] == due
-    assert sum(phase == "arch" for phase, _ in seen) == sum(due)
-    assert [arch_batch is not None for *_, arch_batch, _ in batches.seen] == [bool(d) for d in due]
 
 
 class Nothing(Softmax):
@@ -306,17 +293,16 @@ def test_the_architecture_gradient_is_clipped_where_asked(clip):
         assert norms == pytest.approx([clip] * 4, rel=1e-2)
 
 
-def test_architecture_passes_move_the_running_statistics_or_not():
-    """With ``arch_bn=False`` a step leaves the statistics as if there were no architecture pass."""
+def test_architecture_passes_move_the_running_statistics():
+    """As in all released code."""
     buffers = {}
-    for name, plan in {"moved": {}, "still": {"arch_bn": False}, "none": {"coupling": "weights_only"}}.items():
-        search = search_of(softmax(order="weights_first", **plan))
+    for coupling in ("alternate", "weights_only"):
+        search = search_of(softmax(order="weights_first", coupling=coupling))
         batch, arch_batch = batch_of(search, 0), batch_of(search, 1)
-        search.updater.step(Progress(), 0.1, batch, arch_batch, train_arch=name != "none")
-        buffers[name] = {n: b.clone() for n, b in search.supernet.named_buffers()}
-    for name, value in buffers["none"].items():
-        assert torch.equal(buffers["still"][name], value), name
-        assert not torch.equal(buffers["moved"][name], value), name
+        search.updater.step(Progress(), 0.1, batch, arch_batch, train_arch=coupling == "alternate")
+        buffers[coupling] = {n: b.clone() for n, b in search.supernet.named_buffers()}
+    for name, value in buffers["weights_only"].items():
+        assert not torch.equal(buffers["alternate"][name], value), name
 
 
 class Drawn(Method):
@@ -342,9 +328,8 @@ class Drawn(Method):
 
 
 @pytest.mark.parametrize("order", ["arch_first", "weights_first"])
-@pytest.mark.parametrize("same", [True, False])
-def test_both_passes_can_use_one_mix(same, order):
-    search = search_of(Drawn(SPACE, Plan(same_mix=same, order=order, arch=FAST)))
+def test_each_pass_has_a_mix_of_its_own(order):
+    search = search_of(Drawn(SPACE, Plan(order=order, arch=FAST)))
     run = []
     loss = search.loss
     with (
@@ -354,20 +339,34 @@ def test_both_passes_can_use_one_mix(same, order):
         ),
     ):
         search.updater.step(Progress(), 0.1, batch_of(search, 0), batch_of(search, 1), train_arch=True)
-    assert [phase for phase, _ in seen] == (
-        ["weights"] if same else ["arch", "weights"] if order == "arch_first" else ["weights", "arch"]
-    )
+    assert [phase for phase, _ in seen] == (["arch", "weights"] if order == "arch_first" else ["weights", "arch"])
     assert len(run) == 2
-    assert torch.equal(run[0], run[1]) == same
+    assert not torch.equal(run[0], run[1])
     assert search.method.alpha.any()
 
 
-@pytest.mark.parametrize(
-    "plan", [{"same_mix": True}, {"same_mix": True, "clip_over": "weights+arch"}, {"coupling": "joint"}]
-)
+class OneMix(Softmax):
+    """Returns the same mix, with the same graph, for all passes of an update."""
+
+    last: tuple[Any, Mix] | None = None
+
+    def mix(self, now: Progress) -> Mix:
+        key = (now.step, now.phase)
+        if self.last is None or self.last[0] != key:
+            self.last = key, super().mix(now)
+        return self.last[1]
+
+
+@pytest.mark.parametrize("plan", [{}, {"released": Released(clip_over="weights+arch")}, {"coupling": "joint"}])
 def test_one_mix_can_serve_several_passes(plan):
-    search = search_of(softmax(turns=2, order="weights_first", **plan))
-    assert all(math.isfinite(record.train_loss) for record in search.run())
+    plan = Plan(order="weights_first", arch=FAST, **plan)
+    ends = []
+    for kind in (OneMix, Softmax):
+        method = made(lambda s, kind=kind: kind(s, plan=plan, turns=2), SPACE)
+        search = search_of(method)
+        assert all(math.isfinite(record.train_loss) for record in search.run())
+        ends.append(method.alpha.detach())
+    assert torch.equal(*ends)
 
 
 def test_the_gradients_of_several_passes_are_summed():
@@ -498,7 +497,13 @@ def test_an_option_that_does_not_run_skips_or_coasts(coupling, inactive, decay_o
 def test_decay_touches_what_ran_only(inactive, step, pull):
     """Partial decay. With all weights of the mix 0 nothing else moves an option: by -lr * decay * w, or twice that as
     the code has it."""
-    plan = Plan(coupling="joint", inactive=inactive, decay_on="ran", decay_step=step, arch=Adam(lr=0.1, decay=0.5))
+    plan = Plan(
+        coupling="joint",
+        inactive=inactive,
+        decay_on="ran",
+        arch=Adam(lr=0.1, decay=0.5),
+        released=Released(decay_step=step),
+    )
     search = search_of(Row(SPACE, plan, level=0.0), train=replace(TRAIN, clip=0.0))
     ran, rested = option_weights(search, 3), option_weights(search, 2)
     search.method.columns = (3, 4)
@@ -584,7 +589,7 @@ WIDE = SPACE.replace(width=8)
 @pytest.mark.parametrize(("after", "factor"), [("continue", 1.0), ("restart", 2.0)])
 def test_at_a_boundary_the_supernet_grows_and_the_rate_goes_on_or_restarts(after, factor):
     train = replace(TRAIN, epochs=4, lr_min=0.0)
-    search = search_of(staged(lr_after_stage=after), WIDE, train)
+    search = search_of(staged(released=Released(lr_after_stage=after)), WIDE, train)
     rates, sizes = [], []
     for record in search.run():
         rates.append(record.lr)
@@ -621,17 +626,6 @@ def test_a_stage_of_the_same_size_keeps_the_supernet():
     list(search.run())
     assert search.supernet is before
     assert all(len(row) == 3 for row in search.method.active)
-
-
-def test_a_stage_can_use_a_share_of_the_images():
-    stages = (Stage(0.5, data=0.25), Stage(0.5))
-    search = search_of(softmax(stages=stages), images=32)
-    batches = Batches(search)
-    search.run_epoch()
-    assert sum(len(labels) for _, _, (_, labels), *_ in batches.seen) == 4
-    batches.seen.clear()
-    search.run_epoch()
-    assert sum(len(labels) for _, _, (_, labels), *_ in batches.seen) == 16
 
 
 def test_a_warm_up_that_leaves_nothing_is_refused():
@@ -790,7 +784,7 @@ def test_a_search_that_diverges_stops_with_a_sentence():
 
 def test_a_separate_decay_step_needs_to_know_what_ran():
     with pytest.raises(ValueError, match="needs decay_on='ran'"):
-        Plan(decay_step="separate")
+        Plan(released=Released(decay_step="separate"))
 
 
 def test_as_many_architectures_are_sampled_as_asked_for():

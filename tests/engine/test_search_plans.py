@@ -19,7 +19,7 @@ from gapless.core.method import Method, Rewarded, Seen
 from gapless.core.mix import Mix
 from gapless.core.objective import Outcome, cross_entropy
 from gapless.core.pick import Bench
-from gapless.core.plan import Adam, Plan, Stage, Train
+from gapless.core.plan import Adam, Plan, Released, Stage, Train
 from gapless.core.progress import Progress, stream
 from gapless.core.space import Space
 from gapless.engine.search import Search
@@ -379,7 +379,7 @@ def nothing(run: Any, images: Tensor, labels: Tensor, mix: Mix) -> Outcome:
         ({}, 1),
         ({"inactive": "coast"}, 1),
         ({"inactive": "coast", "decay_on": "ran"}, 1),
-        ({"decay_on": "ran", "decay_step": "separate"}, 2),
+        ({"decay_on": "ran", "released": Released(decay_step="separate")}, 2),
     ],
     ids=["coupled", "coasting", "what ran", "separate"],
 )
@@ -406,7 +406,7 @@ def test_scales_shifts_and_biases_decay_or_not(plan, pull, norms):
 
 def test_the_virtual_step_leaves_the_decay_of_norms_out_too():
     space = Ragged(affine=True)
-    method = softmax(space, coupling="unrolled", virtual="momentum")
+    method = softmax(space, coupling="unrolled", released=Released(virtual="momentum"))
     search = search_of(method, space, replace(TRAIN, decay_norms=False))
     for p, drift in zip(search.supernet.parameters(), search.updater._drift(), strict=True):
         expected = TRAIN.weight_decay * p.detach() if p.dim() > 1 else torch.zeros_like(p)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from gapless.core.decision import Decision
 from gapless.core.method import Method, Rewarded, Seen
 from gapless.core.mix import Mix
-from gapless.core.plan import Adam, Plan, Train
+from gapless.core.plan import Adam, Plan, Released, Train
 from gapless.core.progress import Progress
 from gapless.engine.graphs import Update
 from gapless.engine.step import Updater
 
 PLAIN = Train(momentum=0.0, weight_decay=0.0, clip=0.0)
 ADAM = Adam(lr=0.5, decay=0.0)
+SEPARATE = Released(decay_step="separate")
 LR = 0.1
 NOW = Progress(step=3)
 
@@ -45,7 +46,8 @@ class One(Method):
 
     def __init__(self, plan: Plan, alpha: tuple[float, ...] = (1.0, 2.0, 3.0), turns: int = 1) -> None:
         decision = Decision("edge", ("a", "b", "c"))
-        super().__init__(SimpleNamespace(legal=torch.ones(1, 3, dtype=torch.bool), decisions=(decision,)))  # type: ignore[arg-type]
+        space = SimpleNamespace(label="", legal=torch.ones(1, 3, dtype=torch.bool), decisions=(decision,))
+        super().__init__(space)  # type: ignore[arg-type]
         self.alpha = nn.Parameter(torch.tensor([alpha], dtype=torch.float64))
         self._plan, self.turns = plan, turns
         self.columns: Any = (0, 1, 2)
@@ -196,7 +198,7 @@ def test_unrolled_is_the_second_order_gradient():
 def test_the_virtual_step_has_momentum_and_decay_or_not(virtual):
     """After a step at x = 1 the first weight is 5 - 0.1 * (1 + 0.01 * 5) and its momentum 1.05."""
     train = replace(PLAIN, momentum=0.9, weight_decay=0.01)
-    s = setup(train, coupling="unrolled", virtual=virtual)
+    s = setup(train, coupling="unrolled", released=Released(virtual=virtual))
     s.step(1.0, train_arch=False)
     w, buffer = 5 - 0.1 * 1.05, 1.05
     assert s.w[0] == pytest.approx(w, rel=1e-15)
@@ -206,11 +208,10 @@ def test_the_virtual_step_has_momentum_and_decay_or_not(virtual):
     assert s.adam[0][0][0] == pytest.approx(3 * (w - 0.1 * (2 * 1 + pull)) - 0.1 * 2 * 3 * 1, rel=1e-9)
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_both_passes_can_use_one_mix(same):
-    s = setup(order="weights_first", same_mix=same)
+def test_each_pass_asks_for_a_mix_of_its_own():
+    s = setup(order="weights_first")
     s.step(2.0, 3.0)
-    assert s.method.asked == ([("weights", 0)] if same else [("weights", 0), ("arch", 0)])
+    assert s.method.asked == [("weights", 0), ("arch", 0)]
 
 
 # ---------------------------------------------------------------------- several passes
@@ -253,7 +254,7 @@ def test_the_clip_bounds_the_norm_of_the_weights_gradient():
 
 def test_the_clip_can_count_the_architecture_too():
     """With the gradient (10, 12, 14) at alpha the norm is sqrt(56 + 440), though this step does not move alpha."""
-    s = setup(replace(PLAIN, clip=1.0), clip_over="weights+arch")
+    s = setup(replace(PLAIN, clip=1.0), released=Released(clip_over="weights+arch"))
     s.step(2.0, train_arch=False)
     norm = 496**0.5
     assert s.w == pytest.approx([5 - 0.2 / norm, 6 - 0.4 / norm, 7 - 0.6 / norm], rel=1e-6)
@@ -346,7 +347,7 @@ def test_separate_decay_is_a_second_step_of_both_optimisers(inactive):
     """The first step is by the gradient alone, the second by 2 * decay * value over what ran: first the architecture,
     then the weights, then the decay of the architecture from where the first step has left it."""
     train = replace(PLAIN, weight_decay=0.01, momentum=0.9)
-    plan = {"inactive": inactive, "decay_on": "ran", "decay_step": "separate", "arch": Adam(lr=0.5, decay=0.1)}
+    plan = {"inactive": inactive, "decay_on": "ran", "released": SEPARATE, "arch": Adam(lr=0.5, decay=0.1)}
     s = setup(train, coupling="joint", **plan)
     s.method.columns = (1, 2)
     s.step(1.0, train_arch=True)
@@ -362,7 +363,7 @@ def test_separate_decay_is_a_second_step_of_both_optimisers(inactive):
 
 
 def test_separate_decay_takes_the_weights_of_a_step_without_architecture():
-    s = setup(replace(PLAIN, weight_decay=0.01), coupling="joint", decay_on="ran", decay_step="separate")
+    s = setup(replace(PLAIN, weight_decay=0.01), coupling="joint", decay_on="ran", released=SEPARATE)
     s.step(1.0, train_arch=False)
     assert s.w[0] == pytest.approx(4.9 * (1 - 0.1 * 0.02), rel=1e-15)
     assert s.adam == []
@@ -370,7 +371,7 @@ def test_separate_decay_takes_the_weights_of_a_step_without_architecture():
 
 def test_both_steps_of_a_separate_decay_are_clipped():
     """The first gradient is 1, the second 2 * 0.01 * 4.995; both are bounded by 0.05."""
-    s = setup(replace(PLAIN, weight_decay=0.01, clip=0.05), coupling="joint", decay_on="ran", decay_step="separate")
+    s = setup(replace(PLAIN, weight_decay=0.01, clip=0.05), coupling="joint", decay_on="ran", released=SEPARATE)
     s.method.columns = (0,)
     s.step(1.0, train_arch=True)
     assert s.w[0] == pytest.approx(5 - 2 * 0.1 * 0.05, rel=1e-6)
@@ -454,7 +455,7 @@ def test_the_backward_pass_of_the_weights_can_be_given():
 @pytest.mark.parametrize("clip_over", ["weights", "weights+arch"])
 @pytest.mark.parametrize("replay", [True, False])
 def test_the_move_of_the_weights_is_replayed_where_it_is_theirs_alone(replay, clip_over, monkeypatch):
-    s = setup(coupling="weights_only", clip_over=clip_over, updater={"replay": replay})
+    s = setup(coupling="weights_only", released=Released(clip_over=clip_over), updater={"replay": replay})
     assert s.updater._replayed is None  # in double precision
     assert isinstance(Updater(Three(1.0).float(), s.method, s.loss, PLAIN)._replayed, Update)
     moved = []

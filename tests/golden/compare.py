@@ -268,13 +268,8 @@ def method_for(settings: dict, space: Space) -> Method:
     if settings.get("species") == "dirichlet":
         return DrNAS(space, regulariser=settings["reg_type"], anchor=settings["reg_scale"], arch_lr=lr, faithful=True)
     if settings.get("edge_normalisation"):
-        return PCDARTS(space, warmup=0, arch_lr=lr, arch_decay=decay)
-    method = DARTS(space, unrolled=settings.get("unrolled", False), faithful=True, arch_lr=lr, arch_decay=decay)
-    if (
-        settings.get("space") == "201-space"
-    ):  # DARTS in the repository of DrNAS: alpha is a parameter of the network, and clipped along
-        method._plan = replace(method._plan, clip_over="weights+arch")
-    return method
+        return PCDARTS(space, warmup_share=0.0, arch_lr=lr, arch_decay=decay)
+    return DARTS(space, unrolled=settings.get("unrolled", False), faithful=True, arch_lr=lr, arch_decay=decay)
 
 
 def search_for(record: dict) -> Search:

@@ -105,7 +105,7 @@ def test_the_term_does_not_reach_the_weights():
         batch, other = search.feed.weight_batch(torch.arange(4), 0), search.feed.arch_batch()
         before = method.alpha.detach().clone()
         now = Progress(epoch=2, epochs=4)
-        search.updater.arch_step(now, 0.025, batch, other, None)
+        search.updater.arch_step(now, 0.025, batch, other)
         moved = method.alpha.detach().clone()
         with torch.no_grad():
             method.alpha.copy_(before)

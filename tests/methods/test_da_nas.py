@@ -67,8 +67,8 @@ def test_what_is_pruned_is_never_drawn_and_has_no_probability_and_no_gradient():
 
 def test_without_pruning_and_with_all_classes_the_stages_change_nothing():
     """Bit for bit the run of one stage: the same records but for the stage's number, the same weights and alpha."""
-    staged = search_of(classes=(1.0, 1.0, 1.0), prune=0.0, warmup=0.0)
-    plain = search_of(classes=(1.0,), prune=0.0, warmup=0.0)
+    staged = search_of(classes=(1.0, 1.0, 1.0), prune=0.0, warmup_share=0.0)
+    plain = search_of(classes=(1.0,), prune=0.0, warmup_share=0.0)
     tales = [[{**story(r), "stage": 0} for r in search.run()] for search in (staged, plain)]
     assert tales[0] == tales[1]
     one, other = flat(staged.state_dict()), flat(plain.state_dict())
@@ -80,7 +80,7 @@ def test_without_pruning_and_with_all_classes_the_stages_change_nothing():
 
 
 def test_a_pruning_drops_the_moments_of_alphas_optimiser():
-    search = search_of(warmup=0.0)
+    search = search_of(warmup_share=0.0)
     for _ in range(2):
         search.run_epoch()
     assert any(m.any() for m in search.updater.arch_optimiser.square.values())
@@ -90,7 +90,7 @@ def test_a_pruning_drops_the_moments_of_alphas_optimiser():
 
 
 def test_each_stage_begins_with_the_weights_alone():
-    search = search_of(warmup=0.5)
+    search = search_of(warmup_share=0.5)
     moved = []
     for _ in range(6):
         before = search.method.alpha.detach().clone()
@@ -118,9 +118,9 @@ def test_the_gradient_of_alpha_by_hand():
         ("classes", ()),
         ("classes", (0.0, 1.0)),
         ("prune", 1.0),
-        ("warmup", 1.0),
+        ("warmup_share", 1.0),
     ],
 )
 def test_a_setting_out_of_range_is_a_sentence(setting, value):
-    with pytest.raises(UserError, match=rf"--method\.{setting}"):
+    with pytest.raises(UserError, match=f"`{setting}` must"):
         DANAS(SPACE, **{setting: value})

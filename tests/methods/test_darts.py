@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gapless.core.plan import Stage
+from gapless.core.plan import Released, Stage
 from gapless.core.progress import Progress
 from gapless.methods.darts import DARTS
 from gapless.spaces.darts import Darts
@@ -96,7 +96,7 @@ def test_what_is_pruned_or_does_not_exist_has_no_share():
 )
 def test_the_plan(settings, coupling, virtual):
     plan = DARTS(SPACE, **settings).plan
-    assert (plan.coupling, plan.virtual, plan.order, plan.warmup_epochs, plan.arch_clip) == (
+    assert (plan.coupling, plan.released.virtual, plan.order, plan.warmup_epochs, plan.arch_clip) == (
         coupling,
         virtual,
         "arch_first",
@@ -119,3 +119,11 @@ def test_what_the_papers_code_uses():
     )
     assert train.arch_share == 0.5
     assert DARTS.setting("nasbench201").train.epochs == 100
+
+
+@pytest.mark.parametrize(
+    ("space", "clip_over"), [(NASBench201(), "weights+arch"), (Darts(), "weights"), (Ragged(), "weights")]
+)
+def test_what_the_released_code_adds(space, clip_over):
+    assert DARTS(space, faithful=True).plan.released == Released(clip_over=clip_over, virtual="momentum")
+    assert DARTS(space).plan.released == Released()

@@ -1,6 +1,7 @@
 """DrNAS by hand: arXiv 2006.10355."""
 
 import math
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
 from gapless.core.errors import UserError
-from gapless.core.plan import Stage
+from gapless.core.plan import Released, Stage
 from gapless.core.progress import Progress, seeded, stream
 from gapless.methods.drnas import DrNAS, dirichlet, divergence
 from gapless.spaces.darts import Darts
@@ -265,22 +266,28 @@ def test_stages_of_ones_own():
     plan = DrNAS(space, progressive=True, partials=(6, 3, 3, 1), keep=(5, 4, 2), warmup=1).plan
     assert [(s.keep, s.space["partial"]) for s in plan.stages] == [(None, 6), (5, 3), (4, 3), (2, 1)]
     assert plan.stage_epochs(8) == (2, 2, 2, 2)
+    plan = DrNAS(space, progressive=True, partials=(6,), keep=(), warmup=0, arch_lr=0.0).plan
+    assert [(s.share, s.keep, s.space) for s in plan.stages] == [(1.0, None, {"partial": 6})]
+    assert (plan.warmup_epochs, plan.arch.lr) == (0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"partials": (6, 3)}, "Add --method.progressive"),
-        ({"keep": (3,)}, "Add --method.progressive"),
-        ({"progressive": True, "partials": (6, 3, 1)}, "has 3 stages and --method.keep has 1 numbers.*: 2"),
-        ({"progressive": True, "partials": (6,)}, "has 1 stages"),
-        ({"progressive": True, "keep": (4, 2)}, "has 2 stages"),
-        ({"progressive": True, "partials": (3, 6)}, r"partials is \[3, 6\]"),
-        ({"progressive": True, "partials": (6, 0)}, r"partials is \[6, 0\]"),
-        ({"progressive": True, "partials": (6, 3, 1), "keep": (2, 4)}, r"keep is \[2, 4\]"),
-        ({"progressive": True, "keep": (0,)}, r"keep is \[0\]"),
-        ({"progressive": True, "partials": (6, 5)}, "cannot be split into --space.partial 5"),
-        ({"arch_clip": -1.0}, "arch_clip is -1"),
+        ({"partials": (6, 3)}, "set `progressive`, too"),
+        ({"keep": (3,)}, "set `progressive`, too"),
+        ({"progressive": True, "partials": ()}, "`partials` must be at least one number"),
+        ({"progressive": True, "keep": ()}, "`keep` must be 1 numbers, .*; got 0"),
+        ({"progressive": True, "partials": (6, 3, 1)}, "`keep` must be 2 numbers, .*; got 1"),
+        ({"progressive": True, "partials": (6,)}, "`keep` must be 0 numbers, .*; got 1"),
+        ({"progressive": True, "keep": (4, 2)}, "`keep` must be 1 numbers, .*; got 2"),
+        ({"progressive": True, "partials": (3, 6)}, r"`partials` must be .*; got \[3, 6\]"),
+        ({"progressive": True, "partials": (6, 0)}, r"`partials` must be .*; got \[6, 0\]"),
+        ({"progressive": True, "partials": (6, 3, 1), "keep": (2, 4)}, r"`keep` must be .*; got \[2, 4\]"),
+        ({"progressive": True, "keep": (0,)}, r"`keep` must be .*; got \[0\]"),
+        ({"progressive": True, "partials": (6, 5)}, "`width` cannot be split into `partial` parts; got 36 and 5"),
+        ({"warmup": -1}, "`warmup` must be at least 0; got -1"),
+        ({"arch_clip": -1.0}, "`arch_clip` must be at least 0; got -1"),
     ],
 )
 def test_stages_that_do_not_fit(settings, message):
@@ -289,7 +296,7 @@ def test_stages_that_do_not_fit(settings, message):
 
 
 def test_a_space_without_partial_channels_is_named():
-    with pytest.raises(UserError, match="widens partial channels from stage to stage, and shufflenet has none"):
+    with pytest.raises(UserError, match="widens partial channels from stage to stage, and this space has none"):
         DrNAS(ShuffleNet(), progressive=True)
 
 
@@ -305,6 +312,7 @@ def test_what_the_papers_code_uses():
     assert (train.epochs, train.lr, train.lr_min, train.batch, train.clip) == (50, 0.1, 0.0, 64, 5.0)
     train = DrNAS.setting("nasbench201").train
     assert (train.epochs, train.lr, train.lr_min) == (100, 0.025, 0.001)
-    assert DrNAS(bench, faithful=True).plan.clip_over == "weights+arch"
-    assert DrNAS(darts, faithful=True).plan.clip_over == "weights"
-    assert DrNAS(bench, faithful=True).plan.lr_after_stage == "restart"
+    restart = Released(lr_after_stage="restart")
+    assert DrNAS(bench, faithful=True).plan.released == replace(restart, clip_over="weights+arch")
+    assert DrNAS(darts, faithful=True).plan.released == DrNAS(Ragged(), faithful=True).plan.released == restart
+    assert DrNAS(bench).plan.released == Released()

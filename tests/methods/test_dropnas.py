@@ -8,7 +8,7 @@ import torch
 from gapless.core.errors import UserError
 from gapless.core.method import Seen
 from gapless.core.mix import Mix
-from gapless.core.plan import Stage
+from gapless.core.plan import Released, Stage
 from gapless.core.progress import Progress, stream
 from gapless.methods.dropnas import DropNAS, adjustment, groups, survivors
 from gapless.spaces.darts import Darts
@@ -106,7 +106,7 @@ def test_one_mask_for_a_step_and_another_for_the_other_cell():
 
 
 def test_a_rate_is_a_probability():
-    with pytest.raises(UserError, match=r"--method.rate_free is 1.0; a drop-path rate lies in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"`rate_free` must lie in \[0, 1\); got 1.0"):
         DropNAS(SPACE, rate_free=1.0)
 
 
@@ -269,7 +269,8 @@ def test_what_the_papers_code_uses():
     )
     assert setting.space == {"options": "original", "cells": 14}
     plan = DropNAS(SPACE).plan
-    assert (plan.coupling, plan.inactive, plan.decay_on, plan.decay_step) == ("joint", "skip", "ran", "coupled")
+    assert (plan.coupling, plan.inactive, plan.decay_on, plan.released) == ("joint", "skip", "ran", Released())
     plan = DropNAS(SPACE, faithful=True).plan
-    assert (plan.coupling, plan.inactive, plan.decay_on, plan.decay_step) == ("joint", "coast", "ran", "separate")
+    assert (plan.coupling, plan.inactive, plan.decay_on) == ("joint", "coast", "ran")
+    assert plan.released == Released(decay_step="separate")
     assert (plan.arch.lr, plan.arch.betas, plan.arch.decay) == (3e-4, (0.5, 0.999), 1e-3)

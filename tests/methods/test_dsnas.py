@@ -147,13 +147,17 @@ def test_defaults_are_those_of_the_script_for_the_space():
     assert told == [(0.3, 1e-3, 0.0), (1.0, 3e-4, 1e-3)]
     given = DSNAS(Darts(cells=2), freeze=0.2, arch_lr=0.1, arch_decay=0.0)
     assert (given.freeze, given.plan.arch.lr, given.plan.arch.decay) == (0.2, 0.1, 0.0)
+    assert DSNAS(SPACE, arch_lr=0.0).plan.arch.lr == 0.0
 
 
 def test_the_answer_trains_on():
     assert made().plan.after == "continue"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("freeze", -0.1), ("freeze", 1.5), ("macs", -1.0), ("macs_from", -1.0)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("freeze", -0.1), ("freeze", 0.0), ("freeze", 1.5), ("macs", -1.0), ("macs_from", -1.0), ("arch_decay", -1.0)],
+)
 def test_a_setting_out_of_range_is_a_sentence(setting, value):
-    with pytest.raises(UserError, match=rf"--method\.{setting}"):
+    with pytest.raises(UserError, match=f"`{setting}` must .*; got {value}"):
         DSNAS(SPACE, **{setting: value})

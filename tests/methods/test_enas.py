@@ -207,5 +207,5 @@ def test_all_candidates_are_judged_by_the_same_images():
 
 @pytest.mark.parametrize(("setting", "value"), [("steps", 0), ("samples", 0), ("candidates", 0), ("decay", 1.0)])
 def test_a_setting_out_of_range_is_a_sentence(setting, value):
-    with pytest.raises(UserError, match=rf"--method\.{setting}"):
+    with pytest.raises(UserError, match=f"`{setting}` must"):
         ENAS(SPACE, **{setting: value})

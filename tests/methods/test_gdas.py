@@ -110,9 +110,9 @@ def test_temperature_falls_linearly_to_the_last_epoch():
 
 def test_the_plan_is_the_released_one():
     plan = GDAS(SPACE).plan
-    assert (plan.order, plan.same_mix, plan.inactive, plan.arch_moves) == ("weights_first", False, "skip", "all")
+    assert (plan.order, plan.inactive, plan.arch_moves) == ("weights_first", "skip", "all")
     assert (plan.arch.lr, plan.arch.decay) == (3e-4, 1e-3)
     train = GDAS.setting("nasbench201").train
     assert (train.epochs, train.batch, train.nesterov, train.weight_decay) == (250, 64, True, 5e-4)
-    with pytest.raises(UserError, match="larger than 0"):
+    with pytest.raises(UserError, match="`tau_end` must be above 0; got 0"):
         GDAS(SPACE, tau_end=0)

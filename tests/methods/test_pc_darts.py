@@ -11,7 +11,7 @@ from gapless.core.plan import Train
 from gapless.core.progress import Progress, seeded
 from gapless.engine.search import Search
 from gapless.methods.darts import DARTS
-from gapless.methods.pc_darts import PCDARTS, T0
+from gapless.methods.pc_darts import PCDARTS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged, noise, patched
@@ -105,14 +105,14 @@ def test_for_t0_epochs_only_weights_are_trained():
     for epoch in range(4):
         search.run_epoch()
         now = (method.alpha.detach(), method.beta.detach())
-        assert [torch.equal(a, b) for a, b in zip(before, now, strict=True)] == [epoch < int(7 * T0)] * 2
+        assert [torch.equal(a, b) for a, b in zip(before, now, strict=True)] == [epoch < int(7 * 15 / 50)] * 2
 
 
 def test_the_warm_up_is_the_released_one():
     assert PCDARTS(SPACE).plan.warmup(50) == 15
     assert PCDARTS(SPACE).plan.warmup(2) == 0
-    assert PCDARTS(SPACE, warmup=35).plan.warmup(50) == 35
-    assert PCDARTS(SPACE, warmup=0).plan.warmup(50) == 0
+    assert PCDARTS(SPACE, warmup_share=35 / 50).plan.warmup(50) == 35
+    assert PCDARTS(SPACE, warmup_share=0).plan.warmup(50) == 0
     setting = PCDARTS.setting("darts")
     assert (setting.train.batch, setting.train.lr, setting.train.lr_min, setting.space) == (
         256,
@@ -123,7 +123,9 @@ def test_the_warm_up_is_the_released_one():
 
 
 def test_what_cannot_be():
-    with pytest.raises(UserError, match="arch_clip"):
+    with pytest.raises(UserError, match="`arch_clip` must be at least 0; got -1"):
         PCDARTS(SPACE, arch_clip=-1)
+    with pytest.raises(UserError, match=r"`warmup_share` must lie in \[0, 1\); got 15"):
+        PCDARTS(SPACE, warmup_share=15)
     with pytest.raises(UserError, match="partial"):
         Darts(width=10, partial=4)

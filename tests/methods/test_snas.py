@@ -141,5 +141,5 @@ def test_alpha_is_part_of_the_state():
     ("setting", "value"), [("tau", 0.0), ("tau_end", -1.0), ("resource", -1.0), ("arch_clip", -1.0)]
 )
 def test_a_setting_out_of_range_is_a_sentence(setting, value):
-    with pytest.raises(UserError, match=rf"--method\.{setting}"):
+    with pytest.raises(UserError, match=f"`{setting}` must"):
         SNAS(SPACE, **{setting: value})

@@ -526,7 +526,7 @@ def test_6_dsnas_warms_up_and_falls_from_where_the_curve_is():
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_6_a_restart_is_asked_for(name):
     """Trap 6: by default a stage goes on along the curve; DrNAS's released behaviour is its ``faithful``."""
-    assert made(CATALOGUE[name], SPACE).plan.lr_after_stage == "continue"
+    assert made(CATALOGUE[name], SPACE).plan.released.lr_after_stage == "continue"
 
 
 # ---------------------------------------------------------------------- 7: noise in half precision

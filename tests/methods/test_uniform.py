@@ -91,7 +91,7 @@ def test_spos_draws_a_range_of_multiply_adds_first():
 
 @pytest.mark.parametrize("bins", [(1.0,), (2.0, 1.0), (1.0, 1.0)])
 def test_spos_takes_ascending_ranges_only(bins):
-    with pytest.raises(UserError, match=r"--method\.macs_bins"):
+    with pytest.raises(UserError, match="`macs_bins` must"):
         SPOS(SPACE, macs_bins=bins)
 
 
@@ -195,5 +195,5 @@ def test_what_is_judged_leaves_the_supernet_as_it_was():
     ],
 )
 def test_a_setting_out_of_range_is_a_sentence(kind, setting, value):
-    with pytest.raises(UserError, match=rf"--method\.{setting}"):
+    with pytest.raises(UserError, match=f"`{setting}` must"):
         kind(SPACE, **{setting: value})

@@ -141,13 +141,13 @@ def progressive(partials: tuple[int, int], keep: int, **more) -> Plan:
     return Plan(coupling="alternate", order="arch_first", stages=stages, warmup_epochs=10, **more)
 
 
-FIRST = Plan(coupling="alternate", order="arch_first", virtual="plain", warmup_epochs=0, arch=adam(3e-4))
-SECOND = Plan(coupling="unrolled", order="arch_first", virtual="plain", warmup_epochs=0, arch=adam(3e-4))
+FIRST = Plan(coupling="alternate", order="arch_first", warmup_epochs=0, arch=adam(3e-4))
+SECOND = Plan(coupling="unrolled", order="arch_first", warmup_epochs=0, arch=adam(3e-4))
 UNIFORM = Plan(coupling="weights_only", held_out=True, bn="batch")
 ONE_SHOT = Plan(
     coupling="weights_only", held_out=True, bn="recalibrated", calibration=20_000, batches="share", gradients="sum"
 )
-JOINT = Plan(coupling="joint", decay_on="ran", decay_step="coupled", inactive="skip", warmup_epochs=0, arch=adam(3e-4))
+JOINT = Plan(coupling="joint", decay_on="ran", inactive="skip", warmup_epochs=0, arch=adam(3e-4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +191,7 @@ SETTINGS = {
     "pc_darts_cifar10": Setting(
         DARTS_SPACE.replace(partial=4),
         PC_DARTS,
-        Plan(coupling="alternate", order="arch_first", warmup_epochs=15, arch=adam(6e-4)),
+        Plan(coupling="alternate", order="arch_first", warmup_share=15 / 50, arch=adam(6e-4)),
         (299_578,),
         50_000,
         (50 * 98, 35 * 98),
@@ -319,7 +319,7 @@ IMAGES = {
 METHODS = {
     "nb201_gdas": {"estimator": "scalar_fill", "tau": 10.0, "tau_end": 0.1},
     "nb201_beta_darts": {"lambda_max": 50.0},
-    "pc_darts_cifar10": {"warmup": 15},
+    "pc_darts_cifar10": {"warmup_share": 15 / 50},
     "nb201_snas": {"bilevel": True, "tau": 10.0, "tau_end": 1.0, "resource": 0.0},
     "snas_cifar10": {
         "bilevel": False,

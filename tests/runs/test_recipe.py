@@ -75,7 +75,7 @@ def test_lines_are_found_in_their_tables(tmp_path):
         ({"space": {"name": "darts"}}, r"\[method\] needs a name"),
         ({"space": {"name": 3}, "method": {"name": "darts"}}, r"\[space\] needs a name"),
         ({"space": {"name": "darts", "inputs": 2.5}, "method": {"name": "darts"}}, "whole number"),
-        ({"space": {"name": "darts", "affine": "perhaps"}, "method": {"name": "darts"}}, "true, false"),
+        ({"space": {"name": "darts", "affine": "perhaps"}, "method": {"name": "darts"}}, "true or false"),
         ({"space": {"name": "darts"}, "method": {"name": "darts"}, "run": {"precision": "half"}}, "float32"),
         (
             {"space": {"name": "darts"}, "method": {"name": "darts"}, "data": {"name": "digits", "sice": 8}},
@@ -88,13 +88,25 @@ def test_lines_are_found_in_their_tables(tmp_path):
         ),
         (
             {"space": {"name": "darts"}, "method": {"name": "darts"}, "methods": {"drnas": {"rate": 1}}},
-            "methods.drnas.rate",
+            "`rate` is no setting of drnas",
         ),
     ],
 )
 def test_wrong_tables(tables, message):
     with pytest.raises(UserError, match=message):
         Recipe(**tables).check()
+
+
+def test_a_resolved_recipe_holds_the_method_s_settings_of_the_space():
+    """Read again it resolves to the same, and nothing in it waits for a default."""
+    method = {"name": "drnas", "progressive": True, "keep": [2]}
+    recipe = Recipe(space={"name": "darts", "width": 12, "cells": 3}, method=method, data={"name": "digits"})
+    resolved = recipe.resolve()
+    assert resolved.method.items() >= {"arch_lr": 6e-4, "partials": (6, 4), "keep": (2,), "warmup": 10}.items()
+    full = resolved.full()
+    assert full.method == {"name": "drnas", **resolved.method}
+    assert full.resolve().method == resolved.method
+    assert "none" not in full.toml().partition("[method]")[2].partition("[train]")[0]
 
 
 def test_the_recipe_of_a_run_holds_wherever_it_is_read(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from torch import nn
 
 from gapless.core.cost import count_macs, count_params
 from gapless.engine.supernet import Supernet
-from gapless.methods.drnas import STAGES
+from gapless.methods.drnas import DrNAS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 
@@ -125,8 +125,8 @@ def test_weights_of_supernets(name):
 
 
 def test_progressive_learning_goes_through_those_sizes():
-    assert [partial for partial, _ in STAGES["darts"]] == [6, 4]
-    assert [partial for partial, _ in STAGES[""]] == [4, 2]
+    sizes = {label: DrNAS.setting(label).variants["progressive"]["partials"] for label in ("darts", "nasbench201", "")}
+    assert sizes == {"darts": (6, 4), "nasbench201": (4, 2), "": (4, 2)}
 
 
 # ---------------------------------------------------------------------- NAS-Bench-201

@@ -419,6 +419,12 @@ def test_a_setting_without_help_is_found():
     assert "does not explain hidden" in breaks(methods.its_settings_are_documented, Undocumented, RAGGED)
 
 
+@pytest.mark.parametrize("wrong", [{"method": {"arch_rl": 1.0}}, {"variants": {"fast": {}}}])
+def test_a_setting_of_a_space_that_the_method_does_not_have_is_found(wrong):
+    kind = method_with(settings={"": Setting("somewhere", **wrong)})
+    assert "which it does not have" in breaks(methods.its_settings_are_documented, kind, RAGGED)
+
+
 def test_every_law_of_a_method_bites():
     assert {law.__name__ for law in METHOD_LAWS} == {
         *BROKEN_METHODS,

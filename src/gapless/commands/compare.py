@@ -17,7 +17,7 @@ from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
 from gapless.report.comparison import markdown
 from gapless.runs.comparison import Comparison, Folder
-from gapless.runs.recipe import MEASURED, RUN, Recipe
+from gapless.runs.recipe import MEASURED, RUN, Recipe, settings_of
 from gapless.studies.compare import SEEDS, Compared, compare
 from gapless.tables.nasbench201 import DEFAULT
 
@@ -97,7 +97,13 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         *(
             option
             for name, kind in methods.items()
-            for option in settings(f"methods.{name}", kind, f"Method {name}", recipe.methods.get(name), skip=("seed",))
+            for option in settings(
+                f"methods.{name}",
+                kind,
+                f"Method {name}",
+                settings_of(kind, space, recipe.methods.get(name, {})),
+                skip=("seed",),
+            )
         ),
         *([] if score is None else settings("score", score, f"Score {recipe.score['name']}", recipe.score)),
         *settings("train", Train, "Training", shown),

@@ -48,14 +48,20 @@ class Option:
     @property
     def several(self) -> bool:
         """Whether it takes any number of numbers or paths: they are typed one after the other, as ``1 1 2 2``."""
-        inner = typing.get_args(self.kind)
-        return typing.get_origin(self.kind) is tuple and inner[1:] == (Ellipsis,) and inner[0] in (int, float, Path)
+        inner = typing.get_args(self.plain)
+        return typing.get_origin(self.plain) is tuple and inner[1:] == (Ellipsis,) and inner[0] in (int, float, Path)
+
+    @property
+    def plain(self) -> Any:
+        """Its type, without None where that is a tuple or None: what is not typed is not passed on."""
+        arms = [arm for arm in typing.get_args(self.kind) if arm is not type(None)]
+        return arms[0] if len(arms) == 1 and typing.get_origin(arms[0]) is tuple else self.kind
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter that cyclopts binds."""
         shown = "" if self.default is None or self.default is UNSET else f" [default: {_plain(self.default)}]"
         extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
-        if self.name == "json" or typing.get_origin(self.kind) in (tuple, list):
+        if self.name == "json" or typing.get_origin(self.plain) in (tuple, list):
             extra["negative"] = ""
         if self.several:
             extra["consume_multiple"] = True
@@ -65,7 +71,7 @@ class Option:
             self.name.replace(".", "__"),
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[self.kind | None, annotation],
+            annotation=Annotated[self.plain | None, annotation],
         )
 
 

@@ -18,7 +18,7 @@ from gapless.core.plan import Train
 from gapless.core.searcher import Searcher
 from gapless.core.settings import fields_of
 from gapless.data import load
-from gapless.runs.recipe import LIMIT, MEASURED, RUN, Recipe
+from gapless.runs.recipe import LIMIT, MEASURED, RUN, Recipe, settings_of
 from gapless.studies.found import Found
 from gapless.studies.search import search
 
@@ -82,7 +82,13 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN, or -SCORE-"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         *settings("space", space, f"Space {recipe.space['name']}", {**setting.space, **recipe.space}, skip=MEASURED),
-        *settings("method", method, f"Method {recipe.method['name']}", recipe.method, skip=("seed",)),
+        *settings(
+            "method",
+            method,
+            f"Method {recipe.method['name']}",
+            settings_of(method, space, recipe.method),
+            skip=("seed",),
+        ),
         *([] if score is None else settings("score", score, f"Score {recipe.score['name']}", recipe.score)),
         *settings("train", Train, "Training", {**_shown(setting.train), **recipe.train}),
         *settings("data", load, "Data", recipe.data),

@@ -12,19 +12,52 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core.mix import Active, Mix
-from gapless.core.plan import Plan, Stage, Train
+from gapless.core.plan import Plan, Released, Stage, Train
 from gapless.core.progress import Progress
 from gapless.core.space import Space
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a paper's released code uses on one space: fields of the space, training settings, and where that is
-    written."""
+    """What a paper's released code uses on one space.
+
+    Parameters
+    ----------
+    source
+        Where the numbers stand: repository and script.
+    train
+        Training settings.
+    space
+        Fields of the space.
+    method
+        Settings of the method whose value depends on the space: in its ``__init__`` their default is None.
+    variants
+        Name of a switch of the method -> settings that replace those of ``method`` while it is on.
+    released
+        What the code does and the paper does not, for a method's ``faithful``.
+    """
 
     source: str
     train: Train = field(default_factory=Train)
     space: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    released: Released = field(default_factory=Released)
+
+    def resolve(self, **settings: Any) -> dict[str, Any]:
+        """Return settings of the method, with the value of the space for each that is None.
+
+        >>> setting = Setting("somewhere", method={"warmup": 0}, variants={"progressive": {"warmup": 10}})
+        >>> setting.resolve(progressive=False, warmup=None), setting.resolve(progressive=True, warmup=None)
+        ({'progressive': False, 'warmup': 0}, {'progressive': True, 'warmup': 10})
+        >>> setting.resolve(progressive=True, warmup=3)
+        {'progressive': True, 'warmup': 3}
+        """
+        usual = dict(self.method)
+        for switch, values in self.variants.items():
+            if settings.get(switch):
+                usual |= values
+        return {name: usual.get(name) if value is None else value for name, value in settings.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +94,7 @@ class Method(nn.Module, abc.ABC):
     source
         Title, authors, arXiv id: one line.
     settings
-        Space name -> what the paper uses there; ``""`` stands for every other space.
+        Label of a space -> what the paper uses there; ``""`` is every other space.
     """
 
     source: ClassVar[str] = ""
@@ -69,11 +102,14 @@ class Method(nn.Module, abc.ABC):
 
     def __init__(self, space: Space) -> None:
         super().__init__()
+        self.paper = self.setting(space.label)
         self.register_buffer("alive", space.legal.clone())
         self.active = host(self.alive)
         self.readable = tuple(frozenset(d.eligible) for d in space.decisions)
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
 
+    paper: Setting
+    """What the paper uses on this space."""
     alive: Tensor
     """[D, O]: the options that exist and are not pruned."""
     active: Active
@@ -83,7 +119,7 @@ class Method(nn.Module, abc.ABC):
 
     @classmethod
     def setting(cls, space: str) -> Setting:
-        """Return what the paper uses on a space."""
+        """Return what the paper uses on the space of this label."""
         return cls.settings.get(space, cls.settings[""])
 
     @property

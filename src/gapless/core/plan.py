@@ -30,13 +30,11 @@ class Stage:
     Parameters
     ----------
     share
-        Part of all epochs; the shares of a plan sum to 1.
+        Share of all epochs; the shares of a plan sum to 1.
     keep
-        Options kept per decision (int), or the share of them (float); ``None`` keeps what there is.
+        Options kept per decision (int), or the share of them (float); ``None`` prunes nothing.
     space
         Fields of the space that change at this stage, as ``{"partial": 4}``.
-    data
-        Share of the training images that this stage uses.
     classes
         Share of the classes that this stage uses, easiest first (:mod:`gapless.engine.easiness`), at least two.
     over
@@ -46,9 +44,35 @@ class Stage:
     share: float = 1.0
     keep: int | float | None = None
     space: Mapping[str, Any] = field(default_factory=dict)
-    data: float = 1.0
     classes: float = 1.0
     over: Literal["each", "all"] = "each"
+
+
+@dataclass(frozen=True)
+class Released:
+    """What some released code does and its paper does not; by default nothing.
+
+    A method asks for it where its user wants the numbers of that code (``faithful``).
+
+    Parameters
+    ----------
+    clip_over
+        What the norm of the weight clip counts: the ``weights``, or ``weights+arch`` (DrNAS on NAS-Bench-201).
+    virtual
+        The virtual step of ``coupling="unrolled"``: ``plain`` gradient descent, or with ``momentum`` and weight decay
+        (DARTS).
+    decay_step
+        Weight decay as part of the one step (``coupled``); or as a ``separate``, second step of both optimisers from
+        the gradient of ``decay * |x|^2`` over what ran, which needs ``decay_on="ran"`` (DropNAS).
+    lr_after_stage
+        Learning rate after a stage: ``continue`` the curve, or ``restart`` it recursively from the initial rate (DrNAS
+        on current PyTorch).
+    """
+
+    clip_over: Literal["weights", "weights+arch"] = "weights"
+    virtual: Literal["plain", "momentum"] = "plain"
+    decay_step: Literal["coupled", "separate"] = "coupled"
+    lr_after_stage: Literal["continue", "restart"] = "continue"
 
 
 @dataclass(frozen=True)
@@ -58,84 +82,63 @@ class Plan:
     Parameters
     ----------
     coupling
-        ``alternate``: architecture and weights by turns, on data of their own; ``joint``: both from one pass;
-        ``unrolled``: as alternate, with the second-order term of DARTS; ``weights_only``: the engine trains no
+        How architecture and weights are trained: ``alternate``, by turns, on images of their own; ``joint``, both from
+        one pass; ``unrolled``, as alternate with the second-order term of DARTS; ``weights_only``, the engine trains no
         architecture parameter.
     order
-        Which comes first inside a step.
-    arch_every
-        One architecture update per so many weight updates.
+        Which of the two comes first inside a step.
     arch_block
-        With ``alternate``: so many architecture updates in a block behind each epoch, and none inside steps; 0 leaves
-        them in the steps.
+        With ``alternate``: number of architecture updates in a block after each epoch, with none inside steps. 0: they
+        are inside steps.
     batches
         Whether the passes of one update (``Method.passes``) ``share`` a batch or each take one of their ``own``.
     gradients
         Whether the weights follow the ``sum`` of the gradients of an update's passes or their ``mean``.
-    same_mix
-        Whether both passes of a step use one and the same mix.
     arch_clip
-        Bound on the norm of the architecture gradient; ``None`` leaves it alone.
-    arch_bn
-        Whether architecture passes move the running statistics (they do in all released code).
+        Bound on the norm of the architecture gradient. ``None``: no bound.
     inactive
-        Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a zero
-        gradient, so that momentum goes on moving them (PyTorch before 2.0).
+        Options that did not run: ``skip`` leaves weights, momentum, scores bit for bit; ``coast`` gives them a gradient
+        of zero, so that momentum goes on moving them (PyTorch before 2.0).
     arch_moves
-        Which entries of architecture parameters a step moves: ``ran``, those of options that ran; or ``all``, for
+        Entries of architecture parameters that a step moves: ``ran``, those of options that ran; or ``all``, for
         samplers whose normalisation sends a gradient to every option of a decision, whichever of them ran.
     decay_on
-        With ``coast``: decay ``all`` options or those that ``ran``. (``skip`` leaves what did not run alone, decay
-        included.)
-    decay_step
-        ``coupled``: decay is part of the one step; ``separate``: a second step of both optimisers from the gradient of
-        ``decay * |x|^2`` over what ran (the released DropNAS); it needs ``decay_on="ran"``.
-    clip_over
-        Whether the norm of the weight clip counts the ``weights`` or ``weights+arch`` (the released DrNAS on
-        NAS-Bench-201).
-    virtual
-        The virtual step of ``unrolled``: ``plain`` gradient descent (the paper), or with ``momentum`` and decay (the
-        released code).
-    lr_after_stage
-        ``continue`` the curve; or ``restart`` it recursively from the initial rate (the released DrNAS on current
-        PyTorch).
+        With ``coast``: options that decay, ``all`` or those that ``ran``. (``skip`` leaves what did not run alone,
+        decay included.)
     arch_after_stage
-        Whether the moments of the architecture's optimiser ``continue`` behind a stage or ``restart`` at zero.
+        Whether the moments of the architecture's optimiser ``continue`` after a stage or ``restart`` at zero.
     held_out
-        Whether a plan that trains no architecture on data of its own keeps ``Train.arch_share`` of the images from the
+        Whether a plan that trains no architecture on images of its own keeps ``Train.arch_share`` of them from the
         weights all the same, to judge architectures by.
     bn
-        By which statistics the supernet is judged: the ``running`` ones, those of each ``batch``, or
-        ``recalibrated`` for each architecture. It decides rankings.
+        Statistics of batch normalisation by which the supernet is judged: the ``running`` ones, those of each
+        ``batch``, or ``recalibrated`` for each architecture. They decide rankings.
     calibration
-        Training images that recalibration reads, where there are so many (20,000: arXiv 1904.00420).
+        Number of training images for recalibration; all, where there are fewer (20,000: arXiv 1904.00420).
     warmup_epochs
         Epochs at the start of every stage in which only weights are trained.
     warmup_share
         The same as a share of the stage, in [0, 1), rounded down; it counts where ``warmup_epochs`` is 0.
     stages
-        At least one.
+        Stages of the search, at least one.
     after
         What becomes of the weights when the answer is trained: ``retrain`` from scratch, or ``continue`` with those of
         the supernet.
+    arch
+        Optimiser of the architecture parameters.
+    released
+        What the released code does and the paper does not.
     """
 
     coupling: Literal["alternate", "joint", "unrolled", "weights_only"] = "alternate"
     order: Literal["arch_first", "weights_first"] = "arch_first"
-    arch_every: int = 1
     arch_block: int = 0
     batches: Literal["share", "own"] = "share"
     gradients: Literal["sum", "mean"] = "sum"
-    same_mix: bool = False
     arch_clip: float | None = None
-    arch_bn: bool = True
     inactive: Literal["skip", "coast"] = "skip"
     arch_moves: Literal["ran", "all"] = "ran"
     decay_on: Literal["all", "ran"] = "all"
-    decay_step: Literal["coupled", "separate"] = "coupled"
-    clip_over: Literal["weights", "weights+arch"] = "weights"
-    virtual: Literal["plain", "momentum"] = "plain"
-    lr_after_stage: Literal["continue", "restart"] = "continue"
     arch_after_stage: Literal["continue", "restart"] = "continue"
     held_out: bool = False
     bn: Literal["running", "batch", "recalibrated"] = "running"
@@ -145,14 +148,16 @@ class Plan:
     stages: tuple[Stage, ...] = (Stage(),)
     after: Literal["retrain", "continue"] = "retrain"
     arch: Adam = Adam()
+    released: Released = Released()
 
     def __post_init__(self) -> None:
-        if self.decay_step == "separate" and self.decay_on != "ran":
+        if self.released.decay_step == "separate" and self.decay_on != "ran":
             raise ValueError("a separate decay step is taken over what ran: it needs decay_on='ran'")
         if self.arch_block and self.coupling != "alternate":
             raise ValueError("a block of architecture updates has data of its own: it needs coupling='alternate'")
+        at_least(0, "method", warmup=self.warmup_epochs)
         if not 0 <= self.warmup_share < 1:
-            raise ValueError(f"warmup_share is {self.warmup_share}; it is a share of a stage, in [0, 1)")
+            raise UserError(f"`warmup_share` must lie in [0, 1); got {self.warmup_share}.", of="method")
 
     def warmup(self, epochs: int) -> int:
         """Return the epochs of weights only in a stage of so many."""

@@ -47,6 +47,11 @@ def _hints(call: Callable[..., Any]) -> dict[str, Any]:
     return typing.get_type_hints(types.SimpleNamespace(__annotations__=written), getattr(call, "__globals__", {}))
 
 
+def defaults(definition: Callable[..., Any]) -> dict[str, Any]:
+    """Return the default of each setting of a class or function, by name."""
+    return {name: field.default for name, field in fields_of(definition).items()}
+
+
 def _help(definition: Callable[..., Any]) -> dict[str, str]:
     """Read the ``Parameters`` sections (numpy style) of a function, or of a class and its bases."""
     found: dict[str, str] = {}

@@ -69,13 +69,8 @@ class Feed:
         self.order: Tensor | None = None
 
     def epoch(self, epoch: int, stage: int) -> list[Tensor]:
-        """Return the image numbers of each weight batch of an epoch; a stage may use a share of the images."""
-        index = self.training(stage)
-        share = self.plan.stages[stage].data
-        if share < 1:
-            pick = torch.randperm(len(index), generator=stream("share"))[: max(1, round(share * len(index)))]
-            index = index[pick]
-        return batches(index, self.size, stream(self.seed, "order", epoch))
+        """Return the image numbers of each weight batch of an epoch."""
+        return batches(self.training(stage), self.size, stream(self.seed, "order", epoch))
 
     def weight_batch(self, index: Tensor, step: int, turn: int = 0) -> Batch:
         """Return a batch for the weights, augmented; ``turn`` tells apart several of one step."""

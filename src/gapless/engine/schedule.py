@@ -47,14 +47,15 @@ def rate(train: TrainingSettings, epoch: int, at: float) -> float:
 def learning_rate(train: Train, plan: Plan, now: Progress) -> float:
     """Return the rate of the weights at a moment of a search.
 
-    With ``plan.lr_after_stage == "restart"`` a later stage starts again at the initial rate and follows the recursive
-    cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: every rate of the stage is
-    ``(lr - lr_min) / (curve(start) - lr_min)`` times as far above the floor.
+    With ``plan.released.lr_after_stage == "restart"`` a later stage starts again at the initial rate and follows the
+    recursive cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: every rate of the
+    stage is ``(lr - lr_min) / (curve(start) - lr_min)`` times as far above the floor.
     """
     done = now.done * train.epochs
     train = replace(train, epochs=max(train.epochs, train.lr_epochs))  # the length of the curve
     found = rate(train, now.epoch, done)
-    if plan.lr_after_stage == "restart" and now.stage and train.schedule == "cosine" and now.epoch >= train.lr_warmup:
+    restart = plan.released.lr_after_stage == "restart" and now.stage > 0 and train.schedule == "cosine"
+    if restart and now.epoch >= train.lr_warmup:
         start = curve(train, now.epoch - now.stage_epoch)
         found = train.lr_min + (found - train.lr_min) * (train.lr - train.lr_min) / (start - train.lr_min)
     return found

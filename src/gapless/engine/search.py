@@ -269,9 +269,8 @@ class Search:
 
     def arch_due(self, now: Progress) -> bool:
         """Return whether this step updates the architecture."""
-        if self.plan.coupling == "weights_only" or self.plan.arch_block or self._warming_up(now):
-            return False
-        return now.step % self.plan.arch_every == 0
+        inside = self.plan.coupling != "weights_only" and not self.plan.arch_block
+        return inside and not self._warming_up(now)
 
     def _warming_up(self, now: Progress) -> bool:
         return now.stage_epoch < self.plan.warmup(self.lengths[now.stage])

@@ -6,7 +6,6 @@ The graph is cut at the mix: the network runs on leaves, and the gradient that t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -107,7 +106,8 @@ class Updater:
 
     def use(self, network: nn.Module) -> None:
         """Train another network from now on, with a new SGD optimiser."""
-        plain = self.plan.decay_step == "separate" or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
+        separate = self.plan.released.decay_step == "separate"
+        plain = separate or (self.plan.inactive == "coast" and self.plan.decay_on == "ran")
         self.network, self.weights = network, list(network.parameters())
         self.optimiser = sgd(self.weights, self.train, decay=0.0 if plain else None)
         static = self.plan.inactive == "skip" and self.weights[0].dtype == torch.float32
@@ -145,22 +145,15 @@ class Updater:
             loss, accuracy = self.weight_step(now, batch, train_arch=train_arch)
             return loss, accuracy, loss if train_arch else None
         arch_loss = None
-        mix = self.method.mix(now.at("weights")) if self.plan.same_mix else None
         if train_arch and self.plan.order == "arch_first":
-            arch_loss = self.arch_step(now, lr, batch, arch_batch, mix)
-        loss, accuracy = self.weight_step(now, batch, mix=mix)
+            arch_loss = self.arch_step(now, lr, batch, arch_batch)
+        loss, accuracy = self.weight_step(now, batch)
         if train_arch and self.plan.order == "weights_first":
-            arch_loss = self.arch_step(now, lr, batch, arch_batch, mix)
+            arch_loss = self.arch_step(now, lr, batch, arch_batch)
         return loss, accuracy, arch_loss
 
     def arch_step(
-        self,
-        now: Progress,
-        lr: float,
-        batch: Batches | None,
-        arch_batch: Batches | None,
-        mix: Mix | None = None,
-        first: int = 0,
+        self, now: Progress, lr: float, batch: Batches | None, arch_batch: Batches | None, first: int = 0
     ) -> Tensor:
         """Update the architecture on its own batch, and return the mean loss of the passes.
 
@@ -174,8 +167,6 @@ class Updater:
             Images and labels of the virtual weight step.
         arch_batch
             Images and labels for the architecture.
-        mix
-            Mix of all passes; by default each pass asks the method for its own.
         first
             Turn of the first pass.
         """
@@ -184,15 +175,13 @@ class Updater:
         self.method.zero_grad()
         passes: list[Pass] = []
         for turn in range(self.method.passes(now)):
-            current = mix or self.method.mix(now.at("arch", first + turn))
-            passes.append(self._arch_pass(current, lr, batch, nth(arch_batch, turn)))
+            mix = self.method.mix(now.at("arch", first + turn))
+            passes.append(self._arch_pass(mix, lr, batch, nth(arch_batch, turn)))
         self._penalise(now)
         self._move_arch(now, passes)
         return torch.stack([p.loss for p in passes]).mean()
 
-    def weight_step(
-        self, now: Progress, batch: Batches, *, mix: Mix | None = None, train_arch: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def weight_step(self, now: Progress, batch: Batches, *, train_arch: bool = False) -> tuple[Tensor, Tensor]:
         """Update the weights, and with ``coupling="joint"`` the architecture from the same passes.
 
         Return the means of (loss, accuracy as a share) over the passes.
@@ -203,27 +192,24 @@ class Updater:
             The moment; its phase is set here.
         batch
             Images and labels for the weights.
-        mix
-            Mix of all passes; by default each pass asks the method for its own.
         train_arch
             Whether a joint step updates the architecture.
         """
         now = now.at("weights")
         joint = train_arch and self.plan.coupling == "joint"
-        wants_arch = joint or self.plan.clip_over == "weights+arch"
+        both = self.plan.released.clip_over == "weights+arch"
+        wants_arch = joint or both
         self.optimiser.zero_grad(set_to_none=True)
         self.method.zero_grad()
         passes: list[Pass] = []
         for turn in range(self.method.passes(now)):
-            current = mix or self.method.mix(now.at("weights", turn))
-            passes.append(self._weight_pass(current, nth(batch, turn), wants_arch=wants_arch))
+            mix = self.method.mix(now.at("weights", turn))
+            passes.append(self._weight_pass(mix, nth(batch, turn), wants_arch=wants_arch))
         ran = [p for p in self.weights if p.grad is not None]
         if self.plan.gradients == "mean":
             for p in ran:
                 p.grad.div_(len(passes))  # type: ignore[union-attr]
-        others = (
-            [p for p in self.method.parameters() if p.grad is not None] if self.plan.clip_over == "weights+arch" else []
-        )
+        others = [p for p in self.method.parameters() if p.grad is not None] if both else []
         if self.replay and self._replayed is not None and not others:
             self._replayed()
         else:
@@ -232,7 +218,7 @@ class Updater:
         if joint:
             self._penalise(now)
             self._move_arch(now, passes, ran)
-        elif self.plan.decay_step == "separate":
+        elif self.plan.released.decay_step == "separate":
             self._decay_weights(ran)
         return torch.stack([p.loss for p in passes]).mean(), torch.stack([p.accuracy for p in passes]).mean()
 
@@ -257,8 +243,7 @@ class Updater:
             self.method.regret(mix, loss, accuracy).backward()
             return Pass(mix, loss, accuracy, {})
         leaves = self._placed(mix).leaves()
-        with nullcontext() if self.plan.arch_bn else still(self.network):
-            loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
+        loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
         gradient = leaves.gradient()
         mix.backward(gradient)
         return Pass(mix, loss, accuracy, gradient)
@@ -291,7 +276,7 @@ class Updater:
 
     def _drift(self) -> list[Tensor]:
         """Return what the released DARTS adds to the gradient of the virtual step: momentum and weight decay."""
-        if self.plan.virtual == "plain":
+        if self.plan.released.virtual == "plain":
             return [torch.zeros_like(p) for p in self.weights]
         drift = []
         for p in self.weights:
@@ -327,7 +312,7 @@ class Updater:
     def _move_weights(self, ran: Sequence[Tensor]) -> None:
         """Take the SGD step; with ``inactive="coast"`` the weights that did not run have a gradient of zero."""
         if self.plan.inactive == "coast":
-            if self.plan.decay_on == "ran" and self.plan.decay_step == "coupled":
+            if self.plan.decay_on == "ran" and self.plan.released.decay_step == "coupled":
                 for p in (p for p in ran if decays(p, self.train)):
                     p.grad = p.grad.add(p.detach(), alpha=self.train.weight_decay)  # type: ignore[union-attr]
             for p in self.weights:
@@ -362,7 +347,7 @@ class Updater:
             values = {name: p.detach() for name, p in method.named_parameters() if name in gradients}
             return {name: strength * (v * ran[name] if name in ran else v) for name, v in values.items()}
 
-        if plan.decay_step == "separate":
+        if plan.released.decay_step == "separate":
             self.arch_optimiser.step(gradients, mask=mask, decay=0.0)
             if weights is not None:
                 self._decay_weights(weights)

@@ -17,11 +17,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 
@@ -31,9 +31,12 @@ class BetaDARTS(Method):
     Parameters
     ----------
     lambda_max
-        What the strength of the term would be after the last epoch (released code on NAS-Bench-201: 50; 0 is DARTS).
-    arch_lr, arch_decay
-        Adam on the architecture: learning rate and coupled L2 (released code: 3e-4 and 1e-3).
+        Strength of the term after the last epoch; it grows linearly from 0 (released code on NAS-Bench-201: 50). 0: no
+        such term, which is DARTS.
+    arch_lr
+        Learning rate of Adam on alpha (released code: 3e-4).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha (released code: 1e-3).
     """
 
     label: ClassVar[str] = "beta_darts"
@@ -48,8 +51,7 @@ class BetaDARTS(Method):
         self, space: Space, *, lambda_max: float = 50.0, arch_lr: float = 3e-4, arch_decay: float = 1e-3
     ) -> None:
         super().__init__(space)
-        if lambda_max < 0:
-            raise UserError(f"--method.lambda_max is {lambda_max}; it must be at least 0, which is DARTS.")
+        at_least(0, "method", lambda_max=lambda_max)
         self.alpha = start(space)
         self.lambda_max = lambda_max
         self._plan = Plan(arch=Adam(lr=arch_lr, decay=arch_decay))

@@ -40,12 +40,12 @@ class DANAS(Method):
     classes
         Shares of the classes, stage by stage; the last is 1 (on CIFAR-10: 3, 6, and all 10 classes).
     prune
-        Share of all remaining options that each stage behind the first begins by dropping; at least one that can be
-        read off stays with each decision (a reading note of the paper: 0.4).
-    warmup
+        Share of all remaining options that each stage but the first begins by dropping; at least one that an
+        architecture may hold stays with each decision (a reading note of the paper: 0.4).
+    warmup_share
         Share of each stage in which only weights are trained, in [0, 1) (the note: 10 epochs, and 20 a stage).
     arch_lr
-        Of Adam on alpha, betas (0, 0.999), no decay (ProxylessNAS: 1e-3).
+        Learning rate of Adam on alpha, betas (0, 0.999), no decay (ProxylessNAS: 1e-3).
     """
 
     label: ClassVar[str] = "da_nas"
@@ -64,23 +64,23 @@ class DANAS(Method):
         *,
         classes: tuple[float, ...] = (0.3, 0.6, 1.0),
         prune: float = 0.4,
-        warmup: float = 1 / 3,
+        warmup_share: float = 1 / 3,
         arch_lr: float = 1e-3,
     ) -> None:
         super().__init__(space)
         if not classes or classes[-1] != 1 or min(classes) <= 0 or list(classes) != sorted(classes):
-            raise UserError(f"--method.classes is {classes}; it takes shares above 0 that never fall and end at 1.")
+            raise UserError(
+                f"`classes` must be shares above 0 that never fall and end at 1; got {classes}.", of="method"
+            )
         if not 0 <= prune < 1:
-            raise UserError(f"--method.prune is {prune}; it is a share, in [0, 1).")
-        if not 0 <= warmup < 1:
-            raise UserError(f"--method.warmup is {warmup}; it is a share of a stage, in [0, 1).")
+            raise UserError(f"`prune` must lie in [0, 1); got {prune}.", of="method")
         self.alpha = start(space)
         keep = None if prune == 0 else 1 - prune
         self._plan = Plan(
             order="weights_first",
             arch_moves="all",
             bn="batch",
-            warmup_share=warmup,
+            warmup_share=warmup_share,
             arch_after_stage="restart" if prune else "continue",
             stages=tuple(
                 Stage(1 / len(classes), keep=keep if i else None, over="all", classes=share)

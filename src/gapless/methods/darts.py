@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
-from gapless.core.plan import Adam, Plan, Train
+from gapless.core.plan import Adam, Plan, Released, Train
 from gapless.core.progress import Progress
 from gapless.core.space import Space
 
@@ -35,16 +35,22 @@ class DARTS(Method):
         and alpha are clipped by one common norm, as the code of that setting does.
     warmup
         Epochs in which only weights are trained (released code: 0).
-    arch_lr, arch_decay
-        Adam on the architecture: learning rate and coupled L2 (released code: 3e-4 and 1e-3).
+    arch_lr
+        Learning rate of Adam on alpha (released code: 3e-4).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha (released code: 1e-3).
     """
 
     label: ClassVar[str] = "darts"
     source: ClassVar[str] = "DARTS, Liu, Simonyan and Yang, arXiv 1806.09055"
     settings: ClassVar[Mapping[str, Setting]] = {
-        "darts": Setting("quark0/darts, cnn/train_search.py"),
-        "nasbench201": Setting("xiangning-chen/DrNAS, 201-space/train_search.py, method softmax", Train(epochs=100)),
-        "": Setting("quark0/darts, cnn/train_search.py"),
+        "darts": Setting("quark0/darts, cnn/train_search.py", released=Released(virtual="momentum")),
+        "nasbench201": Setting(
+            "xiangning-chen/DrNAS, 201-space/train_search.py, method softmax",
+            Train(epochs=100),
+            released=Released(virtual="momentum", clip_over="weights+arch"),
+        ),
+        "": Setting("quark0/darts, cnn/train_search.py", released=Released(virtual="momentum")),
     }
 
     def __init__(
@@ -61,8 +67,7 @@ class DARTS(Method):
         self.alpha = start(space)
         self._plan = Plan(
             coupling="unrolled" if unrolled else "alternate",
-            virtual="momentum" if faithful else "plain",
-            clip_over="weights+arch" if faithful and space.label == "nasbench201" else "weights",
+            released=self.paper.released if faithful else Released(),
             warmup_epochs=warmup,
             arch=Adam(lr=arch_lr, decay=arch_decay),
         )

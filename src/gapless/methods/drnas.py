@@ -20,6 +20,7 @@ Where paper and released code differ (``faithful=True`` does what the code did):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,17 +31,19 @@ from torch.autograd.function import once_differentiable
 from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
-from gapless.core.plan import Adam, Plan, Stage, Train
+from gapless.core.plan import Adam, Plan, Released, Stage, Train
 from gapless.core.progress import Progress
-from gapless.core.settings import fields_of
+from gapless.core.settings import at_least, fields_of
 from gapless.core.space import Space
 
-STAGES: dict[str, tuple[tuple[int, int | None], ...]] = {
-    "darts": ((6, None), (4, 4)),
-    "": ((4, None), (2, 3)),
-}
-"""Space -> (partial channels, options kept) of each stage (DARTS-space/train_search.py;
-201-space/train_search_progressive.py)."""
+ONE_STAGE: dict[str, Any] = {"partials": (), "keep": (), "warmup": 0}
+BENCH = Setting(
+    "xiangning-chen/DrNAS, 201-space/train_search.py, and with progressive train_search_progressive.py",
+    Train(epochs=100),
+    method={**ONE_STAGE, "arch_lr": 3e-4},
+    variants={"progressive": {"partials": (4, 2), "keep": (3,), "warmup": 10}},
+    released=Released(lr_after_stage="restart"),
+)
 
 
 class DrNAS(Method):
@@ -49,40 +52,43 @@ class DrNAS(Method):
     Parameters
     ----------
     regulariser
-        How the concentration is pulled to the anchor 1: ``l2`` or ``kl``.
+        Regulariser that pulls the concentration to 1: ``l2`` or ``kl``.
     anchor
-        Strength of that pull (released code: 1e-3).
+        Strength of the regulariser (released code: 1e-3).
     progressive
-        Stages with pruning and widening: partial channels 6 then 4 and four options kept (DARTS space), 4 then 2 and
-        three kept (elsewhere).
+        Whether the search has stages with pruning and widening.
     partials
-        Partial channels of each stage of progressive learning; none given stands for those above (released code on
-        ImageNet: 6 then 3).
+        Parts of the channels, of which one goes through the operations, in each stage of progressive learning (released
+        code in the DARTS space: 6 then 4, on ImageNet 6 then 3; on NAS-Bench-201 4 then 2).
     keep
-        Options kept per decision at the start of each stage but the first; none given stands for those above.
+        Options kept per decision at the start of each stage but the first (released code in the DARTS space: 4; on
+        NAS-Bench-201: 3).
     warmup
-        Epochs at the start of each stage in which only weights are trained; -1 stands for the released code's 10 if
-        progressive, else 0.
+        Epochs at the start of each stage in which only weights are trained (released code: 0, with progressive 10).
     arch_lr
-        Of Adam (released code: 6e-4 in the DARTS space, 3e-4 on NAS-Bench-201); 0 stands for that.
+        Learning rate of Adam on alpha (released code in the DARTS space: 6e-4, on ImageNet 6e-3; on NAS-Bench-201:
+        3e-4).
     arch_clip
-        Bound on the norm of alpha's gradient; 0 turns it off (released code: off, on ImageNet 5).
+        Bound on the norm of alpha's gradient (released code: none, on ImageNet 5). 0: no bound.
     read
-        Whether decisions are ranked by ``softmax`` of alpha (the code) or the Dirichlet ``mean`` (the paper).
+        Ranking of the options: by ``softmax`` of alpha (the code) or by the Dirichlet ``mean`` (the paper).
     faithful
-        What the released code did, see the head of this file.
+        Whether to do as the released code did where paper and code differ: learning rate, clip and evaluation.
     """
 
     label: ClassVar[str] = "drnas"
     source: ClassVar[str] = "DrNAS, Chen, Wang, Cheng, Tang and Hsieh, arXiv 2006.10355"
     settings: ClassVar[Mapping[str, Setting]] = {
-        "nasbench201": Setting("xiangning-chen/DrNAS, 201-space/train_search.py", Train(epochs=100)),
+        "nasbench201": replace(BENCH, released=Released(lr_after_stage="restart", clip_over="weights+arch")),
         "darts": Setting(
             "xiangning-chen/DrNAS, DARTS-space/train_search.py",
             Train(epochs=50, lr=0.1, lr_min=0.0),
             {"options": "drnas"},
+            method={**ONE_STAGE, "arch_lr": 6e-4},
+            variants={"progressive": {"partials": (6, 4), "keep": (4,), "warmup": 10}},
+            released=Released(lr_after_stage="restart"),
         ),
-        "": Setting("xiangning-chen/DrNAS, 201-space/train_search.py", Train(epochs=100)),
+        "": BENCH,
     }
 
     def __init__(
@@ -92,10 +98,10 @@ class DrNAS(Method):
         regulariser: Literal["l2", "kl"] = "l2",
         anchor: float = 1e-3,
         progressive: bool = False,
-        partials: tuple[int, ...] = (),
-        keep: tuple[int, ...] = (),
-        warmup: int = -1,
-        arch_lr: float = 0.0,
+        partials: tuple[int, ...] | None = None,
+        keep: tuple[int, ...] | None = None,
+        warmup: int | None = None,
+        arch_lr: float | None = None,
         arch_clip: float = 0.0,
         read: Literal["softmax", "mean"] = "softmax",
         faithful: bool = False,
@@ -105,19 +111,17 @@ class DrNAS(Method):
         self.regulariser, self.anchor, self.read, self.faithful = regulariser, anchor, read, faithful
         if (partials or keep) and not progressive:
             raise UserError(
-                "--method.partials and --method.keep are of progressive learning. Add --method.progressive."
+                "`partials` and `keep` describe the stages of progressive learning: set `progressive`, too.",
+                of="method",
             )
-        if arch_clip < 0:
-            raise UserError(f"--method.arch_clip is {arch_clip}; it must be at least 0, which turns it off.")
+        at_least(0, "method", arch_clip=arch_clip)
+        own = self.paper.resolve(progressive=progressive, partials=partials, keep=keep, warmup=warmup, arch_lr=arch_lr)
         self._plan = Plan(
-            stages=learned_stages(space, partials, keep) if progressive else (Stage(),),
+            stages=learned_stages(space, own["partials"], own["keep"]) if progressive else (Stage(),),
             arch_clip=arch_clip or None,
-            warmup_epochs=warmup if warmup >= 0 else 10 if progressive else 0,
-            lr_after_stage="restart" if faithful else "continue",
-            clip_over="weights+arch" if faithful and space.label == "nasbench201" else "weights",
-            arch=Adam(
-                lr=arch_lr or (6e-4 if space.label == "darts" else 3e-4), decay=anchor if regulariser == "l2" else 0.0
-            ),
+            warmup_epochs=own["warmup"],
+            released=self.paper.released if faithful else Released(),
+            arch=Adam(lr=own["arch_lr"], decay=anchor if regulariser == "l2" else 0.0),
         )
 
     @property
@@ -165,8 +169,8 @@ class DrNAS(Method):
         self.alpha.mul_(self.alive)
 
 
-def learned_stages(space: Space, partials: tuple[int, ...] = (), keep: tuple[int, ...] = ()) -> tuple[Stage, ...]:
-    """Return the stages of progressive learning, of equal length; what is not given is that of :data:`STAGES`.
+def learned_stages(space: Space, partials: tuple[int, ...], keep: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Return the stages of progressive learning, of equal length.
 
     Raises
     ------
@@ -176,20 +180,24 @@ def learned_stages(space: Space, partials: tuple[int, ...] = (), keep: tuple[int
     """
     if "partial" not in fields_of(type(space)):
         raise UserError(
-            f"--method.progressive widens partial channels from stage to stage, and {space.label} has none. Leave it "
-            "out, or search a space of cells: nasbench201, darts."
+            "`progressive` widens partial channels from stage to stage, and this space has none. Leave it out, or "
+            "search a space of cells: nasbench201, darts.",
+            of="method",
         )
-    table = STAGES.get(space.label, STAGES[""])
-    partials = partials or tuple(partial for partial, _ in table)
-    keep = keep or tuple(kept for _, kept in table if kept is not None)
+    if not partials:
+        raise UserError("`partials` must be at least one number, one for each stage; got none.", of="method")
     if len(keep) != len(partials) - 1:
         raise UserError(
-            f"--method.partials has {len(partials)} stages and --method.keep has {len(keep)} numbers; it needs one for "
-            f"each stage but the first: {len(partials) - 1}."
+            f"`keep` must be {len(partials) - 1} numbers, one for each stage of `partials` but the first; got "
+            f"{len(keep)}.",
+            of="method",
         )
     for name, numbers in (("partials", partials), ("keep", keep)):
         if min(numbers, default=1) < 1 or list(numbers) != sorted(numbers, reverse=True):
-            raise UserError(f"--method.{name} is {list(numbers)}; numbers from 1 on, none larger than the one before.")
+            raise UserError(
+                f"`{name}` must be numbers from 1 on, none larger than the one before; got {list(numbers)}.",
+                of="method",
+            )
     stages = tuple(Stage(1 / len(partials), k, {"partial": p}) for p, k in zip(partials, (None, *keep), strict=True))
     for stage in stages:
         space.replace(**stage.space)  # a width that cannot be split is found now, not at the last boundary

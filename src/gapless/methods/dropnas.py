@@ -29,11 +29,12 @@ from torch import Tensor
 from gapless.core.errors import UserError
 from gapless.core.method import Method, Seen, Setting, host, living, start
 from gapless.core.mix import Mix, mask_of
-from gapless.core.plan import Adam, Plan, Train
+from gapless.core.plan import Adam, Plan, Released, Train
 from gapless.core.progress import Progress
 from gapless.core.space import Space
 
 TRAIN = Train(epochs=76, batch=96, lr=0.0375, lr_min=0.0015, clip=3.0)
+RELEASED = Released(decay_step="separate")
 
 
 class DropNAS(Method):
@@ -41,24 +42,29 @@ class DropNAS(Method):
 
     Parameters
     ----------
-    rate_weights, rate_free
-        Drop-path rate of the group with weights and of the group without (released code: 3e-5 for both); 0 drops
-        nothing.
+    rate_weights
+        Drop-path rate of the options with weights (released code: 3e-5). 0: none is dropped.
+    rate_free
+        Drop-path rate of the options without weights (released code: 3e-5). 0: none is dropped.
     adjust
         Whether alpha-adjust runs.
     warmup
-        Epochs in which nothing is dropped and alpha rests (released code: 0).
-    arch_lr, arch_decay
-        Adam on alpha (released code: 3e-4 and 1e-3).
+        Epochs in which nothing is dropped and alpha is not trained (released code: 0).
+    arch_lr
+        Learning rate of Adam on alpha (released code: 3e-4).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha (released code: 1e-3).
     faithful
-        What the released code did, see the head of this file.
+        Whether to do as the released code did where paper and code differ: decay, dropped options and ranking.
     """
 
     label: ClassVar[str] = "dropnas"
     source: ClassVar[str] = "DropNAS, Hong et al., arXiv 2201.11679"
     settings: ClassVar[Mapping[str, Setting]] = {
-        "darts": Setting("wiljohnhong/DropNAS, config.py", TRAIN, {"options": "original", "cells": 14}),
-        "": Setting("wiljohnhong/DropNAS, config.py (written for the DARTS space)", TRAIN),
+        "darts": Setting(
+            "wiljohnhong/DropNAS, config.py", TRAIN, {"options": "original", "cells": 14}, released=RELEASED
+        ),
+        "": Setting("wiljohnhong/DropNAS, config.py (written for the DARTS space)", TRAIN, released=RELEASED),
     }
 
     def __init__(
@@ -76,7 +82,7 @@ class DropNAS(Method):
         super().__init__(space)
         for name, rate in (("rate_weights", rate_weights), ("rate_free", rate_free)):
             if not 0 <= rate < 1:
-                raise UserError(f"--method.{name} is {rate}; a drop-path rate lies in [0, 1).")
+                raise UserError(f"`{name}` must lie in [0, 1); got {rate}.", of="method")
         self.alpha = start(space)
         self.rates = {"weights": rate_weights, "free": rate_free}
         self.adjust, self.faithful = adjust, faithful
@@ -85,7 +91,7 @@ class DropNAS(Method):
             coupling="joint",
             inactive="coast" if faithful else "skip",
             decay_on="ran",
-            decay_step="separate" if faithful else "coupled",
+            released=self.paper.released if faithful else Released(),
             warmup_epochs=warmup,
             arch=Adam(lr=arch_lr, decay=arch_decay),
         )

@@ -21,7 +21,8 @@ ours is that of one. Weight decay and momentum moved what had not run (on the Py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import gated, pick
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -49,58 +51,70 @@ TRAIN = Train(
 )
 
 
+CELLS = Setting(
+    "SNAS-Series/SNAS-Series, SNAS/train_search.py, --dsnas",
+    Train(epochs=150),
+    {"inputs": None},
+    method={"freeze": 1.0, "arch_lr": 3e-4, "arch_decay": 1e-3},
+)
+BLOCKS: dict[str, Any] = {"freeze": 0.3, "arch_lr": 1e-3, "arch_decay": 0.0}
+"""Settings of DSNAS/train_imagenet.py."""
+
+
 class DSNAS(Method):
     """DSNAS.
 
     Parameters
     ----------
     freeze
-        Distance of the two largest probabilities at which a decision is frozen; 1 freezes none. By default that of the
-        released code: 0.3, but none on the DARTS space.
+        Difference of the two largest probabilities at which a decision is frozen, in (0, 1] (released code: 0.3, in the
+        DARTS space 1). 1: none is frozen.
     macs
-        Weight of the cost of what was drawn, per million multiply-adds; 0 leaves it out (released code: 1e-6 in its
-        command lines).
+        Weight of the cost of a sampled architecture, per million multiply-adds (released code: 1e-6 in its command
+        lines). 0: no such term.
     macs_from
-        Draws whose decisions cost at least so many million multiply-adds are charged (released code: 290).
+        Million multiply-adds from which a sampled architecture is charged (released code: 290).
     warmup
-        Epochs in which alpha rests (released code: 0, or 15 and 30 in its "more stable" variants).
+        Epochs in which alpha is not trained (released code: 0, or 15 and 30 in its "more stable" variants).
     inactive
         What becomes of weights that did not run: ``skip`` leaves them alone; ``coast`` lets decay and momentum move
         them, as the released code did.
-    arch_lr, arch_decay
-        Of Adam on alpha; by default those of the released code: 1e-3 and none, on the DARTS space 3e-4 and 1e-3.
+    arch_lr
+        Learning rate of Adam on alpha (released code: 1e-3, in the DARTS space 3e-4).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha (released code: 0, in the DARTS space 1e-3).
     """
 
     label: ClassVar[str] = "dsnas"
     source: ClassVar[str] = "DSNAS, Hu, Xie, Zheng, Liu, Shi, Liu and Lin, arXiv 2002.09128"
     settings: ClassVar[Mapping[str, Setting]] = {
-        "shufflenet": Setting("SNAS-Series/SNAS-Series, DSNAS/train_imagenet.py", TRAIN, {"affine": True, "eps": 1e-2}),
-        "darts": Setting("SNAS-Series/SNAS-Series, SNAS/train_search.py, --dsnas", Train(epochs=150), {"inputs": None}),
-        "": Setting("SNAS-Series/SNAS-Series, SNAS/train_search.py, --dsnas", Train(epochs=150)),
+        "shufflenet": Setting(
+            "SNAS-Series/SNAS-Series, DSNAS/train_imagenet.py", TRAIN, {"affine": True, "eps": 1e-2}, method=BLOCKS
+        ),
+        "darts": CELLS,
+        "": replace(CELLS, space={}, method=BLOCKS),
     }
 
     def __init__(
         self,
         space: Space,
         *,
-        freeze: float = 0.0,
+        freeze: float | None = None,
         macs: float = 0.0,
         macs_from: float = 290.0,
         warmup: int = 0,
         inactive: Literal["skip", "coast"] = "skip",
-        arch_lr: float = 0.0,
-        arch_decay: float = -1.0,
+        arch_lr: float | None = None,
+        arch_decay: float | None = None,
     ) -> None:
         super().__init__(space)
-        if not 0 <= freeze <= 1:
-            raise UserError(
-                f"--method.freeze is {freeze}; a distance of probabilities in (0, 1], or 0 for the released code's."
-            )
-        cells = space.label == "darts"  # SNAS/train_search.py; elsewhere DSNAS/train_imagenet.py
-        if macs < 0 or macs_from < 0:
-            raise UserError(f"--method.macs is {macs} and --method.macs_from is {macs_from}; both are at least 0.")
+        own = self.paper.resolve(freeze=freeze, arch_lr=arch_lr, arch_decay=arch_decay)
+        if not 0 < own["freeze"] <= 1:
+            raise UserError(f"`freeze` must lie in (0, 1]; got {freeze}.", of="method")
+        at_least(0, "method", macs=macs, macs_from=macs_from, arch_lr=own["arch_lr"], arch_decay=own["arch_decay"])
         self.alpha = nn.Parameter(1 + 0.01 * torch.randn(space.shape))  # N(1, 0.01): released code
-        self.freeze, self.macs, self.macs_from = freeze or (1.0 if cells else 0.3), macs, macs_from
+        self.freeze: float = own["freeze"]
+        self.macs, self.macs_from = macs, macs_from
         self.register_buffer("frozen", torch.full(space.shape[:1], -1))
         self.register_buffer("kept", torch.zeros(space.shape))
         if macs:
@@ -112,7 +126,7 @@ class DSNAS(Method):
             warmup_epochs=warmup,
             bn="recalibrated",
             after="continue",
-            arch=Adam(lr=arch_lr or (3e-4 if cells else 1e-3), decay=arch_decay if arch_decay >= 0 else 1e-3 * cells),
+            arch=Adam(lr=own["arch_lr"], decay=own["arch_decay"]),
         )
 
     frozen: Tensor

@@ -35,6 +35,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import path, pick
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 HIDDEN, LAYERS = 32, 2
@@ -58,28 +59,32 @@ class ENAS(Method):
 
     Parameters
     ----------
-    steps, samples
-        Controller updates behind an epoch, and samples of each (D-X-Y/AutoDL-Projects: 50 and 20).
+    steps
+        Number of controller updates after an epoch (D-X-Y/AutoDL-Projects: 50).
+    samples
+        Number of samples of each controller update (D-X-Y/AutoDL-Projects: 20).
     baseline
-        ``per_step``: it moves with every sample; ``per_epoch_last``, ``per_epoch_mean``: once an epoch, see the head of
-        this file.
+        When the moving baseline moves: with every sample (``per_step``), or once an epoch to the last sample's value
+        (``per_epoch_last``, D-X-Y/AutoDL-Projects) or to the mean (``per_epoch_mean``, NATS-Bench).
     decay
-        Of the moving baseline (0.99 in all released code).
+        Decay of the moving baseline (all released code: 0.99).
     entropy
         Weight of the entropy in the reward (released code: 1e-4).
     entropy_grad
         Whether the entropy in the reward keeps its graph.
-    temperature, squash
-        Of the logits (D-X-Y/AutoDL-Projects: 5 and 2.5).
+    temperature
+        Temperature of the logits, ``squash * tanh(logits / temperature)`` (D-X-Y/AutoDL-Projects: 5).
+    squash
+        Bound of the logits, ``squash * tanh(logits / temperature)`` (D-X-Y/AutoDL-Projects: 2.5).
     candidates
-        Samples of which the answer is the best (D-X-Y/AutoDL-Projects: 100).
+        Number of samples of which the answer is the best (D-X-Y/AutoDL-Projects: 100).
     images
-        By which each of them is judged, the same for all; 0 stands for all that are held out. (Released code: one batch
-        each, another one for each, whose noise is larger than what good architectures differ by.)
+        Number of images by which each candidate is judged, the same for all. 0: all that are held out. (Released code:
+        one batch, another one for each, whose noise is larger than what good architectures differ by.)
     arch_lr
-        Of Adam on the controller, betas (0, 0.999), epsilon 1e-3, no decay (D-X-Y/AutoDL-Projects: 1e-3).
+        Learning rate of Adam on the controller, betas (0, 0.999), epsilon 1e-3, no decay (D-X-Y/AutoDL-Projects: 1e-3).
     arch_clip
-        Bound on the norm of the controller's gradient; 0 turns it off (D-X-Y/AutoDL-Projects: 5).
+        Bound on the norm of the controller's gradient (D-X-Y/AutoDL-Projects: 5). 0: no bound.
     """
 
     label: ClassVar[str] = "enas"
@@ -109,11 +114,9 @@ class ENAS(Method):
         arch_clip: float = 5.0,
     ) -> None:
         super().__init__(space)
-        for name, value in (("steps", steps), ("samples", samples), ("candidates", candidates)):
-            if value < 1:
-                raise UserError(f"--method.{name} is {value}; it must be at least 1.")
+        at_least(1, "method", steps=steps, samples=samples, candidates=candidates)
         if not 0 <= decay < 1:
-            raise UserError(f"--method.decay is {decay}; it must lie in [0, 1).")
+            raise UserError(f"`decay` must lie in [0, 1); got {decay}.", of="method")
         self.space, self.samples, self.update = space, samples, baseline
         self.decay, self.entropy, self.entropy_grad = decay, entropy, entropy_grad
         self.temperature, self.squash = temperature, squash

@@ -20,13 +20,13 @@ from typing import ClassVar, Literal
 import torch
 
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError
 from gapless.core.method import OneShot, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress, stream
 from gapless.core.sampling import path
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -45,15 +45,15 @@ class FairNAS(OneShot):
     batches
         Whether the passes of an update ``share`` a batch or each take their ``own``.
     gradients
-        Whether the ``sum`` or the ``mean`` of their gradients moves the weights.
+        Whether the weights follow the ``sum`` of the gradients of an update's passes or their ``mean``.
     searcher
-        The search by inherited accuracy.
+        Black-box search by inherited accuracy.
     evaluations
-        Architectures that it judges (as SPOS: 50 in each of 20 generations).
+        Number of architectures that the black-box search judges (as SPOS: 50 in each of 20 generations).
     images
-        By which each of them is judged; 0 stands for all that are held out.
+        Number of images by which each architecture is judged. 0: all that are held out.
     calibration
-        Training images that gather the statistics of each of them (as SPOS: 20,000).
+        Number of training images for the recalibrated statistics of each architecture (as SPOS: 20,000).
     """
 
     label: ClassVar[str] = "fairnas"
@@ -79,9 +79,8 @@ class FairNAS(OneShot):
         calibration: int = 20_000,
     ) -> None:
         super().__init__(space)
-        for name, value, least in (("evaluations", evaluations, 1), ("images", images, 0)):
-            if value < least:
-                raise UserError(f"--method.{name} is {value}; it must be at least {least}.")
+        at_least(1, "method", evaluations=evaluations)
+        at_least(0, "method", images=images)
         self.accumulate = accumulate
         self.searcher, self.evaluations, self.images = searcher, evaluations, images
         self._plan = Plan(
@@ -95,7 +94,7 @@ class FairNAS(OneShot):
 
     @property
     def plan(self) -> Plan:
-        """Weights only; images for judging are held out, and statistics are gathered anew for each architecture."""
+        """Weights only; images for judging are held out, and statistics are recalibrated for each architecture."""
         return self._plan
 
     def free(self) -> list[list[int]]:

@@ -36,12 +36,16 @@ class GDAS(Method):
     Parameters
     ----------
     estimator
-        How alpha's gradient is estimated, see the head of this file; ``scalar_fill`` is what the rows of NAS-Bench-201
-        were made with.
-    tau, tau_end
-        Temperature in the first and in the last epoch (released code: 10 and 0.1).
-    arch_lr, arch_decay
-        Adam on the architecture: learning rate and coupled L2 (released code: 3e-4 and 1e-3).
+        Estimator of alpha's gradient: ``selected``, through the sampled option alone (released code, DARTS space);
+        ``scalar_fill``, by which the rows of NAS-Bench-201 were made; ``full``, through all options.
+    tau
+        Temperature in the first epoch (released code: 10).
+    tau_end
+        Temperature in the last epoch (released code: 0.1).
+    arch_lr
+        Learning rate of Adam on alpha (released code: 3e-4).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha (released code: 1e-3).
     """
 
     label: ClassVar[str] = "gdas"
@@ -68,8 +72,9 @@ class GDAS(Method):
         arch_decay: float = 1e-3,
     ) -> None:
         super().__init__(space)
-        if tau <= 0 or tau_end <= 0:
-            raise UserError(f"--method.tau is {tau} and --method.tau_end is {tau_end}; temperatures are larger than 0.")
+        for name, value in (("tau", tau), ("tau_end", tau_end)):
+            if not value > 0:
+                raise UserError(f"`{name}` must be above 0; got {value}.", of="method")
         self.alpha = start(space)
         self.estimator, self.tau, self.tau_end = estimator, tau, tau_end
         self._plan = Plan(order="weights_first", arch_moves="all", arch=Adam(lr=arch_lr, decay=arch_decay))

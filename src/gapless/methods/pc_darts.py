@@ -19,15 +19,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
+from gapless.core.settings import at_least
 from gapless.core.space import Space
-
-T0 = 15 / 50
-"""Share of the epochs in which only weights are trained (released code on CIFAR-10: 15 of 50)."""
 
 
 class PCDARTS(Method):
@@ -35,13 +32,15 @@ class PCDARTS(Method):
 
     Parameters
     ----------
-    warmup
-        T0, the epochs in which only weights are trained; -1 stands for the released code's share of 15 in 50 (on
-        ImageNet: 35 in 50).
-    arch_lr, arch_decay
-        Adam on alpha and beta: learning rate and coupled L2 (released code: 6e-4 and 1e-3; on ImageNet 6e-3).
+    warmup_share
+        Share of the epochs in which only weights are trained, in [0, 1): T0 / epochs (released code: 15 of 50 epochs,
+        on ImageNet 35 of 50).
+    arch_lr
+        Learning rate of Adam on alpha and beta (released code: 6e-4, on ImageNet 6e-3).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha and beta (released code: 1e-3).
     arch_clip
-        Bound on the norm of their gradient; 0 turns it off (released code: off, on ImageNet 5).
+        Bound on the norm of the gradient of alpha and beta (released code: none, on ImageNet 5). 0: no bound.
     """
 
     label: ClassVar[str] = "pc_darts"
@@ -64,20 +63,18 @@ class PCDARTS(Method):
         self,
         space: Space,
         *,
-        warmup: int = -1,
+        warmup_share: float = 15 / 50,
         arch_lr: float = 6e-4,
         arch_decay: float = 1e-3,
         arch_clip: float = 0.0,
     ) -> None:
         super().__init__(space)
-        if arch_clip < 0:
-            raise UserError(f"--method.arch_clip is {arch_clip}; it must be at least 0, which turns it off.")
+        at_least(0, "method", arch_clip=arch_clip)
         self.alpha = start(space)
         self.beta = nn.Parameter(1e-3 * torch.randn(len(space.decisions)))
         self.register_buffer("together", competitors(space), persistent=False)
         self._plan = Plan(
-            warmup_epochs=max(warmup, 0),
-            warmup_share=T0 if warmup < 0 else 0.0,
+            warmup_share=warmup_share,
             arch_clip=arch_clip or None,
             arch=Adam(lr=arch_lr, decay=arch_decay),
         )

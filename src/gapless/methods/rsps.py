@@ -18,13 +18,13 @@ from typing import ClassVar
 import torch
 
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError
 from gapless.core.method import OneShot, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import uniform
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 
@@ -34,13 +34,13 @@ class RSPS(OneShot):
     Parameters
     ----------
     archs
-        Random architectures that are judged (released code: 1000 for each of five rounds on the DARTS space;
-        D-X-Y/AutoDL-Projects: 100 on NAS-Bench-201).
+        Number of random architectures that are judged (released code: 1000 for each of five rounds on the DARTS space;
+        D-X-Y/AutoDL-Projects on NAS-Bench-201: 100).
     images
-        By which each of them is judged (released code: ten batches of 64).
+        Number of images by which each architecture is judged (released code: ten batches of 64).
     finalists
-        So many of the best are judged again by all images that are held out (released code: 10); 0 takes the best at
-        once.
+        Number of the best architectures that are judged again by all images that are held out (released code: 10). 0:
+        none.
     """
 
     label: ClassVar[str] = "rsps"
@@ -56,9 +56,8 @@ class RSPS(OneShot):
 
     def __init__(self, space: Space, *, archs: int = 1000, images: int = 640, finalists: int = 10) -> None:
         super().__init__(space)
-        for name, value, least in (("archs", archs, 1), ("images", images, 1), ("finalists", finalists, 0)):
-            if value < least:
-                raise UserError(f"--method.{name} is {value}; it must be at least {least}.")
+        at_least(1, "method", archs=archs, images=images)
+        at_least(0, "method", finalists=finalists)
         self.space, self.archs, self.images, self.finalists = space, archs, images, finalists
         self._plan = Plan(coupling="weights_only", held_out=True, bn="batch")
 

@@ -34,6 +34,7 @@ from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import concrete
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 UNITS: tuple[Unit, ...] = ("params", "macs", "access")
@@ -48,23 +49,26 @@ class SNAS(Method):
     Parameters
     ----------
     bilevel
-        Whether alpha has images of its own and goes first, as on NAS-Bench-201 in xiangning-chen/DrNAS; by default both
-        are trained from one pass on all images.
-    tau, tau_end
-        Temperature at the start, and what it falls to linearly by the end (released code: 1 and 0.03; the variant of
-        NAS-Bench-201: 10 and 1).
+        Whether alpha has images of its own and is trained first in each step, as on NAS-Bench-201 in
+        xiangning-chen/DrNAS; else both are trained from one pass on all images.
+    tau
+        Temperature at the start (released code: 1; the variant of NAS-Bench-201: 10).
+    tau_end
+        Temperature that is reached linearly at the end (released code: 0.03; the variant of NAS-Bench-201: 1).
     resource
-        Weight of the cost in the loss; 0 leaves it out (released code: 1.5e-3 in its command lines).
+        Weight of the cost in the loss (released code: 1.5e-3 in its command lines). 0: no such term.
     resource_scale
-        ``log``: the mean of the logarithms of parameters, MACs and memory accesses of each decision, those below 1
-        counted as 1; ``raw``: 0.43 (2 parameters + MACs / 4000 + accesses / 100).
+        Cost of a decision: ``log``, the mean of the logarithms of parameters, MACs and memory accesses, those below 1
+        counted as 1; or ``raw``, 0.43 (2 parameters + MACs / 4000 + accesses / 100).
     resource_estimator
-        ``reparametrization``: of the drawn weights; ``discrete``: of the probabilities; ``policy_gradient``: the
-        log-density of the draw times its cost.
-    arch_lr, arch_decay
-        Adam on alpha: learning rate and coupled L2 (released code: 3e-4 and 1e-3).
+        Estimator of the cost: ``reparametrization``, of the sampled weights; ``discrete``, of the probabilities;
+        ``policy_gradient``, the log-density of the sample times its cost.
+    arch_lr
+        Learning rate of Adam on alpha (released code: 3e-4).
+    arch_decay
+        Coupled weight decay (L2) of Adam on alpha (released code: 1e-3).
     arch_clip
-        Bound on the norm of alpha's gradient; 0 turns it off (released code: 10).
+        Bound on the norm of alpha's gradient (released code: 10). 0: no bound.
     """
 
     label: ClassVar[str] = "snas"
@@ -90,11 +94,10 @@ class SNAS(Method):
         arch_clip: float = 10.0,
     ) -> None:
         super().__init__(space)
-        if tau <= 0 or tau_end <= 0:
-            raise UserError(f"--method.tau is {tau} and --method.tau_end is {tau_end}; temperatures are larger than 0.")
-        for name, value in (("resource", resource), ("arch_clip", arch_clip)):
-            if value < 0:
-                raise UserError(f"--method.{name} is {value}; it must be at least 0, which turns it off.")
+        for name, value in (("tau", tau), ("tau_end", tau_end)):
+            if not value > 0:
+                raise UserError(f"`{name}` must be above 0; got {value}.", of="method")
+        at_least(0, "method", resource=resource, arch_clip=arch_clip)
         self.alpha = nn.Parameter(1 + 0.01 * torch.randn(space.shape))  # N(1, 0.01): released code
         self.tau, self.tau_end = tau, tau_end
         self.resource, self.scale, self.estimator = resource, resource_scale, resource_estimator

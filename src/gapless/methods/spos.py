@@ -3,7 +3,7 @@ ECCV 2020, arXiv 1904.00420.
 
 The weights are trained with one uniformly drawn path for every batch, and no architecture parameter is learnt
 (section 3.2). The trained supernet then judges what an evolutionary search proposes, under the limits that the user
-sets (section 3.4), with the statistics of batch normalisation gathered anew for each architecture.
+sets (section 3.4), with the statistics of batch normalisation recalibrated for each architecture.
 
 Where paper and released code differ: the paper holds 50,000 training images out for the search; the code searches on
 the validation images of ImageNet, and, since it never begins these anew, ranks each candidate by other classes. We hold
@@ -28,6 +28,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import uniform
+from gapless.core.settings import at_least
 from gapless.core.space import Space
 
 TRIES = 500
@@ -53,16 +54,16 @@ class SPOS(OneShot):
     Parameters
     ----------
     searcher
-        The search by inherited accuracy (the paper's is ``evolution``: a population of 50, 20 generations).
+        Black-box search by inherited accuracy (the paper's is ``evolution``: a population of 50, 20 generations).
     evaluations
-        Architectures that it judges (the paper: 50 in each of 20 generations).
+        Number of architectures that the black-box search judges (the paper: 50 in each of 20 generations).
     images
-        By which each of them is judged (released code: 8,000); 0 stands for all that are held out.
+        Number of images by which each architecture is judged (released code: 8,000). 0: all that are held out.
     calibration
-        Training images that gather the statistics of each of them (the paper: 20,000).
+        Number of training images for the recalibrated statistics of each architecture (the paper: 20,000).
     macs_bins
-        Bounds, ascending, of ranges of million multiply-adds: a range is drawn first, then a path within it (released
-        code, on ImageNet: 290 300 310 320 330 340 350 360); by default paths are drawn uniformly.
+        Bounds, ascending, of ranges of million multiply-adds: a range is sampled first, then a path within it (released
+        code, on ImageNet: 290 300 310 320 330 340 350 360). Empty: paths are sampled uniformly.
     """
 
     label: ClassVar[str] = "spos"
@@ -86,11 +87,10 @@ class SPOS(OneShot):
         macs_bins: tuple[float, ...] = (),
     ) -> None:
         super().__init__(space)
-        for name, value, least in (("evaluations", evaluations, 1), ("images", images, 0)):
-            if value < least:
-                raise UserError(f"--method.{name} is {value}; it must be at least {least}.")
+        at_least(1, "method", evaluations=evaluations)
+        at_least(0, "method", images=images)
         if macs_bins and (len(macs_bins) < 2 or list(macs_bins) != sorted(set(macs_bins))):
-            raise UserError(f"--method.macs_bins is {macs_bins}; it takes at least two ascending numbers.")
+            raise UserError(f"`macs_bins` must be at least two ascending numbers; got {macs_bins}.", of="method")
         self.space, self.searcher, self.evaluations, self.images = space, searcher, evaluations, images
         self.bins = tuple(pairwise(macs_bins))
         table, self.fixed = space.cost_table("macs") if macs_bins else (torch.zeros(space.shape), 0)
@@ -99,7 +99,7 @@ class SPOS(OneShot):
 
     @property
     def plan(self) -> Plan:
-        """Weights only; images for judging are held out, and statistics are gathered anew for each architecture."""
+        """Weights only; images for judging are held out, and statistics are recalibrated for each architecture."""
         return self._plan
 
     def mix(self, now: Progress) -> Mix:

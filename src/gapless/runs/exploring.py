@@ -12,7 +12,7 @@ import torch
 from gapless.core.errors import UserError
 from gapless.core.judge import Judge
 from gapless.core.searcher import Searcher
-from gapless.core.settings import fields_of, make
+from gapless.core.settings import defaults, fields_of, make
 from gapless.core.space import Space
 from gapless.data import load
 from gapless.runs.recipe import MEASURED, Recipe, absolute, described
@@ -46,9 +46,9 @@ class Exploring:
     def full(self) -> Recipe:
         """Return the recipe with every setting written out."""
         space = {f: getattr(self.space, f) for f in fields_of(type(self.space)) if f not in MEASURED}
-        method = {name: f.default for name, f in fields_of(self.searcher_class).items()} | self.method
+        method = defaults(self.searcher_class) | self.method
         method.pop("seed", None)
-        score = {name: f.default for name, f in fields_of(self.judge_class).items()} | self.score
+        score = defaults(self.judge_class) | self.score
         score = {k: str(v.expanduser().resolve()) if isinstance(v, Path) else v for k, v in score.items()}
         data = dict(self.recipe.data)
         if "name" in data:

@@ -20,7 +20,7 @@ from gapless.core.method import Method, Setting
 from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.core.searcher import Searcher
-from gapless.core.settings import convert, fields_of, make, typed
+from gapless.core.settings import convert, defaults, fields_of, make, typed
 from gapless.core.space import Space
 from gapless.data import ImageData, load
 
@@ -189,7 +189,7 @@ class Recipe:
         method = self._find("method", "methods", "searchers")
         if space.python_only:
             raise UserError(f"The space {self.space['name']!r} is made in Python, for it needs {space.python_only}.")
-        setting = method.setting(space.label) if issubclass(method, Method) else Setting(method.source)
+        setting = setting_of(method, space)
         self.typed("space", space)
         self.typed("method", method)
         self.typed("train", Train, skip=())
@@ -302,7 +302,8 @@ class Recipe:
         fields |= {"classes": len(data.classes), "channels": data.channels, "size": max(data.size)}
         run = self.settings_of_run()
         space = make(space_class, fields)
-        return Resolved(self, space, method_class, self.typed("method", method_class), train, data, run)
+        method = settings_of(method_class, space_class, self.typed("method", method_class))
+        return Resolved(self, space, method_class, method, train, data, run)
 
     def settings_of_run(self) -> dict[str, Any]:
         """Return ``[run]`` with every default filled in."""
@@ -360,8 +361,7 @@ class Resolved:
     def full(self) -> Recipe:
         """Return the recipe with every setting written out."""
         space = {f: getattr(self.space, f) for f in fields_of(type(self.space)) if f not in MEASURED}
-        method = {name: f.default for name, f in fields_of(self.method_class).items()} | self.method
-        method.pop("seed", None)
+        method = {name: value for name, value in self.method.items() if name != "seed"}
         train = {f: getattr(self.train, f) for f in fields_of(Train)} if issubclass(self.method_class, Method) else {}
         return replace(
             self.recipe,
@@ -372,6 +372,16 @@ class Resolved:
             data={**self.recipe.data, "name": absolute(self.recipe.data.get("name", "digits"))},
             run=self.run,
         )
+
+
+def setting_of(method: type[Method] | type[Searcher], space: type[Space]) -> Setting:
+    """Return what the paper uses on a space."""
+    return method.setting(space.label) if issubclass(method, Method) else Setting(method.source)
+
+
+def settings_of(method: type[Method] | type[Searcher], space: type[Space], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a method on a space: what is given, else what the paper uses there, else the default."""
+    return setting_of(method, space).resolve(**{**defaults(method), **given})
 
 
 def described(data: ImageData) -> dict[str, Any]:

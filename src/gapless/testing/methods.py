@@ -563,7 +563,7 @@ def the_weight_clip_is_the_weights_own(
     seen = recording or record(make_method, space)
     plan = seen.search.plan
     mixed = any(0 < own < every for own, every in seen.clips)
-    if plan.clip_over == "weights":
+    if plan.released.clip_over == "weights":
         assert not mixed, "a clip counts weights and architecture parameters by one norm"
         assert any(own == 0 for own, _ in seen.clips), "the weights are never clipped"
     else:
@@ -638,9 +638,13 @@ def its_settings_are_documented(make_method: MakeMethod, space: Space) -> None:
     assert kind.source, f"{kind.__name__}.source is empty: name the paper"
     assert "" in kind.settings, f"{kind.__name__}.settings has no entry '' for other spaces"
     assert all(setting.source for setting in kind.settings.values()), "a setting does not say where it is from"
-    for name, setting in fields_of(kind).items():
-        assert setting.help, f"the docstring of {kind.__name__} does not explain {name}"
-        assert setting.default is not setting.default.__class__ or setting.default is None, f"{name} has no default"
+    for setting in kind.settings.values():
+        named = {*setting.method, *setting.variants, *(name for values in setting.variants.values() for name in values)}
+        unknown = named - fields_of(kind).keys()
+        assert not unknown, f"{kind.__name__}.settings names {', '.join(sorted(unknown))}, which it does not have"
+    for name, field in fields_of(kind).items():
+        assert field.help, f"the docstring of {kind.__name__} does not explain {name}"
+        assert field.default is not field.default.__class__ or field.default is None, f"{name} has no default"
 
 
 def probabilities_are_a_distribution(make_method: MakeMethod, space: Space) -> None:
