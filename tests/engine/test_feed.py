@@ -64,5 +64,5 @@ def test_architecture_batches_go_round(digits):
 
 def test_too_few_images():
     ten = load("digits", train_images=10)
-    with pytest.raises(UserError, match="cannot be divided"):
+    with pytest.raises(UserError, match="At least 2 training images"):
         feed(ten, arch_share=0.001)

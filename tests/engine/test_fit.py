@@ -226,7 +226,7 @@ def test_bounds_that_exclude_each_other_are_told():
     assert cheapest(space, made) == {"macs": 0, "latency": 0}
     with pytest.raises(
         UserError,
-        match=r"at most 6 MACs and at most 6 ms at once .*One by one they can be held: the smallest architectures have 0 MACs and 0 ms",
+        match=r"at most 6 MACs and at most 6 ms at once .*Each on its own is possible: the smallest architectures have 0 MACs and 0 ms",
     ):
         possible(space, made)
 

@@ -16,7 +16,7 @@ from gapless.data import load
 from gapless.engine.graphs import PATIENCE, Graphs, Update, _like
 from gapless.engine.judge import still
 from gapless.engine.search import Search
-from gapless.engine.sgd import begin, sgd
+from gapless.engine.sgd import sgd, start_momentum
 from gapless.methods.darts import DARTS
 from gapless.methods.drnas import DrNAS
 from gapless.methods.dropnas import DropNAS
@@ -213,7 +213,7 @@ def fused_sgd(*given, **named):
     optimiser = sgd(*given, **named)
     for group in optimiser.param_groups:
         group["fused"] = True
-    optimiser.register_step_pre_hook(begin)
+    optimiser.register_step_pre_hook(start_momentum)
     return optimiser
 
 
@@ -250,8 +250,9 @@ def test_gradients_lie_in_memory_as_their_leaves():
 
 
 def test_only_a_gpu_has_graphs():
-    with pytest.raises(UserError, match="the device is cpu"):
+    with pytest.raises(UserError, match="the device is cpu") as caught:
         Search(SPACE, DARTS(SPACE), load("digits"), Train(epochs=1), graphs=True)
+    assert caught.value.names == ("run.graphs",)
 
 
 # ---------------------------------------------------------------------- the waiting law

@@ -151,7 +151,7 @@ def test_noise_in_a_network_is_the_same_at_every_judgement():
 def test_what_cannot_be_judged_is_refused():
     net = trained()
     before = snapshot(net)
-    with pytest.raises(ValueError, match="no image to judge by"):
+    with pytest.raises(ValueError, match="`batches` must not be empty"):
         judge(net, net, [], bn="running")
     with pytest.raises(ValueError, match="needs at least one batch"):
         judge(net, net, batches(), bn="recalibrated")

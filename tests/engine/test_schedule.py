@@ -140,7 +140,7 @@ def test_locating_an_epoch():
         (2, 0),
         (2, 1),
     ]
-    with pytest.raises(ValueError, match="behind the last stage"):
+    with pytest.raises(ValueError, match="must be less than 8"):
         locate(plan, 8, 8)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from gapless.engine.sgd import begin
+from gapless.engine.sgd import start_momentum
 
 
 def test_a_weight_that_first_moves_later():
@@ -13,7 +13,7 @@ def test_a_weight_that_first_moves_later():
         weights = [nn.Parameter(torch.full((3,), float(i))) for i in range(3)]
         optimiser = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)
         if fused:
-            optimiser.register_step_pre_hook(begin)
+            optimiser.register_step_pre_hook(start_momentum)
         for moving in ((0,), (0, 1), (1,), (0, 1, 2)):
             optimiser.zero_grad()
             for i in moving:

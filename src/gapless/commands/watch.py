@@ -12,8 +12,8 @@ from gapless.analysis.alarm import alarms
 from gapless.core.method import Method
 from gapless.core.space import Space
 from gapless.data import ImageData
-from gapless.engine.bench import Judged
-from gapless.engine.explore import Evaluated
+from gapless.engine.bench import Judgement
+from gapless.engine.explore import EvaluationRecord
 from gapless.engine.record import SearchRecord
 from gapless.engine.retrain import TrainingRecord
 from gapless.runs.exploring import Exploring
@@ -101,9 +101,9 @@ class WatchSearch(Watch):
         elif issubclass(resolved.method_class, Method):
             self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
 
-    def told(self, record: SearchRecord | Evaluated) -> None:
+    def told(self, record: SearchRecord | EvaluationRecord) -> None:
         """Say what an epoch did; of an evaluation, what is the best so far, where that is new or the last."""
-        if isinstance(record, Evaluated):
+        if isinstance(record, EvaluationRecord):
             best = f"best score so far {record.best:.2f}"
             if self.live:
                 self.bar.update(self.task, advance=1, description=best)
@@ -119,7 +119,7 @@ class WatchSearch(Watch):
                 self.raised.add(alarm.name)
                 self.console.print(f"Warning after epoch {record.epoch + 1}: {alarm.text}")
 
-    def judged(self, one: Judged) -> None:
+    def judged(self, one: Judgement) -> None:
         """Say how many candidates the trained supernet has judged, and the best of them."""
         self.candidates += 1
         self.best = max(self.best, one[2])

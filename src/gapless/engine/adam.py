@@ -1,4 +1,4 @@
-"""Adam on architecture parameters, with entries that took no part left alone."""
+"""Adam on architecture parameters, with a mask of the entries that a step updates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gapless.core.plan import Adam
 class ArchAdam:
     """Adam (Kingma and Ba, arXiv 1412.6980) with coupled L2, as ``torch.optim.Adam``, and a mask per step.
 
-    An entry outside its mask keeps its value and its moments bit for bit (lazy Adam; bias correction counts all steps).
+    An entry outside the mask keeps its value and its moments bit for bit (lazy Adam; bias correction counts all steps).
 
     Parameters
     ----------
     method
-        The module whose parameters are trained.
+        Module whose parameters are trained.
     settings
-        Rates and decay.
+        Learning rate, betas and decay.
     """
 
     def __init__(self, method: nn.Module, settings: Adam) -> None:
@@ -40,11 +40,11 @@ class ArchAdam:
         Parameters
         ----------
         gradient
-            Name -> gradient.
+            Parameter name -> gradient.
         mask
-            Name -> bool of the parameter's shape; entries that are False are left alone.
+            Parameter name -> bool of the parameter's shape; False entries are not updated.
         decay
-            Coupled L2; by default the settings'.
+            Coupled L2; by default that of the settings.
         """
         s = self.settings
         self.steps += 1
@@ -71,16 +71,16 @@ class ArchAdam:
         return {"steps": self.steps, "mean": dict(self.mean), "square": dict(self.square)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Restore ``state``."""
         self.steps = state["steps"]
-        for own, given in ((self.mean, state["mean"]), (self.square, state["square"])):
-            if own.keys() != given.keys():
-                raise ValueError(f"the state has moments of {sorted(given)}, this method parameters {sorted(own)}")
-            for name, value in given.items():
+        for own, loaded in ((self.mean, state["mean"]), (self.square, state["square"])):
+            if own.keys() != loaded.keys():
+                raise ValueError(f"the state has moments of {sorted(loaded)}, this method parameters {sorted(own)}")
+            for name, value in loaded.items():
                 own[name].copy_(value)
 
     def to(self, device: torch.device | str) -> ArchAdam:
-        """Move the moments."""
+        """Move the moments to a device."""
         self.mean = {k: v.to(device) for k, v in self.mean.items()}
         self.square = {k: v.to(device) for k, v in self.square.items()}
         return self

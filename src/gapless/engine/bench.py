@@ -1,9 +1,11 @@
-"""The supernet as a judge of mixes and architectures: inherited accuracy, on images that its weights do not see."""
+"""Inherited accuracy: mixes and architectures evaluated with the weights of a trained supernet, on images that these
+weights were not trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,34 +23,41 @@ from gapless.engine.feed import Batch, Feed
 from gapless.engine.judge import judge
 from gapless.engine.supernet import Supernet
 
-Judged = tuple[Arch, int, float]
-"""An architecture, on how many images it was judged, its accuracy as a share."""
+
+class Judgement(NamedTuple):
+    """Inherited accuracy of one architecture: the architecture, the number of images, the accuracy as a share."""
+
+    arch: Arch
+    images: int
+    accuracy: float
 
 
 @dataclass(eq=False)
 class SupernetBench:
-    """Judges by one trained supernet (:class:`gapless.core.pick.Bench`).
+    """Evaluates mixes and architectures with one trained supernet (:class:`gapless.core.pick.Bench`).
 
-    Every architecture sees the same images in the same order, so that two judgements of one are the same number.
+    Every architecture sees the same images in the same order, so that evaluating it again gives the same number.
 
     Attributes
     ----------
-    supernet, forward
-        The weights, and how they are run under a mix.
+    supernet
+        The trained supernet.
+    forward
+        Forward pass: maps images and a mix to logits.
     feed
-        Images: those kept for judging, or all training images where none are.
+        The images: those held out from the weights, or all training images where none are held out.
     plan
-        Says by which statistics.
+        The method's plan, whose ``bn`` names the batch norm statistics.
     seed
-        Of the run.
+        Seed of the run.
     budget
-        What the answer has to hold, where there is something.
+        Bounds that the answer must respect; None without bounds.
     stage
-        At whose classes it judges.
+        Stage whose classes count.
     judged
-        All that :meth:`inherited` judged, in order.
+        Results of all calls of :meth:`inherited`, in order.
     on_judged
-        Called with each of these as soon as it is judged.
+        Callback for each of these results.
     """
 
     supernet: Supernet
@@ -58,8 +67,8 @@ class SupernetBench:
     seed: int = 0
     budget: Budget | None = None
     stage: int = 0
-    judged: list[Judged] = field(default_factory=list)
-    on_judged: Callable[[Judged], None] | None = None
+    judged: list[Judgement] = field(default_factory=list)
+    on_judged: Callable[[Judgement], None] | None = None
 
     @property
     def space(self) -> Space:
@@ -67,44 +76,48 @@ class SupernetBench:
         return self.supernet.space
 
     def judge(self, mix: Mix, images: int | None = None) -> float:
-        """Return the accuracy under a mix, as a share, on ``images`` images (all, where that is None), the first of an
-        order that no seed moves."""
+        """Return the accuracy under a mix, as a share, on the first ``images`` images of an order that does not depend
+        on the seed; None takes all images."""
         index = self.feed.judging(self.stage)
         if images is not None:
             index = index[torch.randperm(len(index), generator=stream("judging"))[:images]]
         return self.measure(mix, self.feed.plain(index))[1]
 
     def inherited(self, arch: Arch, images: int | None = None) -> float:
-        """Return the accuracy of an architecture with the supernet's weights, as a share, and note it in ``judged``."""
-        all_of_them = len(self.feed.judging(self.stage))
-        found = self.judge(self.space.one_hot(arch), images)
-        self.judged.append((arch, all_of_them if images is None else min(images, all_of_them), found))
+        """Return the accuracy of an architecture with the supernet's weights, as a share, and append it to
+        ``judged``."""
+        total = len(self.feed.judging(self.stage))
+        accuracy = self.judge(self.space.one_hot(arch), images)
+        self.judged.append(Judgement(arch, total if images is None else min(images, total), accuracy))
         if self.on_judged is not None:
             self.on_judged(self.judged[-1])
-        return found
+        return accuracy
 
     def measure(self, mix: Mix, batches: Iterable[Batch] | None = None) -> tuple[float, float]:
-        """Return (mean cross entropy, accuracy as a share) on batches, by default all that there is to judge by."""
+        """Return (mean cross entropy, accuracy as a share) on batches; by default on all images of the bench."""
         mix = mix.to(dtype=self.feed.dtype, device=next(self.supernet.parameters()).device)
-        found = self.feed.plain(self.feed.judging(self.stage)) if batches is None else batches
+        pairs = self.feed.plain(self.feed.judging(self.stage)) if batches is None else batches
         return judge(
             self.supernet,
             lambda x: self.feed.seen(self.forward(x, mix), self.stage),
-            ((x, self.feed.named(y, self.stage)) for x, y in found),
+            ((x, self.feed.named(y, self.stage)) for x, y in pairs),
             bn=self.plan.bn,
             calibration=self.calibration() if self.plan.bn == "recalibrated" else (),
         )
 
     def calibration(self) -> Iterator[Tensor]:
-        """Yield training images, the same for every architecture, in batches of the size that trains."""
+        """Yield the training images that recalibrate batch norm, the same for every architecture, in batches of the
+        training size."""
         index = self.feed.training(self.stage)
         order = index[torch.randperm(len(index), generator=stream("calibration"))][: self.plan.calibration]
-        whole = len(order) - len(order) % self.feed.size or len(order)  # a small last batch would count as much as any
+        whole = len(order) - len(order) % self.feed.size or len(
+            order
+        )  # a small last batch would weigh as much as a full one
         for x, _ in self.feed.plain(order[:whole], self.feed.size):
             yield x
 
     def respects(self, arch: Arch) -> bool:
-        """Return whether an architecture holds what was asked of the answer."""
+        """Return whether an architecture is within the budget."""
         return self.budget is None or self.budget.respects(arch)
 
     def explore(
@@ -115,30 +128,31 @@ class SupernetBench:
         images: int | None = None,
         finalists: int = 0,
     ) -> Arch:
-        """Return the best architecture that a black-box search finds by inherited accuracy, within the budget.
+        """Return the best architecture within the budget that a black-box search finds by inherited accuracy.
 
         Parameters
         ----------
         name
-            Of a search (``gapless list methods``).
+            Name of a black-box search (``gapless list methods``).
         evaluations
-            Architectures that it may judge.
+            Number of architectures that it evaluates.
         images
-            For each of them; None stands for all.
+            Images per evaluation. None: all images.
         finalists
-            So many of the best are judged again on all images, and the best of these wins; 0 takes the best at once.
+            Number of best architectures that are evaluated again on all images, the best of which is returned. 0: the
+            best of the search is returned.
         """
         kind = catalogue.find(name, "searchers")
         searcher = make(kind, {"seed": derive_seed(self.seed, "explore") % 2**31}, self.space)
         assert isinstance(searcher, Searcher)
         searcher.within = self.respects
 
-        told = explore(searcher, lambda arch: self.inherited(arch, images), evaluations)
+        history = explore(searcher, lambda arch: self.inherited(arch, images), evaluations)
         if not finalists:
             return searcher.best()
-        best = sorted({arch: scores["score"] for arch, scores in told}.items(), key=lambda pair: -pair[1])
+        best = sorted({arch: scores["score"] for arch, scores in history}.items(), key=lambda pair: -pair[1])
         return max((arch for arch, _ in best[:finalists]), key=self.inherited)
 
     def stream(self, name: str) -> torch.Generator:
-        """Return a random stream of this run."""
+        """Return a random stream that depends on the run's seed and ``name`` alone."""
         return stream(self.seed, "pick", name)

@@ -1,7 +1,7 @@
-"""Which classes are easy: a small network is trained for a short while, and a class that it soon gets right is easy.
+"""Order of classes from easy to hard, by how early a small network learns them.
 
-DA-NAS (arXiv 2003.12563) orders classes by how early networks learn them; no code of it is known, and the measure here
-is ours: the mean over the epochs of a class's accuracy on training images that the network is not trained on.
+DA-NAS (arXiv 2003.12563) orders classes by how early networks learn them. Its code is not public, and the measure here
+is ours: the accuracy of a class on held-out training images, averaged over a few epochs of training.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from gapless.engine.feed import Feed, batches
 from gapless.engine.state import own_random_numbers
 
 EPOCHS = 5
-"""Of the training; ours."""
-ASIDE = 0.2
-"""Share of the weights' images by which classes are judged; ours."""
+"""Epochs of the training; ours."""
+HELD_OUT = 0.2
+"""Share of the weights' images that is held out to measure accuracy on; ours."""
 
 
 def easiest_first(space: Space, feed: Feed, train: Train, seed: int, device: torch.device) -> Tensor:
-    """Return the classes, easiest first, int64 [classes] on the host; ties by number.
+    """Return the classes, easiest first, int64 [classes] on the host; ties in order of the class number.
 
-    The network is the architecture of the space with the fewest multiply-adds that costs something, at the size of the
-    space; its rate is constant. It sees the weights' images only.
+    The network is the architecture with the fewest multiply-adds, where options without any are avoided, at the size of
+    the space. It is trained at a constant learning rate, on images of the weights only.
     """
     total = torch.zeros(space.classes, dtype=torch.float64)
     order = torch.randperm(len(feed.weights), generator=stream("aside"))
-    cut = len(order) - max(1, round(ASIDE * len(order)))
-    taught, asked = feed.weights[order[:cut]], feed.weights[order[cut:]]
+    cut = len(order) - max(1, round(HELD_OUT * len(order)))
+    training, held_out = feed.weights[order[:cut]], feed.weights[order[cut:]]
     with own_random_numbers(device), seeded(seed, "easiness"):
         network = _small(space).to(device, feed.dtype)
         optimiser = torch.optim.SGD(network.parameters(), lr=train.lr, momentum=train.momentum)
         for epoch in range(EPOCHS):
             network.train()
-            for step, index in enumerate(batches(taught, feed.size, stream(seed, "easiness", epoch))):
+            for step, index in enumerate(batches(training, feed.size, stream(seed, "easiness", epoch))):
                 torch.manual_seed(derive_seed(seed, "easiness", epoch, step))
                 x, y = feed.data.batch(feed.data.train, index, dtype=feed.dtype)
                 optimiser.zero_grad()
@@ -47,7 +47,7 @@ def easiest_first(space: Space, feed: Feed, train: Train, seed: int, device: tor
             network.eval()
             right, count = torch.zeros(2, space.classes, dtype=torch.float64)
             with torch.no_grad():
-                for x, y in feed.plain(asked):
+                for x, y in feed.plain(held_out):
                     hit = (network(x).argmax(dim=1) == y).cpu().double()
                     right.index_add_(0, y.cpu(), hit)
                     count.index_add_(0, y.cpu(), torch.ones_like(hit))
@@ -57,5 +57,7 @@ def easiest_first(space: Space, feed: Feed, train: Train, seed: int, device: tor
 
 def _small(space: Space) -> torch.nn.Module:
     table, _ = space.cost_table("macs")
-    cheap = torch.where(table > 0, -table, -2 * table.max() - 1)  # an option that costs nothing learns nothing
+    cheap = torch.where(
+        table > 0, -table, -2 * table.max() - 1
+    )  # an option without multiply-adds has no weights to learn
     return space.network(space.decode(cheap))

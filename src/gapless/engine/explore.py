@@ -1,4 +1,4 @@
-"""The loop of a black-box search: an evaluation at a time, with a state to go on from."""
+"""The loop of a black-box search, one evaluation at a time, with a state to resume from."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from gapless.engine.memory import peak_memory_mb
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What one evaluation told. ``asdict`` of it is a line of the trace.
+class EvaluationRecord:
+    """Result of one evaluation of a black-box search; ``line`` of it is a line of the trace.
 
     Attributes
     ----------
     epoch
-        The number of the evaluation, from 0.
+        Number of the evaluation, counted from 0.
     asked, score
-        The architecture, and its score.
+        Evaluated architecture, and its score.
     arch, best
-        What scored best so far, and its score.
+        Best architecture so far, and its score.
     seconds, peak_memory_mb
-        Wall time of the evaluation; largest memory of the process (or of the GPU) so far.
+        Wall time of the evaluation; peak memory of the process (or of the GPU) so far.
     """
 
     epoch: int
@@ -44,18 +44,25 @@ class Evaluated:
 
 
 class Exploration:
-    """One black-box search by so many evaluations.
+    """A black-box search of a fixed number of evaluations.
 
     Parameters
     ----------
     searcher
-        Asks, fresh.
+        Searcher in its initial state.
     score
-        Judges.
+        Score of an architecture.
     count
-        Number of evaluations, those answered from memory included (:func:`gapless.core.searcher.evaluations`).
+        Number of evaluations, repeated architectures included (:func:`gapless.core.searcher.evaluations`).
     device
-        Whose memory is reported.
+        Device whose memory is reported.
+
+    Attributes
+    ----------
+    epoch
+        Number of evaluations so far.
+    known
+        Scores of all architectures so far.
     """
 
     def __init__(self, searcher: Searcher, score: Score, count: int, *, device: torch.device | str = "cpu") -> None:
@@ -63,33 +70,32 @@ class Exploration:
         self.epoch = 0
         self.known: dict[Arch, Mapping[str, float]] = {}
 
-    def run(self, after_step: Callable[[], None] | None = None) -> Iterator[Evaluated]:
-        """Yield a record per evaluation; ``after_step`` is called before each, where ``state_dict`` tells
-        everything."""
+    def run(self, after_step: Callable[[], None] | None = None) -> Iterator[EvaluationRecord]:
+        """Yield a record per evaluation; ``after_step`` is called before each, when ``state_dict`` is complete."""
         loop = evaluations(self.searcher, self.score, self.known)
         while self.epoch < self.count:
             if after_step is not None:
                 after_step()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             arch, scores = next(loop)
             best = self.searcher.best()
             self.epoch += 1
-            yield Evaluated(
+            yield EvaluationRecord(
                 epoch=self.epoch - 1,
                 asked=str(arch),
                 score=first(scores),
                 arch=str(best),
                 best=first(self.known[best]),
-                seconds=time.perf_counter() - begun,
+                seconds=time.perf_counter() - started,
                 peak_memory_mb=peak_memory_mb(self.device),
             )
 
     def ranked(self) -> list[Arch]:
-        """Return all that was scored, the best first; of equals the one that was scored first."""
+        """Return all architectures with a score, the best first; ties in order of evaluation."""
         return sorted(self.known, key=lambda arch: -first(self.known[arch]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that an exploration made from the same arguments needs to go on."""
+        """Return everything that an exploration made from the same arguments needs to resume."""
         pack = self.searcher.space.pack
         return {
             "epoch": self.epoch,
@@ -98,7 +104,7 @@ class Exploration:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Resume from ``state``."""
         unpack = self.searcher.space.unpack
         self.epoch = int(state["epoch"])
         self.searcher.load_state_dict(state["searcher"])

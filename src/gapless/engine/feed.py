@@ -1,4 +1,4 @@
-"""Which images a step sees: pure functions of the seed and of where the search stands."""
+"""Batches of a search: pure functions of the seed and of the step."""
 
 from __future__ import annotations
 
@@ -13,41 +13,49 @@ from gapless.core.plan import Plan, Train
 from gapless.core.progress import stream
 
 Batch = tuple[Tensor, Tensor]
+"""Images [N, C, H, W] and labels [N]."""
 
 
 def batches(index: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """Return the image numbers of an epoch's batches, shuffled.
 
-    A last batch of a single image is left out: it has no batch statistics.
+    A last batch of a single image is dropped, since it has no batch statistics.
     """
     parts = list(torch.split(index[torch.randperm(len(index), generator=generator)], size))
     return parts[:-1] if len(parts[-1]) == 1 and len(parts) > 1 else parts
 
 
 class Feed:
-    """Divides the training images between weights and architecture, and hands out batches of either.
+    """The training images, divided between weights and architecture, and batches of both parts.
 
     Parameters
     ----------
     data
-        On the device of the search. The test split is not touched.
-    plan, train
-        A plan that trains both at once gives all training images to the weights; else ``train.arch_share`` of them are
-        the architecture's, by one fixed random division that no seed moves.
+        Data set on the device of the search. The test split is not touched.
+    plan
+        Plan of the method. If it trains weights and architecture jointly, or weights only, and holds nothing out, all
+        training images are the weights'.
+    train
+        Training settings. Otherwise ``train.arch_share`` of the training images are the architecture's, by a fixed
+        random division that does not depend on the seed.
     seed
-        Of order and augmentation.
+        Seed of order and augmentation.
     dtype
-        Of the images.
+        Floating-point type of the images.
 
     Attributes
     ----------
+    weights, arch
+        Numbers of the images of the weights and of the architecture.
+    drawn
+        Number of architecture batches drawn so far; part of the state.
     order
         The classes, easiest first, where a stage uses a share of them; set before the first epoch, part of the state.
 
     Raises
     ------
     UserError
-        Where there are too few images to divide.
+        If there are too few images to divide.
     """
 
     def __init__(self, data: Images, plan: Plan, train: Train, seed: int, dtype: torch.dtype) -> None:
@@ -61,11 +69,11 @@ class Feed:
             self.weights, self.arch = order[:cut].sort().values, order[cut:].sort().values
             if not len(self.weights) or not len(self.arch):
                 raise UserError(
-                    f"{total} training images cannot be divided between weights and architecture; "
-                    "at least 2 are needed."
+                    f"At least 2 training images are needed, to divide them between weights and architecture; "
+                    f"got {total}."
                 )
-        self.drawn = 0  # architecture batches so far
-        self._cycle: tuple[int, int, Tensor] = (-1, 0, torch.empty(0))  # a round: its number, of how many, their order
+        self.drawn = 0
+        self._cycle: tuple[int, int, Tensor] = (-1, 0, torch.empty(0))  # a pass over arch: number, length, order
         self.order: Tensor | None = None
 
     def epoch(self, epoch: int, stage: int) -> list[Tensor]:
@@ -73,12 +81,12 @@ class Feed:
         return batches(self.training(stage), self.size, stream(self.seed, "order", epoch))
 
     def weight_batch(self, index: Tensor, step: int, turn: int = 0) -> Batch:
-        """Return a batch for the weights, augmented; ``turn`` tells apart several of one step."""
+        """Return an augmented batch for the weights; ``turn`` numbers the batches of one step."""
         return self._batch(index, "weights", step, *(() if turn == 0 else (turn,)))
 
     def arch_batch(self, stage: int = 0) -> Batch:
-        """Return the next batch for the architecture, augmented: an endless round over its images, shuffled anew each
-        time."""
+        """Return the next augmented batch for the architecture, from endless passes over its images, each in a new
+        random order."""
         index = self._of(self.arch, stage)
         size = min(self.size, len(index))
         cycle, place = divmod(self.drawn, len(index) // size)
@@ -90,37 +98,37 @@ class Feed:
         return batch
 
     def plain(self, index: Tensor, size: int | None = None) -> Iterator[Batch]:
-        """Yield training images in order and not augmented, for judging: in batches of ``size``, by default four times
-        the size that trains."""
+        """Yield batches of training images for evaluation, in order and without augmentation; ``size`` is by default
+        four times the training batch."""
         for part in torch.split(index, size or 4 * self.size):
             yield self.data.batch(self.data.train, part, dtype=self.dtype)
 
     # ------------------------------------------------------------------ images and classes of a stage
 
     def training(self, stage: int) -> Tensor:
-        """Return the numbers of the images that a stage trains the weights on."""
+        """Return the numbers of the images on which a stage trains the weights."""
         return self._of(self.weights, stage)
 
     def judging(self, stage: int) -> Tensor:
-        """Return the numbers of the images that a stage judges by: the architecture's, or all where it has none."""
+        """Return the numbers of the images on which a stage evaluates: the architecture's, or all if it has none."""
         return self._of(self.arch if len(self.arch) else self.weights, stage)
 
     def classes(self, stage: int) -> Tensor | None:
-        """Return the classes that a stage uses, ascending; None for all of them."""
+        """Return the classes that a stage uses, ascending; None: all classes."""
         share = self.plan.stages[stage].classes
         if share >= 1:
             return None
         if self.order is None:
-            raise RuntimeError("a stage uses a share of the classes, but nobody has put them in order")
+            raise RuntimeError("a stage uses a share of the classes; set `order` first")
         return self.order[: max(2, round(share * len(self.order)))].sort().values
 
     def seen(self, logits: Tensor, stage: int) -> Tensor:
-        """Return those logits [N, present classes] of [N, classes] that a stage uses."""
+        """Return the logits of the classes that a stage uses: [N, classes] to [N, classes of the stage]."""
         classes = self.classes(stage)
         return logits if classes is None else logits[:, classes.to(logits.device)]
 
     def named(self, labels: Tensor, stage: int) -> Tensor:
-        """Return labels counted over the classes that a stage uses."""
+        """Return labels renumbered over the classes that a stage uses."""
         classes = self.classes(stage)
         return labels if classes is None else torch.searchsorted(classes.to(labels.device), labels)
 
@@ -128,13 +136,13 @@ class Feed:
         classes = self.classes(stage)
         if classes is None:
             return index
-        found = index[torch.isin(self.data.train.labels.cpu()[index], classes)]
-        if not len(found):
+        kept = index[torch.isin(self.data.train.labels.cpu()[index], classes)]
+        if not len(kept):
             raise UserError(
-                f"None of {len(index)} training images is of the {len(classes)} classes that this stage begins with. "
-                "Give more images, or a larger first share of the classes."
+                f"None of the {len(index)} training images is of the {len(classes)} classes that this stage uses. "
+                "Use more images, or a larger share of the classes in this stage."
             )
-        return found
+        return kept
 
     def _batch(self, index: Tensor, name: str, *key: int) -> Batch:
         generator = stream(self.seed, "augment", name, *key)

@@ -1,4 +1,4 @@
-"""The best architecture that holds every bound: an exact 0/1 programme, solved by HiGHS through SciPy."""
+"""The best architecture within a budget: an exact 0/1 linear program, solved by HiGHS through SciPy."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from gapless.core.errors import UserError
 from gapless.core.space import Space
 
 SPREAD = 1e6
-"""What scores are scaled to span. The solver stops at an absolute gap of 1e-6, which is then a share of 1e-12."""
+"""Range that the scores are scaled to. The solver stops at an absolute gap of 1e-6, which is then a relative gap of
+1e-12."""
 LARGEST = 1e4
-"""Largest coefficient of a cost row, so that one unit of a cost is far above the solver's tolerance of 1e-6."""
+"""Largest coefficient of a cost constraint: one unit of a cost is then far above the solver's tolerance of 1e-6."""
 TRIES = 1000
-"""Architectures beyond a bound by less than that tolerance that are put aside before the solver is given up."""
+"""Number of architectures that exceed a bound by less than that tolerance and are excluded before giving up."""
 
 Row = tuple[NDArray[np.float64], float, float]
-"""Coefficients, and what their sum lies between."""
+"""A linear constraint: coefficients, lower and upper bound of their sum."""
 
 
 def fit(scores: Tensor, space: Space, budget: Budget) -> Arch:
-    """Return the architecture with the largest sum of scores [D, O] of all that hold every bound.
+    """Return the architecture with the largest sum of scores [D, O] among those within the budget.
 
-    Without a bound the largest sum is what :meth:`gapless.core.space.Space.decode` reads off; where that holds every
-    bound, it is the answer. Where a bound binds, ties are broken by the solver, the same way each time.
+    Without bounds that is the result of :meth:`gapless.core.space.Space.decode`, and if this is within the budget, it
+    is returned. Otherwise the solver breaks ties, deterministically.
 
     Raises
     ------
     UserError
-        Where no architecture holds the bounds.
+        If no architecture is within the budget.
     """
     arch = space.decode(scores)
     if budget.respects(arch):
@@ -47,20 +48,20 @@ def fit(scores: Tensor, space: Space, budget: Budget) -> Arch:
 
 
 def possible(space: Space, budget: Budget) -> None:
-    """Raise the :class:`UserError` of :func:`fit` where no architecture holds the bounds; to be asked before a
-    search."""
+    """Raise the :class:`UserError` of :func:`fit` if no architecture is within the budget; call it before a search."""
     fit(torch.zeros(space.shape), space, budget)
 
 
 def cheapest(space: Space, budget: Budget) -> dict[BoundUnit, float]:
-    """Return the smallest cost that an architecture has, unit by unit."""
+    """Return the smallest cost of any architecture, for each unit on its own."""
     parts = zip(budget.bounds, budget.tables, strict=True)
     return {bound.unit: budget.costs(space.decode(-table))[bound.unit] for bound, table in parts}
 
 
 def optimum(scores: Tensor, space: Space, budget: Budget) -> Arch | None:
-    """Return the solution of the programme, or None where there is none: one option for each present decision, the
-    limits of the space, a row for each bound."""
+    """Return the architecture with the largest sum of scores within the budget; None if there is none.
+
+    The constraints are: one option for each present decision, the limits of the space, one row per bound."""
     places = space.eligible.nonzero().tolist()
     pick = tuple(torch.tensor(places).T)
     value = scores.detach().cpu().double()[pick].numpy()
@@ -80,12 +81,12 @@ def optimum(scores: Tensor, space: Space, budget: Budget) -> Arch | None:
         space.check(arch)
         if budget.respects(arch):
             return arch
-        rows.append((chosen.astype(np.float64), -math.inf, len(held) - 1.0))  # within the tolerance only: not this one
-    raise RuntimeError(f"HiGHS gave {TRIES} architectures that break a bound by less than its tolerance")
+        rows.append((chosen.astype(np.float64), -math.inf, len(held) - 1.0))  # exceeds a bound: exclude it
+    raise RuntimeError(f"HiGHS returned {TRIES} architectures that exceed a bound by less than its tolerance")
 
 
 def _answers(space: Space, places: list[list[int]]) -> list[Row]:
-    """Return the rows of the space: one option for each decision, ``count`` options over the decisions of a limit."""
+    """Return the constraints of the space: one option per decision, ``count`` options over the decisions of a limit."""
     at = np.array([row for row, _ in places])
     limited = {name for limit in space.limits for name in limit.among}
     rows: list[Row] = []
@@ -98,10 +99,9 @@ def _answers(space: Space, places: list[list[int]]) -> list[Row]:
 
 
 def _bounded(bound: Bound, cost: NDArray[np.float64], constant: float) -> Row | None:
-    """Return the row of a bound, in numbers that suit the solver; None where no option costs anything and the bound
-    holds.
+    """Return the constraint of a bound, scaled for the solver; None if no option has a cost and the bound holds.
 
-    Counts are divided by what they have in common: for convolutions that leaves small whole numbers.
+    Counts are divided by their greatest common divisor, which for convolutions leaves small integers.
     """
     rest = bound.most - constant
     if not cost.any():
@@ -111,7 +111,7 @@ def _bounded(bound: Bound, cost: NDArray[np.float64], constant: float) -> Row | 
         cost, rest = (
             cost / common,
             math.floor(rest / common) + 0.5,
-        )  # half a unit of room for rounding, in whole numbers
+        )  # half a unit of slack for rounding; the costs are integers
     scale = LARGEST / cost.max()
     return cost * scale, -math.inf, rest * scale
 
@@ -130,12 +130,13 @@ def _solve(value: NDArray[np.float64], rows: list[Row]) -> NDArray[np.bool_] | N
     if result.status == 2:
         return None
     if result.status != 0:
-        raise RuntimeError(f"HiGHS found no architecture: {result.message}")
+        raise RuntimeError(f"HiGHS failed: {result.message}")
     chosen: NDArray[np.bool_] = result.x > 0.5
     return chosen
 
 
 def _impossible(space: Space, budget: Budget) -> UserError:
+    """Return the error for a budget that no architecture is within."""
     name = space.label or type(space).__name__
     where = "at the size at which it would be trained"
     least = cheapest(space, budget)
@@ -147,6 +148,6 @@ def _impossible(space: Space, budget: Budget) -> UserError:
     asked = " and ".join(f"at most {told(b.most, b.unit)}" for b in budget.bounds)
     has = " and ".join(told(least[b.unit], b.unit) for b in budget.bounds)
     return UserError(
-        f"No architecture of {name} has {asked} at once ({where}). One by one they can be held: the smallest "
+        f"No architecture of {name} has {asked} at once ({where}). Each on its own is possible: the smallest "
         f"architectures have {has}. Raise one of the limits."
     )

@@ -1,5 +1,5 @@
-"""Accuracy of a network or of a mix of the supernet, with an explicit policy for batch normalisation: it decides
-rankings."""
+"""Accuracy of a network, or of the supernet under a mix, with an explicit choice of batch norm statistics: the choice
+decides rankings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from gapless.core.network import DropPath
 from gapless.core.progress import derive_seed
+from gapless.engine.feed import Batch
 from gapless.engine.state import own_random_numbers
 
 BatchNorm = Literal["batch", "running", "recalibrated"]
-Batch = tuple[Tensor, Tensor]
 
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
-    """Run a block, then put back the module's buffers and its training flag."""
+    """Run a block, then restore the module's buffers and training flags."""
     kept = [(b, b.clone()) for b in module.buffers()]
     modes = [(m, m.training) for m in module.modules()]
     try:
@@ -37,7 +37,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def still(module: nn.Module) -> Iterator[None]:
-    """Run training passes that leave the running statistics as they are, also while a graph still needs the buffers."""
+    """Run training passes that leave the running statistics unchanged, without restoring buffers that a graph needs."""
     kept = [
         (m, m.momentum, m.num_batches_tracked, m.num_batches_tracked.clone())
         for m in module.modules()
@@ -54,7 +54,7 @@ def still(module: nn.Module) -> Iterator[None]:
 
 
 def batch_statistics(module: nn.Module) -> None:
-    """Set a module up to normalise by the statistics of each batch, with nothing dropped."""
+    """Let a module normalise by the statistics of each batch, with dropout and drop path off."""
     module.train()
     for m in module.modules():
         if isinstance(m, (_DropoutNd, DropPath)):
@@ -70,31 +70,31 @@ def judge(
     bn: BatchNorm,
     calibration: Iterable[Tensor] = (),
 ) -> tuple[float, float]:
-    """Return (mean cross entropy, accuracy as a share) over ``batches`` and leave the module as it was.
+    """Return (mean cross entropy, accuracy as a share) over ``batches``; the module is unchanged afterwards.
 
     Parameters
     ----------
     module
-        Whose normalisation is set up.
+        Module whose batch norm layers are set up.
     forward
-        Maps images to logits through that module.
+        Forward pass: maps images to logits through that module.
     batches
         Images [N, C, H, W] with labels [N].
     bn
-        ``batch``: statistics of each batch, with nothing dropped; ``running``: those gathered in training;
-        ``recalibrated``: gathered anew over ``calibration``.
+        Batch norm statistics. ``batch``: those of each batch, with dropout and drop path off; ``running``: the running
+        statistics of training; ``recalibrated``: statistics recomputed over ``calibration``.
     calibration
         Batches of training images, for ``recalibrated``.
 
     Raises
     ------
     ValueError
-        For ``recalibrated`` without calibration batches, or for no batch at all.
+        If ``batches`` is empty, or if ``recalibrated`` has no calibration batches.
     """
     loss, right, count = None, None, 0
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with own_random_numbers(device), untouched(module):
-        torch.manual_seed(derive_seed("judge"))  # noise in a network: a judgement is a function of network and images
+        torch.manual_seed(derive_seed("judge"))  # noise in a network: the result depends on network and images only
         if bn == "recalibrated":
             recalibrate(module, forward, calibration)
         if bn == "batch":
@@ -109,18 +109,18 @@ def judge(
             right = batch_right if right is None else right + batch_right
             count += len(y)
     if loss is None or right is None:
-        raise ValueError("there is no image to judge by")
+        raise ValueError("`batches` must not be empty")
     return float(loss) / count, float(right) / count
 
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, forward: Callable[[Tensor], Tensor], images: Iterable[Tensor]) -> None:
-    """Replace the running statistics by the plain mean over the statistics of the given batches."""
+    """Replace the running statistics by the mean over the statistics of these batches."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     momentum = [m.momentum for m in norms]
     for m in norms:
         m.reset_running_stats()
-        m.momentum = None  # PyTorch's name for a cumulative mean
+        m.momentum = None  # cumulative mean
     module.train()
     seen = 0
     try:

@@ -12,12 +12,12 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
 
 def keep_memory() -> bool:
-    """Ask the C library to keep freed memory instead of handing it back to the system; return whether it does.
+    """Ask the C library to keep freed memory instead of returning it to the system; return whether it does.
 
-    A step of a supernet allocates and frees some thousands of tensors. glibc hands back what lies at the end of its
-    heap and maps large blocks anew each time, and every page that comes back costs a page fault: measured, a third of a
-    step on the CPU. The peak stays what it is; between steps the process does not shrink. This holds for the whole
-    process, which is why only what owns a long loop calls it; other C libraries are left as they are.
+    A step of a supernet allocates and frees thousands of tensors. By default glibc returns memory at the end of its
+    heap and maps every large block anew, and each page then costs a page fault: measured, a third of a step on the CPU.
+    The peak does not change, but the process does not shrink between steps. The setting holds for the whole process, so
+    only long loops should call this. Other C libraries than glibc have no such setting.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""The precision in which networks are run."""
+"""Floating-point precision of a search or training."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 
 @contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Set what matrix products and convolutions on a GPU may round to: float32 is float32, which PyTorch's own default
-    is not for convolutions (our own kernels add three products of TF32 parts, which is as exact); ``tf32`` keeps 10
-    bits of the factors' mantissas."""
+    """Set whether matrix products and convolutions on a GPU may round their factors to TF32, 10 bits of mantissa: with
+    ``tf32`` they do. Otherwise float32 is float32, unlike PyTorch's default for convolutions; our own kernels add three
+    products of TF32 parts, which is as exact."""
     if device.type != "cuda":
         yield
         return
-    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = precision == "tf32"
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        for place, allowed in zip(places, before, strict=True):
-            place.allow_tf32 = allowed
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def checked(precision: Precision, device: torch.device) -> Precision:
-    """Return the precision.
+    """Return the precision if the device supports it.
 
     Raises
     ------
     UserError
-        Where the device does not have it.
+        If it does not.
     """
     if precision == "tf32" and device.type != "cuda":
-        raise UserError(f"precision is tf32, a format of NVIDIA's GPUs, but the device is {device}. Try float32.")
+        raise UserError(f"`precision` tf32 needs an NVIDIA GPU, but the device is {device}. Try float32.", of="run")
     return precision

@@ -9,7 +9,7 @@ import torch
 
 from gapless.core.method import Method
 from gapless.core.space import Space
-from gapless.engine.watch import Watched
+from gapless.engine.diagnostics import Diagnostics
 
 DRAWS = 100
 """Architectures sampled from the method's distribution at the end of an epoch (the number of DrNAS's figure, arXiv
@@ -43,8 +43,8 @@ class SearchRecord:
         Architectures sampled from the method's distribution, packed (:meth:`Space.unpack`).
     images_per_second, seconds, peak_memory_mb
         Training images per second; wall time; peak memory of the process (or of the GPU) so far.
-    watched
-        Measurements at the end of the epoch; None where they were not asked for.
+    diagnostics
+        Diagnostics at the end of the epoch; None where they were not asked for.
     """
 
     epoch: int
@@ -62,13 +62,13 @@ class SearchRecord:
     images_per_second: float
     seconds: float
     peak_memory_mb: float
-    watched: Watched | None = None
+    diagnostics: Diagnostics | None = None
 
     def line(self) -> dict[str, Any]:
-        """Return the record as plain JSON types, a line of the trace; the fields of ``watched`` stand beside the
-        others."""
+        """Return the record as plain JSON types, a line of the trace; the fields of ``diagnostics`` stand beside
+        the others."""
         fields = asdict(self)
-        return fields | (fields.pop("watched") or {})
+        return fields | (fields.pop("diagnostics") or {})
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Training of one network by a protocol: the loop behind ``gapless retrain``."""
+"""Training of one network with the settings of a protocol."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ from gapless.engine.tally import Tally
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What one epoch of a training did. ``line`` of it is a line of the trace.
+    """Result of one epoch of a training; ``line`` of it is a line of the trace.
 
     Attributes
     ----------
     epoch
-        Counted from 0.
+        Number of the epoch, counted from 0.
     lr
-        At the last step of the epoch.
+        Learning rate at the last step of the epoch.
     train_loss, train_accuracy
-        Mean over the epoch's batches, on training images as they were varied; accuracy in percent. The loss is that of
-        the classifier, with label smoothing and without the auxiliary head.
+        Mean over the epoch's batches, on augmented training images; accuracy in percent. The loss is that of the
+        classifier, with label smoothing and without the auxiliary head.
     test_loss, test_accuracy
-        On all test images, of the moving average where there is one; None where not measured.
+        Loss and accuracy on all test images, with the moving average of the weights if there is one; None if they were
+        not measured.
     images_per_second, seconds, peak_memory_mb
-        Training images a second; wall time; largest memory of the process (or of the GPU) so far.
+        Training images per second; wall time; peak memory of the process (or of the GPU) so far.
     """
 
     epoch: int
@@ -68,16 +69,17 @@ class Training:
     Parameters
     ----------
     make
-        Returns the network, freshly initialised: images [N, C, H, W] to logits; ``forward_with_aux``, where it has
-        one, gives those of an auxiliary head, too; ``drop_path``, where it has one, takes the rate of drop path.
+        Returns the freshly initialised network, which maps images [N, C, H, W] to logits. If it has a method
+        ``forward_with_aux``, this also returns the logits of an auxiliary head; if it has an attribute ``drop_path``,
+        this holds the rate of drop path.
     data
-        Trained on ``data.train``, tested on ``data.test``.
+        Data set: trained on ``data.train``, tested on ``data.test``.
     protocol
-        Rates and regularisation; the augmentation is that of ``data``.
+        Learning rate and regularisation; the augmentation is that of ``data``.
     seed
-        Of initialisation, order, augmentation, drop path and dropout.
+        Seed of initialisation, order, augmentation, drop path and dropout.
     device
-        Where the network and the images live.
+        Device of the network and the images.
     precision
         ``bfloat16`` trains under autocast; parameters stay float32.
     """
@@ -114,9 +116,9 @@ class Training:
     def run_epoch(self, after_step: Callable[[], None] | None = None) -> TrainingRecord:
         """Train one epoch, or what is left of it."""
         p, tally = self.protocol, self.tally
-        every = torch.arange(len(self.data.train))
-        parts = batches(every, p.batch, stream(self.seed, "order", self.epoch))
-        begun = time.perf_counter() - tally.seconds
+        images = torch.arange(len(self.data.train))
+        parts = batches(images, p.batch, stream(self.seed, "order", self.epoch))
+        started = time.perf_counter() - tally.seconds
         self.network.train()
         drop = getattr(self.network, "drop_path", None)
         if isinstance(drop, DropPath):
@@ -128,14 +130,14 @@ class Training:
                 loss, accuracy = self.update(index, lr)
                 self.step += 1
                 tally.add(len(index), lr, loss, accuracy)
-                tally.seconds = time.perf_counter() - begun
+                tally.seconds = time.perf_counter() - started
                 if after_step is not None:
                     after_step()
         with arithmetic(self.device, self.precision):
             return self._end_epoch()
 
     def update(self, index: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        """Take one step on images of these numbers; return (loss, accuracy as a share), detached on the device."""
+        """Take one step on the images numbered ``index``; return (loss, accuracy as a share), detached."""
         p = self.protocol
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -146,15 +148,15 @@ class Training:
             loss = F.cross_entropy(logits.to(self.dtype), labels, label_smoothing=p.label_smoothing)
             total = loss
             if aux is not None and p.aux_weight:
-                aside = F.cross_entropy(aux.to(self.dtype), labels, label_smoothing=p.label_smoothing)
-                total = loss + p.aux_weight * aside
+                aux_loss = F.cross_entropy(aux.to(self.dtype), labels, label_smoothing=p.label_smoothing)
+                total = loss + p.aux_weight * aux_loss
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         if p.clip:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), p.clip)
         self.optimiser.step()
         if self.average:
-            self._follow()
+            self._update_average()
         return loss.detach(), (logits.detach().argmax(dim=1) == labels).to(self.dtype).mean()
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -167,9 +169,9 @@ class Training:
         return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the network. Its decay grows to its full value, for the first weights count for
-        nothing: ``min(ema, (1 + t) / (10 + t))`` after t steps (the moving average of TensorFlow)."""
+    def _update_average(self) -> None:
+        """Move the average towards the network. Its decay grows to its full value, so that the first weights are soon
+        forgotten: ``min(ema, (1 + t) / (10 + t))`` after t steps (the moving average of TensorFlow)."""
         decay = min(self.protocol.ema, (1 + self.step) / (10 + self.step))
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
@@ -178,11 +180,11 @@ class Training:
                 self.average[name].copy_(value)
 
     def _end_epoch(self) -> TrainingRecord:
-        begun, p, tally = time.perf_counter(), self.protocol, self.tally
+        started, p, tally = time.perf_counter(), self.protocol, self.tally
         loss, accuracy, _ = tally.means()
         if not math.isfinite(loss):
             raise UserError(
-                f"The training loss is {loss} in epoch {self.epoch + 1}. Try a smaller --retrain.lr or --retrain.clip."
+                f"The training loss is {loss} in epoch {self.epoch + 1}. Try a smaller `lr` or `clip`.", of=p.of
             )
         due = self.epoch + 1 == p.epochs or (p.test_every and (self.epoch + 1) % p.test_every == 0)
         test_loss, test_accuracy = self.test() if due else (None, None)
@@ -194,18 +196,18 @@ class Training:
             test_loss=test_loss,
             test_accuracy=None if test_accuracy is None else 100 * test_accuracy,
             images_per_second=tally.images / tally.seconds,
-            seconds=tally.seconds + time.perf_counter() - begun,
+            seconds=tally.seconds + time.perf_counter() - started,
             peak_memory_mb=peak_memory_mb(self.device),
         )
         self.epoch += 1
         self.tally = Tally()
         return record
 
-    # ------------------------------------------------------------------ what comes of it
+    # ------------------------------------------------------------------ the result
 
     def test(self) -> tuple[float, float]:
-        """Return (mean cross entropy, accuracy as a share) on all test images, running statistics; of the moving
-        average where there is one."""
+        """Return (mean cross entropy, accuracy as a share) on all test images with running statistics, and with the
+        moving average of the weights if there is one."""
         before = _copies(self.network) if self.average else {}
         if self.average:
             self.network.load_state_dict(self.average)
@@ -225,13 +227,13 @@ class Training:
             yield self.data.batch(self.data.test, part, dtype=self.dtype)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what was tested: the network's weights and statistics, or their moving average."""
+        """Return the weights and statistics that are tested: the network's, or their moving average if there is one."""
         return dict(self.average) if self.average else dict(self.network.state_dict())
 
     # ------------------------------------------------------------------ the state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a training made from the same arguments needs to go on from here, bit for bit."""
+        """Return everything that a training made from the same arguments needs to resume from here, bit for bit."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -242,7 +244,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, whatever this training has done so far."""
+        """Resume from ``state``, whatever this training has done so far."""
         self.network.load_state_dict(state["network"])
         load_optimiser(self.network, self.optimiser, state["optimiser"])
         self.average = {name: v.to(self.device, copy=True) for name, v in state["average"].items()}

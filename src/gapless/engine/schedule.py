@@ -1,4 +1,4 @@
-"""The clock and the learning rate: pure functions of where a search stands."""
+"""Stage and learning rate of a search or training: pure functions of its progress."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gapless.core.progress import Progress
 from gapless.core.training import TrainingSettings
 
 LAST = 5
-"""Epochs at the end of the linear schedule in which the rate falls more slowly (PC-DARTS, arXiv 1907.05737, released
-code)."""
+"""Number of last epochs of the linear schedule in which the learning rate falls more slowly (PC-DARTS, arXiv
+1907.05737, released code)."""
 
 
 def curve(train: TrainingSettings, at: float) -> float:
@@ -19,7 +19,7 @@ def curve(train: TrainingSettings, at: float) -> float:
 
     Cosine: ``lr_min + (lr - lr_min) * (1 + cos(pi * at / epochs)) / 2`` (SGDR, arXiv 1608.03983, one cycle). Linear
     (PC-DARTS and DrNAS on ImageNet, released code), with N epochs: ``lr * (N - 5 - at) / (N - 5)``, and in the last
-    five ``lr * (N - at) / (5 * (N - 5))``; a run of at most ten epochs goes straight to zero. Straight (SPOS, arXiv
+    five ``lr * (N - at) / (5 * (N - 5))``; with at most ten epochs it is a straight line to zero. Straight (SPOS, arXiv
     1904.00420, released code): ``lr * (1 - at / N)``. Exponential (DARTS on ImageNet, released code): ``lr * 0.97 **
     at``.
     """
@@ -38,27 +38,27 @@ def curve(train: TrainingSettings, at: float) -> float:
 
 
 def rate(train: TrainingSettings, epoch: int, at: float) -> float:
-    """Return the learning rate in an epoch counted from 0, when ``at`` epochs are done, with warm-up."""
+    """Return the learning rate with warm-up, in an epoch counted from 0, after ``at`` epochs."""
     if epoch < train.lr_warmup:
         return train.lr * (epoch + 1) / train.lr_warmup
     return curve(train, at if train.lr_per == "step" else float(epoch))
 
 
 def learning_rate(train: Train, plan: Plan, now: Progress) -> float:
-    """Return the rate of the weights at a moment of a search.
+    """Return the learning rate of the weights at a moment of a search.
 
-    With ``plan.released.lr_after_stage == "restart"`` a later stage starts again at the initial rate and follows the
-    recursive cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: every rate of the
-    stage is ``(lr - lr_min) / (curve(start) - lr_min)`` times as far above the floor.
+    With ``plan.released.lr_after_stage == "restart"`` a later stage starts again at the initial learning rate and
+    follows the recursive cosine from there, as a new optimiser under an old PyTorch scheduler's counter does: the
+    distance to ``lr_min`` is ``(lr - lr_min) / (curve(start) - lr_min)`` times as large throughout the stage.
     """
     done = now.done * train.epochs
     train = replace(train, epochs=max(train.epochs, train.lr_epochs))  # the length of the curve
-    found = rate(train, now.epoch, done)
+    lr = rate(train, now.epoch, done)
     restart = plan.released.lr_after_stage == "restart" and now.stage > 0 and train.schedule == "cosine"
     if restart and now.epoch >= train.lr_warmup:
         start = curve(train, now.epoch - now.stage_epoch)
-        found = train.lr_min + (found - train.lr_min) * (train.lr - train.lr_min) / (start - train.lr_min)
-    return found
+        lr = train.lr_min + (lr - train.lr_min) * (train.lr - train.lr_min) / (start - train.lr_min)
+    return lr
 
 
 def locate(plan: Plan, epochs: int, epoch: int) -> tuple[int, int]:
@@ -67,4 +67,4 @@ def locate(plan: Plan, epochs: int, epoch: int) -> tuple[int, int]:
         if epoch < length:
             return stage, epoch
         epoch -= length
-    raise ValueError("the epoch lies behind the last stage")
+    raise ValueError(f"`epoch` must be less than {epochs}")

@@ -24,7 +24,8 @@ from gapless.core.pick import Picks
 from gapless.core.plan import Train
 from gapless.core.progress import Progress, derive_seed, seeded, stream
 from gapless.core.space import Space
-from gapless.engine.bench import Judged, SupernetBench
+from gapless.engine.bench import Judgement, SupernetBench
+from gapless.engine.diagnostics import Probe
 from gapless.engine.easiness import easiest_first
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.fit import fit
@@ -37,7 +38,6 @@ from gapless.engine.state import load_optimiser, optimiser_state, own_random_num
 from gapless.engine.step import Batches, Updater
 from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
-from gapless.engine.watch import Watcher
 from gapless.engine.widen import carry, widen
 
 
@@ -74,7 +74,7 @@ class Search:
     strength
         Weight of that penalty.
     watch
-        Measure at the end of every epoch what :class:`gapless.engine.watch.Watched` holds; no other number changes.
+        Measure :class:`gapless.engine.diagnostics.Diagnostics` at the end of every epoch; no other number changes.
     draws
         Number of architectures sampled from the method's distribution at the end of every epoch, for the record.
 
@@ -123,7 +123,7 @@ class Search:
         self.objective = objective or partial(cross_entropy, label_smoothing=train.label_smoothing)
         self.precision = checked(precision, self.device)
         if graphs and self.device.type != "cuda":
-            raise UserError(f"graphs records the work of a GPU, but the device is {self.device}. Leave it off.")
+            raise UserError(f"`graphs` needs an NVIDIA GPU, but the device is {self.device}. Leave it off.", of="run")
         self.budget = None if budget is None else budget.to(self.device)
         self.watch, self.draws = watch, draws
         self.dtype = torch.float64 if precision == "float64" else torch.float32
@@ -146,7 +146,7 @@ class Search:
             replay=record,
         )
         self.tally = Tally()
-        self.judged: list[Judged] = []
+        self.judged: list[Judgement] = []
 
     # ------------------------------------------------------------------ the loop
 
@@ -226,12 +226,12 @@ class Search:
         train_loss, train_accuracy, arch_loss = tally.means()
         if not math.isfinite(train_loss):
             raise UserError(
-                f"The training loss is {train_loss} in epoch {self.epoch + 1}. "
-                "Try a smaller --train.lr or --train.clip."
+                f"The training loss is {train_loss} in epoch {self.epoch + 1}. Try a smaller `lr` or `clip`.",
+                of=self.train.of,
             )
         valid_loss, valid_accuracy = self.validate(now)
-        watcher = Watcher(self.supernet, self.method, self.feed, self.objective, self.stage)
-        watched = watcher.watch(now) if self.watch else None
+        probe = Probe(self.supernet, self.method, self.feed, self.objective, self.stage)
+        diagnostics = probe.measure(now) if self.watch else None
         generator = stream(self.seed, "draws", self.epoch, device=self.device)
         record = SearchRecord(
             epoch=self.epoch,
@@ -249,7 +249,7 @@ class Search:
             images_per_second=tally.images / tally.seconds,
             seconds=tally.seconds + time.perf_counter() - started,
             peak_memory_mb=peak_memory_mb(self.device),
-            watched=watched,
+            diagnostics=diagnostics,
         )
         self.epoch += 1
         self.tally = Tally()
@@ -379,7 +379,7 @@ class Search:
 
     # ------------------------------------------------------------------ the answer
 
-    def answer(self, on_judged: Callable[[Judged], None] | None = None) -> Arch:
+    def answer(self, on_judged: Callable[[Judgement], None] | None = None) -> Arch:
         """Return the answer of the search: the method's own pick if it has one that respects the budget, else what its
         scores decode to. The architectures that a pick judges are kept in ``judged``.
 

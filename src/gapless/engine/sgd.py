@@ -1,73 +1,52 @@
-"""Stochastic gradient descent, the same wherever weights are trained."""
+"""SGD on weights, the same in searches and trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-class Descent(Protocol):
-    """What it follows from: settings of a search or of a protocol."""
-
-    @property
-    def lr(self) -> float:
-        """Initial rate."""
-        ...
-
-    @property
-    def momentum(self) -> float:
-        """Of the moving sum."""
-        ...
-
-    @property
-    def nesterov(self) -> bool:
-        """Whether it looks ahead."""
-        ...
-
-    @property
-    def weight_decay(self) -> float:
-        """Coupled (L2)."""
-        ...
-
-    @property
-    def decay_norms(self) -> bool:
-        """Whether decay also pulls biases and the scales and shifts of normalisations."""
-        ...
+from gapless.core.training import TrainingSettings
 
 
-def decays(parameter: Tensor, how: Descent) -> bool:
-    """Return whether decay pulls a parameter."""
-    return how.decay_norms or parameter.dim() > 1
+def decays(parameter: Tensor, settings: TrainingSettings) -> bool:
+    """Return whether weight decay applies to a parameter."""
+    return settings.decay_norms or parameter.dim() > 1
 
 
 def sgd(
-    parameters: Iterable[nn.Parameter], how: Descent, *, lr: float | None = None, decay: float | None = None
+    parameters: Iterable[nn.Parameter],
+    settings: TrainingSettings,
+    *,
+    lr: float | None = None,
+    decay: float | None = None,
 ) -> torch.optim.SGD:
-    """Return the optimiser of parameters; ``lr`` and ``decay`` stand in for those of ``how``."""
+    """Return SGD on the parameters; ``lr`` and ``decay`` override those of ``settings``."""
     listed = list(parameters)
-    groups: list[dict[str, Any]] = [{"params": [p for p in listed if decays(p, how)]}]
-    if not how.decay_norms:
-        groups.append({"params": [p for p in listed if not decays(p, how)], "weight_decay": 0.0})
+    groups: list[dict[str, Any]] = [{"params": [p for p in listed if decays(p, settings)]}]
+    if not settings.decay_norms:
+        groups.append({"params": [p for p in listed if not decays(p, settings)], "weight_decay": 0.0})
     fused = any(p.device.type == "cuda" for p in listed)
     optimiser = torch.optim.SGD(
         groups,
-        lr=how.lr if lr is None else lr,
-        momentum=how.momentum,
-        nesterov=how.nesterov,
-        weight_decay=how.weight_decay if decay is None else decay,
+        lr=settings.lr if lr is None else lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay if decay is None else decay,
         fused=fused,
     )
     if fused:
-        optimiser.register_step_pre_hook(begin)
+        optimiser.register_step_pre_hook(start_momentum)
     return optimiser
 
 
-def begin(optimiser: torch.optim.Optimizer, *_: object) -> None:
-    """Give a parameter that moves for the first time a moving sum of zero, from which it becomes its gradient as
-    without: PyTorch's fused optimiser wants all of them to have one, or none."""
+def start_momentum(optimiser: torch.optim.Optimizer, *_: object) -> None:
+    """Give a parameter that moves for the first time a momentum buffer of zeros.
+
+    PyTorch's fused SGD requires that all parameters have a buffer or none has; from zeros the result is the same.
+    """
     for group in optimiser.param_groups:
         for p in group["params"]:
             if group["momentum"] and p.grad is not None and optimiser.state[p].get("momentum_buffer") is None:

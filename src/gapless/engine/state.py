@@ -1,4 +1,4 @@
-"""What a resumed run needs besides tensors of modules: optimisers by parameter name, and random numbers of its own."""
+"""State of optimisers by parameter name, and random numbers that do not disturb the caller's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 def optimiser_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """Return parameter name -> the optimiser's state of it (momentum and the like)."""
+    """Return parameter name -> optimiser state of the parameter (such as momentum)."""
     return {name: dict(optimiser.state[p]) for name, p in module.named_parameters() if p in optimiser.state}
 
 
 def load_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put the state back, on each parameter's device; parameters that are not named lose theirs."""
+    """Restore the state on each parameter's device; parameters without an entry lose their state."""
     optimiser.state.clear()
     for name, p in module.named_parameters():
         if name in state:
@@ -27,6 +27,6 @@ def load_optimiser(module: nn.Module, optimiser: torch.optim.Optimizer, state: M
 
 @contextmanager
 def own_random_numbers(device: torch.device) -> Iterator[None]:
-    """Run a block whose seeds on PyTorch's global generators are its own: they are put back after it."""
+    """Run a block that may seed PyTorch's global generators; their state is restored afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield

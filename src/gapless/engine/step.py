@@ -30,7 +30,7 @@ Loss = Callable[[Batch, Mix], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
+class PassResult:
     """One forward and backward pass.
 
     Attributes
@@ -173,7 +173,7 @@ class Updater:
         assert arch_batch is not None
         now = now.at("arch", first)
         self.method.zero_grad()
-        passes: list[Pass] = []
+        passes: list[PassResult] = []
         for turn in range(self.method.passes(now)):
             mix = self.method.mix(now.at("arch", first + turn))
             passes.append(self._arch_pass(mix, lr, batch, nth(arch_batch, turn)))
@@ -201,7 +201,7 @@ class Updater:
         wants_arch = joint or both
         self.optimiser.zero_grad(set_to_none=True)
         self.method.zero_grad()
-        passes: list[Pass] = []
+        passes: list[PassResult] = []
         for turn in range(self.method.passes(now)):
             mix = self.method.mix(now.at("weights", turn))
             passes.append(self._weight_pass(mix, nth(batch, turn), wants_arch=wants_arch))
@@ -224,7 +224,7 @@ class Updater:
 
     # ------------------------------------------------------------------ gradients
 
-    def _weight_pass(self, mix: Mix, batch: Batch, *, wants_arch: bool) -> Pass:
+    def _weight_pass(self, mix: Mix, batch: Batch, *, wants_arch: bool) -> PassResult:
         """Add the gradient of a pass to the weights, and if ``wants_arch`` to the method's parameters."""
         placed = self._placed(mix)
         placed = placed.leaves() if wants_arch else placed.detach()
@@ -232,21 +232,21 @@ class Updater:
         self.backward(loss)
         gradient = placed.gradient() if wants_arch else {}
         mix.backward(gradient)
-        return Pass(mix, loss.detach(), accuracy, gradient)
+        return PassResult(mix, loss.detach(), accuracy, gradient)
 
-    def _arch_pass(self, mix: Mix, lr: float, batch: Batches | None, arch_batch: Batch) -> Pass:
+    def _arch_pass(self, mix: Mix, lr: float, batch: Batches | None, arch_batch: Batch) -> PassResult:
         """Add the gradient of a pass to the method's parameters."""
         if isinstance(self.method, Rewarded):
             assert self.measure is not None
             like = self.weights[0]
             loss, accuracy = (like.new_tensor(value) for value in self.measure(mix.detach(), arch_batch))
             self.method.regret(mix, loss, accuracy).backward()
-            return Pass(mix, loss, accuracy, {})
+            return PassResult(mix, loss, accuracy, {})
         leaves = self._placed(mix).leaves()
         loss, accuracy = self._arch_gradient(leaves, lr, batch, arch_batch)
         gradient = leaves.gradient()
         mix.backward(gradient)
-        return Pass(mix, loss, accuracy, gradient)
+        return PassResult(mix, loss, accuracy, gradient)
 
     def _arch_gradient(self, leaves: Mix, lr: float, batch: Batches | None, arch_batch: Batch) -> tuple[Tensor, Tensor]:
         """Set the gradients of the leaves; return (loss, accuracy)."""
@@ -330,7 +330,7 @@ class Updater:
 
     # ------------------------------------------------------------------ moving the architecture
 
-    def _move_arch(self, now: Progress, passes: Sequence[Pass], weights: Sequence[Tensor] | None = None) -> None:
+    def _move_arch(self, now: Progress, passes: Sequence[PassResult], weights: Sequence[Tensor] | None = None) -> None:
         """Update the method's parameters from their gradients, then call the method's ``settle`` with the last pass.
 
         ``weights`` are those that ran where this step trains them jointly: a separate decay step includes them.

@@ -1,4 +1,4 @@
-"""What an epoch has added up so far: part of the state, so that an interrupted epoch reports what a whole one would."""
+"""Sums over an epoch so far: part of the state, so that an interrupted epoch reports the same as a whole one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Tally:
     Attributes
     ----------
     batches, images
-        Trained on so far.
+        Number of batches and of images trained on so far.
     lr
-        Of the last step.
+        Learning rate of the last step.
     seconds
-        Spent on training, over all sittings.
+        Seconds of training, those before an interruption included.
     updates
-        Of the block of architecture updates behind the epoch.
+        Number of architecture updates so far in the block at the end of the epoch.
     losses, rights, arch_losses
-        A scalar per batch: mean loss, number of images that were classified rightly, mean loss of the architecture
-        passes where there were any.
+        One scalar per batch: mean loss, number of correctly classified images, mean loss of the architecture passes if
+        there were any.
     """
 
     batches: int = 0
@@ -39,7 +39,7 @@ class Tally:
     arch_losses: list[Tensor] = field(default_factory=list)
 
     def add(self, images: int, lr: float, loss: Tensor, accuracy: Tensor, arch_loss: Tensor | None = None) -> None:
-        """Take a batch: number of images, rate, its loss, its accuracy as a share."""
+        """Add a batch: number of images, learning rate, loss, accuracy as a share, loss of its architecture passes."""
         self.batches += 1
         self.images += images
         self.lr = lr
@@ -49,18 +49,18 @@ class Tally:
             self.arch_losses.append(arch_loss)
 
     def means(self) -> tuple[float, float, float | None]:
-        """Return mean loss over batches, accuracy over images as a share, mean architecture loss."""
+        """Return (mean loss over batches, accuracy over images as a share, mean architecture loss)."""
         arch = float(torch.stack(self.arch_losses).mean()) if self.arch_losses else None
         return float(torch.stack(self.losses).mean()), float(torch.stack(self.rights).sum()) / self.images, arch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain types and tensors."""
+        """Return the sums as plain types and tensors."""
         plain = {name: getattr(self, name) for name in ("batches", "images", "lr", "seconds", "updates")}
         return plain | {name: torch.stack(v) if (v := getattr(self, name)) else None for name in LISTS}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], device: torch.device | str) -> Tally:
-        """Return the tally of a state."""
+        """Return the tally that ``state_dict`` described."""
         tally = cls(state["batches"], state["images"], state["lr"], state["seconds"], state["updates"])
         for name in LISTS:
             if state[name] is not None:

@@ -7,37 +7,38 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Loss = Callable[[], Tensor]
+Closure = Callable[[], Tensor]
+"""Computes a loss at the present values of the leaves."""
 
 
 def hypergradient(
     weights: Sequence[Tensor],
     arch: Sequence[Tensor],
-    train_loss: Loss,
-    valid_loss: Loss,
+    train_loss: Closure,
+    valid_loss: Closure,
     *,
     xi: float,
     drift: Callable[[], Sequence[Tensor]] | None = None,
     epsilon: float = 0.01,
 ) -> tuple[list[Tensor], Tensor]:
-    """Return (the gradient of the architecture, the validation loss) at the weights one virtual training step ahead.
+    """Return (gradient with respect to the architecture, validation loss) after one virtual training step.
 
     ``w' = w - xi * (dL_train/dw + drift)``; the gradient is ``d_arch L_valid(w', arch) - xi * H v`` with ``v = d_w'
     L_valid(w', arch)`` and ``H v ~ (d_arch L_train(w + r v) - d_arch L_train(w - r v)) / 2r``, ``r = epsilon / |v|``.
-    The weights are put back bit for bit.
+    The weights are restored bit for bit.
 
     Parameters
     ----------
     weights, arch
-        Leaves that the losses depend on.
+        Leaf tensors that the losses depend on.
     train_loss, valid_loss
-        Compute the losses at the present values of the leaves.
+        Closures that compute the training and the validation loss.
     xi
-        Learning rate of the virtual step; at 0 the result is the first-order gradient.
+        Learning rate of the virtual step. 0: the result is the first-order gradient.
     drift
-        What the virtual step adds to the gradient (momentum and weight decay in the released code).
+        Returns the terms that the virtual step adds to the gradient (momentum and weight decay in the released code).
     epsilon
-        0.01 in the paper and its code.
+        Norm of the finite difference; 0.01 in the paper and its code.
     """
     start = [w.detach().clone() for w in weights]
     if xi == 0:
@@ -53,7 +54,8 @@ def hypergradient(
         loss = valid_loss()
         both = _grad(loss, [*arch, *weights])
         direct, v = both[: len(arch)], both[len(arch) :]
-        radius = epsilon / torch.stack([t.norm() for t in v]).norm().clamp_min(1e-12)  # stays on the device: no waiting
+        norm = torch.stack([t.norm() for t in v]).norm()  # stays on the device: no synchronisation
+        radius = epsilon / norm.clamp_min(1e-12)
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -68,5 +70,5 @@ def hypergradient(
 
 
 def _grad(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
-    return [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]
+    gradients = torch.autograd.grad(loss, list(inputs), allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, gradients, strict=True)]

@@ -1,10 +1,10 @@
-"""Widening: a supernet at a larger size that goes on from the weights of a smaller one (Net2Wider as DrNAS uses it,
-arXiv 2006.10355).
+"""Widening: a larger supernet that starts from the weights of a smaller one (Net2Wider as DrNAS uses it, arXiv
+2006.10355).
 
-A layer that grows from n to m channels draws ``g(j) = j`` for j < n and else a uniform old index; its new weight is
-``U[o, i] = W[g_out(o), g_in(i)]``, without division by the replication count. The index of a depthwise stage is the
-input index of the pointwise stage behind it; normalisations take the index of what they normalise. One map moves
-weights, running statistics and momentum. It is a reuse of weights and does not preserve the function.
+For a layer that grows from n to m channels, the index map is ``g(j) = j`` for j < n and a uniform old index otherwise;
+the new weight is ``U[o, i] = W[g_out(o), g_in(i)]``, without division by the replication count. The output map of a
+depthwise convolution is the input map of the pointwise convolution after it; batch norm takes the map of its input. The
+same map is applied to weights, running statistics and momentum. The widened network does not compute the same function.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gapless.core.space import Space
 from gapless.engine.supernet import Supernet
 
 Index = dict[str, dict[int, Tensor]]
+"""Parameter name -> {dimension: old index for each new one}."""
 
 
 def widen(old: Supernet, space: Space, generator: torch.Generator) -> tuple[Supernet, Index]:
-    """Return the supernet of ``space`` with the weights of ``old``, and the map: parameter name -> {dimension: old
-    index per new one}.
+    """Return the supernet of ``space`` with the weights of ``old``, and the index map.
 
     Raises
     ------
     ValueError
-        Where something other than the width of candidate operations differs.
+        If the supernets differ in more than the width of candidate operations.
     """
     new = Supernet(space, old.execution, recompute=old.recompute)
     example = next(old.parameters())
@@ -48,7 +48,7 @@ def widen(old: Supernet, space: Space, generator: torch.Generator) -> tuple[Supe
 
 
 def take(tensor: Tensor, maps: dict[int, Tensor]) -> Tensor:
-    """Return ``tensor`` with new indices along the mapped dimensions."""
+    """Return ``tensor`` indexed along the dimensions of ``maps``."""
     for dim, index in maps.items():
         tensor = tensor.index_select(dim, index.to(tensor.device))
     return tensor
@@ -68,8 +68,8 @@ def _draw(before: int, after: int, generator: torch.Generator) -> Tensor:
 
 
 def _op_index(old: OpModule, new: OpModule, generator: torch.Generator) -> Index:
-    found: Index = {}
-    flowing: Tensor | None = None  # the index of the channels that the next layer reads, where the last layer fixed one
+    maps: Index = {}
+    flowing: Tensor | None = None  # map of the next layer's input channels, if a layer before has set it
     for i, layer in enumerate(new.layers):
         before, after = old[i], new[i]
 
@@ -79,28 +79,28 @@ def _op_index(old: OpModule, new: OpModule, generator: torch.Generator) -> Index
         match layer:
             case Depthwise():
                 flowing = draw("out_channels")
-                found[f"{i}.weight"] = {0: flowing}
+                maps[f"{i}.weight"] = {0: flowing}
             case Conv():
                 reads = draw("in_channels") if flowing is None else flowing
                 flowing = draw("out_channels")
-                found[f"{i}.weight"] = {0: flowing, 1: reads}
+                maps[f"{i}.weight"] = {0: flowing, 1: reads}
             case Halves():
                 parts: list[Tensor] = []
                 for name in ("first", "second"):
                     a, b = getattr(before, name), getattr(after, name)
                     reads, out = draw("in_channels", a, b), draw("out_channels", a, b)
-                    found[f"{i}.{name}.weight"] = {0: out, 1: reads}
+                    maps[f"{i}.{name}.weight"] = {0: out, 1: reads}
                     parts.append(out + (a.out_channels if parts else 0))
                 flowing = torch.cat(parts)
             case Norm():
                 if flowing is None:
                     flowing = draw("num_features")
                 entries = [n for n, t in (*after.named_parameters(), *after.named_buffers()) if t.dim()]
-                found |= {f"{i}.{n}": {0: flowing} for n in entries}
+                maps |= {f"{i}.{n}": {0: flowing} for n in entries}
                 flowing = None
             case _:
                 pass
-    return found
+    return maps
 
 
 def carry(
@@ -110,8 +110,8 @@ def carry(
     optimiser_new: torch.optim.Optimizer,
     index: Index,
 ) -> None:
-    """Move the optimiser's state (tensors of a parameter's shape) from the old parameters to the new ones, by name,
-    along the same map."""
+    """Copy the optimiser's state from the old parameters to the new ones, by name; tensors of a parameter's shape are
+    mapped as the parameter."""
     after = dict(new.named_parameters())
     for name, parameter in old.named_parameters():
         state = optimiser_old.state.get(parameter, {})

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from gapless.core.mix import Mix
 from gapless.core.op import OpModule
 from gapless.core.progress import derive_seed
-from gapless.engine.judge import Batch, BatchNorm, batch_statistics, untouched
+from gapless.engine.diagnostics import has_weights
+from gapless.engine.feed import Batch
+from gapless.engine.judge import BatchNorm, batch_statistics, untouched
 from gapless.engine.state import own_random_numbers
 from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
-from gapless.engine.watch import has_weights
 
 FLAT = 1e-6
 """Share of the root of the mean square of a map below which its deviation is rounding; ours."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gapless.engine.explore import Evaluated
+from gapless.engine.explore import EvaluationRecord
 from gapless.runs.checkpoint import held
 from gapless.runs.comparison import begun
 from gapless.runs.recipe import Recipe
@@ -59,7 +59,7 @@ class _Log:
         print(f"{'' if run is None else run.path.name}: {notice or 'under way'}", flush=True)
 
     def told(self, record: Any) -> None:
-        if not isinstance(record, Evaluated):
+        if not isinstance(record, EvaluationRecord):
             print(f"epoch {record.epoch + 1}: loss {record.train_loss:.3f}, {record.seconds:.1f} s", flush=True)
 
     def judged(self, one: Any) -> None:

@@ -4,7 +4,7 @@ Co-adaptation and the Matthew effect are the explanations that DropNAS (arXiv 22
 one-level search, the curvature of the loss in the architecture is the sign of collapse of RobustDARTS (arXiv
 1909.09656). Feature maps are looked at in the finished supernet (:mod:`gapless.measure.features`), with the k-means and
 the principal components of StacNAS; all else is read from the trace, which holds it where the search was watched
-(:mod:`gapless.engine.watch`).
+(:mod:`gapless.engine.diagnostics`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
 from gapless.core.space import Space
+from gapless.engine.diagnostics import groups_of
 from gapless.engine.precision import Precision, arithmetic
-from gapless.engine.watch import groups_of
 from gapless.measure.features import Features, alike, features
 from gapless.report import diagnose as report
 from gapless.report.curves import starts

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from gapless.core.decision import Arch
 from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.engine.bench import Judged
-from gapless.engine.explore import Evaluated
+from gapless.engine.bench import Judgement
+from gapless.engine.explore import EvaluationRecord
 from gapless.engine.record import SearchRecord
 from gapless.runs.exploring import Exploring
 from gapless.runs.recipe import Resolved
@@ -25,11 +25,11 @@ class Watcher(Protocol):
         """Everything is set up; a notice says what is unusual, if anything."""
         ...
 
-    def told(self, record: SearchRecord | Evaluated) -> None:
+    def told(self, record: SearchRecord | EvaluationRecord) -> None:
         """An epoch is over, or an evaluation."""
         ...
 
-    def judged(self, one: Judged) -> None:
+    def judged(self, one: Judgement) -> None:
         """The trained supernet has judged a candidate for the answer."""
         ...
 

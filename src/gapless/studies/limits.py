@@ -13,7 +13,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.machine import device_name
 from gapless.core.searcher import Searcher
-from gapless.engine.bench import Judged
+from gapless.engine.bench import Judgement
 from gapless.engine.fit import possible
 from gapless.engine.search import Search
 from gapless.measure.latency import LatencyTable, measure, measured, respecting
@@ -110,7 +110,7 @@ def keep(asked: Asked, run: Run) -> None:
 
 
 def answer(
-    loop: Search, asked: Asked | None, told: Callable[[Judged], None] | None = None
+    loop: Search, asked: Asked | None, told: Callable[[Judgement], None] | None = None
 ) -> tuple[Arch, tuple[Held, ...]]:
     """Return the answer of a search, and what it costs; a bound on latency is held by its network as measured, or as
     predicted where its table is of another machine. ``told`` hears of what is judged by the way.

@@ -1,4 +1,4 @@
-"""What is watched behind an epoch: by hand where it can be, and without a trace in the search."""
+"""Diagnostics at the end of an epoch: by hand where it can be, and without a trace in the search."""
 
 import math
 from dataclasses import replace
@@ -13,10 +13,10 @@ from gapless.core.mix import Mix
 from gapless.core.objective import cross_entropy
 from gapless.core.plan import Stage, Train
 from gapless.core.progress import Progress, stream
+from gapless.engine.diagnostics import DRAWS, IMAGES, Probe, edge_by_edge, largest_eigenvalue
 from gapless.engine.judge import judge, untouched
 from gapless.engine.search import Search
 from gapless.engine.supernet import MixedEdge
-from gapless.engine.watch import DRAWS, IMAGES, Watcher, edge_by_edge, largest_eigenvalue
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged, noise
 from gapless.testing.methods import flat, made, moved, story
@@ -32,10 +32,10 @@ def search_of(method="darts", space=SPACE, watch=True, **settings):
     return Search(space, found, noise(space, 16), TRAIN, precision="float64", watch=watch, **settings)
 
 
-def watcher_of(method="darts", space=SPACE, **settings):
+def probe_of(method="darts", space=SPACE, **settings):
     search = search_of(method, space, **settings)
     moved(search.method, 0.5)
-    return Watcher(search.supernet, search.method, search.feed, search.objective)
+    return Probe(search.supernet, search.method, search.feed, search.objective)
 
 
 def same(one, other):
@@ -65,7 +65,7 @@ def test_a_watched_search_is_the_same_search(method, space, execution):
 
 def test_what_is_not_watched_has_no_line_of_it():
     (record,) = islice(search_of(watch=False).run(), 1)
-    assert not WATCHED & record.line().keys() and "watched" not in record.line()
+    assert not WATCHED & record.line().keys() and "diagnostics" not in record.line()
 
 
 @pytest.mark.parametrize(("stop", "left"), [(1, 2), (2, 2), (3, 1)])
@@ -92,38 +92,38 @@ def test_a_resumed_search_has_the_same_trace(stop, left):
 
 
 def test_nothing_is_left_behind():
-    watcher = watcher_of()
-    watcher.supernet.recompute = True
-    before = {name: value.clone() for name, value in watcher.supernet.state_dict().items()}
+    probe = probe_of()
+    probe.supernet.recompute = True
+    before = {name: value.clone() for name, value in probe.supernet.state_dict().items()}
     state = torch.get_rng_state()
-    first = watcher.watch(NOW)
-    assert watcher.supernet.training and watcher.supernet.recompute and watcher.supernet.execution == "fused"
-    assert all(torch.equal(value, before[name]) for name, value in watcher.supernet.state_dict().items())
-    assert all(p.grad is None for module in (watcher.supernet, watcher.method) for p in module.parameters())
+    first = probe.measure(NOW)
+    assert probe.supernet.training and probe.supernet.recompute and probe.supernet.execution == "fused"
+    assert all(torch.equal(value, before[name]) for name, value in probe.supernet.state_dict().items())
+    assert all(p.grad is None for module in (probe.supernet, probe.method) for p in module.parameters())
     assert torch.equal(torch.get_rng_state(), state)
-    assert watcher.watch(NOW) == first
+    assert probe.measure(NOW) == first
 
 
 # ---------------------------------------------------------------------- gradients
 
 
-def by_hand(watcher, mixes):
+def by_hand(probe, mixes):
     """The squared norms of plain backward passes, summed over what bears a name."""
-    order = torch.randperm(len(watcher.feed.weights), generator=_stream())[:IMAGES]
-    images, labels = next(watcher.feed.plain(watcher.feed.weights[order]))
+    order = torch.randperm(len(probe.feed.weights), generator=_stream())[:IMAGES]
+    images, labels = next(probe.feed.plain(probe.feed.weights[order]))
     found = {}
     for mix in mixes:
-        watcher.supernet.zero_grad()
-        with untouched(watcher.supernet):
-            F.cross_entropy(watcher.supernet.train()(images, mix), labels).backward()
-        for module in watcher.supernet.modules():
+        probe.supernet.zero_grad()
+        with untouched(probe.supernet):
+            F.cross_entropy(probe.supernet.train()(images, mix), labels).backward()
+        for module in probe.supernet.modules():
             if isinstance(module, MixedEdge):
                 for option, op in module.items():
                     for p in op.parameters():
                         if p.grad is not None:
                             at = module.row, option
                             found[at] = found.get(at, 0.0) + float(p.grad.square().sum())
-    watcher.supernet.zero_grad()
+    probe.supernet.zero_grad()
     return found
 
 
@@ -133,9 +133,9 @@ def _stream():
 
 @pytest.mark.parametrize("method", ["darts", "drnas", "spos"])
 def test_the_share_of_the_gradient_by_hand(method):
-    watcher = watcher_of(method)
-    mixes = [watcher.method.mix(NOW.at("weights", turn)).detach() for turn in range(1 if method == "darts" else DRAWS)]
-    found, told = by_hand(watcher, mixes), watcher.watch(NOW)
+    probe = probe_of(method)
+    mixes = [probe.method.mix(NOW.at("weights", turn)).detach() for turn in range(1 if method == "darts" else DRAWS)]
+    found, told = by_hand(probe, mixes), probe.measure(NOW)
     total = sum(found.values())
     for option in ("nor_conv_1x1", "nor_conv_3x3"):
         expected = sum(value for (_, name), value in found.items() if name == option) / total
@@ -153,10 +153,10 @@ def test_the_share_of_the_gradient_by_hand(method):
 
 def test_a_pruned_option_and_one_without_weights_have_no_share():
     space = Ragged()
-    watcher = watcher_of("darts", space)
-    watcher.method.narrow(Stage(keep=1))
-    told = watcher.watch(NOW)
-    alive = {(row, column) for row, columns in enumerate(watcher.method.active) for column in columns}
+    probe = probe_of("darts", space)
+    probe.method.narrow(Stage(keep=1))
+    told = probe.measure(NOW)
+    alive = {(row, column) for row, columns in enumerate(probe.method.active) for column in columns}
     assert len(alive) == len(space.decisions)
     for row, decision in enumerate(space.decisions):
         for column in range(space.columns):
@@ -169,11 +169,11 @@ def test_a_pruned_option_and_one_without_weights_have_no_share():
 
 
 def test_no_gradient_is_no_share():
-    watcher = watcher_of()
+    probe = probe_of()
     none = torch.zeros(SPACE.shape, dtype=torch.float64)
     none[:, 0] = 1
-    watcher.method.mix = lambda now: Mix(none)
-    told = watcher.watch(NOW)
+    probe.method.mix = lambda now: Mix(none)
+    told = probe.measure(NOW)
     assert told.gradient_share is None
     assert told.decision_gradient_share == [[None] * SPACE.columns] * len(SPACE.decisions)
 
@@ -182,13 +182,13 @@ def test_no_gradient_is_no_share():
 
 
 def test_an_option_alone_is_the_network_that_takes_it_everywhere():
-    watcher = watcher_of()
-    found = watcher.accuracy()
+    probe = probe_of()
+    found = probe.accuracy()
     assert list(found) == ["skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
-    index = watcher.feed.arch[torch.randperm(len(watcher.feed.arch), generator=_stream())]
+    index = probe.feed.arch[torch.randperm(len(probe.feed.arch), generator=_stream())]
     for option, value in found.items():
-        child = watcher.supernet.inherit(SPACE.decode(_only(option)))
-        _, share = judge(child, child, watcher.feed.plain(index), bn="batch")
+        child = probe.supernet.inherit(SPACE.decode(_only(option)))
+        _, share = judge(child, child, probe.feed.plain(index), bn="batch")
         assert value == pytest.approx(100 * share)
 
 
@@ -207,20 +207,20 @@ def _only(option):
 )
 def test_the_eigenvalue_is_that_of_the_whole_matrix(method, space):
     """Against torch's own Hessian of the loss written out here, in float64, all parameters of a method in one."""
-    watcher = watcher_of(method, space)
-    names = [name for name, p in watcher.method.named_parameters()]
-    values = [p.detach().clone() for p in watcher.method.parameters()]
-    images = watcher.feed.judging(0)
+    probe = probe_of(method, space)
+    names = [name for name, p in probe.method.named_parameters()]
+    values = [p.detach().clone() for p in probe.method.parameters()]
+    images = probe.feed.judging(0)
     index = images[torch.randperm(len(images), generator=_stream())][:IMAGES]
-    x, y = next(watcher.feed.plain(index))
+    x, y = next(probe.feed.plain(index))
 
     class Loss(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.method = watcher.method
+            self.method = probe.method
 
         def forward(self):
-            return F.cross_entropy(watcher.supernet(x, self.method.mix(NOW.at("judge"))), y)
+            return F.cross_entropy(probe.supernet(x, self.method.mix(NOW.at("judge"))), y)
 
     loss = Loss()
 
@@ -229,56 +229,56 @@ def test_the_eigenvalue_is_that_of_the_whole_matrix(method, space):
         given = {f"method.{n}": p.view_as(v) for n, p, v in zip(names, parts, values, strict=True)}
         return torch.func.functional_call(loss, given, ())
 
-    watcher.supernet.execution = "reference"
-    with untouched(watcher.supernet):
-        watcher.supernet.train()
+    probe.supernet.execution = "reference"
+    with untouched(probe.supernet):
+        probe.supernet.train()
         matrix = torch.autograd.functional.hessian(by_vector, torch.cat([v.flatten() for v in values]))
-    watcher.supernet.execution = "fused"
+    probe.supernet.execution = "fused"
     expected = float(torch.linalg.eigvalsh(matrix)[-1])
     assert expected > 1e-4
-    assert watcher.hessian(NOW, tolerance=1e-10) == pytest.approx(expected, rel=1e-7)
-    assert watcher.hessian(NOW) == pytest.approx(expected, rel=2e-3)
+    assert probe.hessian(NOW, tolerance=1e-10) == pytest.approx(expected, rel=1e-7)
+    assert probe.hessian(NOW) == pytest.approx(expected, rel=2e-3)
 
 
 def test_with_little_memory_the_images_are_taken_in_parts(monkeypatch):
     """The Hessian of the mean loss over the parts: here two of four images, each by its own statistics."""
-    watcher = watcher_of()
-    monkeypatch.setattr("gapless.engine.watch.PART", 4)
-    images = watcher._fixed(watcher.feed.judging(0), IMAGES)
-    whole = watcher.hessian(NOW, tolerance=1e-10)
+    probe = probe_of()
+    monkeypatch.setattr("gapless.engine.diagnostics.PART", 4)
+    images = probe._fixed(probe.feed.judging(0), IMAGES)
+    whole = probe.hessian(NOW, tolerance=1e-10)
     matrices = []
     for part in images.split(4):
-        with watcher._measuring(), edge_by_edge(watcher.supernet):
-            slope = watcher._slope(NOW, part)
-            rows = [torch.autograd.grad(g, watcher.method.alpha, retain_graph=True)[0].flatten() for g in slope]
+        with probe._measuring(), edge_by_edge(probe.supernet):
+            slope = probe._slope(NOW, part)
+            rows = [torch.autograd.grad(g, probe.method.alpha, retain_graph=True)[0].flatten() for g in slope]
         matrices.append(torch.stack(rows))
     assert len(matrices) == 2
-    watcher.supernet.recompute = True
+    probe.supernet.recompute = True
     expected = float(torch.linalg.eigvalsh(sum(matrices) / 2)[-1])
-    assert watcher.hessian(NOW, tolerance=1e-10) == pytest.approx(expected, rel=1e-7) != whole
-    assert watcher.supernet.recompute and watcher.supernet.execution == "fused"
+    assert probe.hessian(NOW, tolerance=1e-10) == pytest.approx(expected, rel=1e-7) != whole
+    assert probe.supernet.recompute and probe.supernet.execution == "fused"
 
 
 @pytest.mark.parametrize("method", ["spos", "rsps", "fairnas", "dsnas", "enas"])
 def test_a_method_without_a_differentiable_loss_has_none(method):
-    watcher = watcher_of(method)
-    assert watcher.hessian(NOW) is None
-    assert all(0 <= value <= 100 for value in watcher.accuracy().values())
+    probe = probe_of(method)
+    assert probe.hessian(NOW) is None
+    assert all(0 <= value <= 100 for value in probe.accuracy().values())
 
 
 def test_a_stage_with_some_of_the_classes_is_watched_by_these():
     space = NASBench201(size=8, width=4, cells=1, classes=4)
     method = made(lambda s: catalogue.find("da_nas", "methods")(s), space)
     search = Search(space, method, noise(space, 48), replace(TRAIN, epochs=6), precision="float64", watch=True)
-    told = next(search.run()).watched
+    told = next(search.run()).diagnostics
     assert search.feed.classes(0) is not None and told.hessian is None
     assert sum(told.gradient_share.values()) == pytest.approx(1) and len(told.option_accuracy) == 4
 
 
 def test_a_loss_that_is_no_number_has_no_curvature():
-    watcher = watcher_of()
-    next(watcher.supernet.parameters()).data.fill_(math.nan)
-    told = watcher.watch(NOW)
+    probe = probe_of()
+    next(probe.supernet.parameters()).data.fill_(math.nan)
+    told = probe.measure(NOW)
     assert told.hessian is None and told.gradient_share is None
 
 
@@ -301,11 +301,11 @@ def test_lanczos(size):
 
 
 def test_a_custom_objective_is_the_one_that_bends():
-    watcher = watcher_of()
-    once = watcher.hessian(NOW)
+    probe = probe_of()
+    once = probe.hessian(NOW)
 
     def double(run, images, labels, mix):
         loss, logits = cross_entropy(run, images, labels, mix)
         return 2 * loss, logits
 
-    assert replace(watcher, objective=double).hessian(NOW) == pytest.approx(2 * once, rel=1e-6)
+    assert replace(probe, objective=double).hessian(NOW) == pytest.approx(2 * once, rel=1e-6)

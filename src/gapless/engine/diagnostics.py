@@ -1,8 +1,8 @@
-"""What a search does to its options and to its loss, measured at the end of an epoch: which options receive the
-gradient, what each is worth alone, how sharply the loss bends in the architecture.
+"""Diagnostics of a search at the end of an epoch: the share of the gradient that each option receives, the accuracy of
+each option alone, the largest eigenvalue of the Hessian with respect to the architecture.
 
-It is measured on fixed images that are not augmented. Weights, buffers, optimisers and random numbers stay as they are,
-so that a search that is watched ends as one that is not.
+They are measured on fixed images without augmentation. Weights, buffers, optimisers and random numbers are unchanged
+afterwards, so that a search gives the same result with and without them.
 """
 
 from __future__ import annotations
@@ -29,33 +29,34 @@ from gapless.engine.state import own_random_numbers
 from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
 
 IMAGES, JUDGED = 64, 256
-"""Images of the gradient and of the curvature: the batch by which RobustDARTS measures (arXiv 1909.09656, released code
-with its default batch). Images by which options are judged: ours."""
+"""Images for the gradient and the Hessian: the default batch of RobustDARTS (arXiv 1909.09656, released code).
+Images for the accuracy of options: ours."""
 DRAWS = 8
-"""Mixes over which the gradient of a method that draws them is summed. Ours."""
+"""Number of sampled mixes over which the gradient is summed, for methods that sample. Ours."""
 STEPS, TOLERANCE = 50, 1e-3
-"""Most products of Lanczos' method, and the relative error at which it ends. Ours."""
+"""Maximal number of steps of Lanczos' method, and the relative error at which it stops. Ours."""
 PART = 16
-"""Images that the curvature holds in memory at a time under ``recompute``. Ours."""
+"""Images of the Hessian in memory at a time, with ``recompute``. Ours."""
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What was measured behind one epoch.
+class Diagnostics:
+    """Diagnostics at the end of one epoch.
 
     Attributes
     ----------
     gradient_share
-        Option with weights -> its share of the squared norm of the gradient of all such options' weights, over all
-        decisions; None where there is no gradient.
+        For each option with weights, its share of the squared gradient norm of all such options, over all decisions;
+        None if the gradient is zero.
     decision_gradient_share
-        [D][O]: the same within each decision; None where an option has no weights, is pruned, or nothing arrives.
+        The same within each decision, [D][O]; None for an option that has no weights or is pruned, and for a decision
+        whose gradient is zero.
     option_accuracy
-        Option that computes something -> accuracy in percent where every decision that has it takes it alone; the other
+        For each option but "none", the accuracy in percent when every decision that has the option takes it; the other
         decisions keep their probabilities.
     hessian
-        Largest eigenvalue of the Hessian of the architecture's loss by the method's parameters; None where the method
-        has no loss that is differentiable by them.
+        Largest eigenvalue of the Hessian of the architecture's loss with respect to the method's parameters; None if
+        the loss is not differentiable with respect to them.
     """
 
     gradient_share: dict[str, float] | None
@@ -65,15 +66,15 @@ class Watched:
 
 
 @dataclass(frozen=True, eq=False)
-class Watcher:
-    """Measures one supernet and its method.
+class Probe:
+    """Measures the diagnostics of one supernet and its method.
 
     Parameters
     ----------
     supernet, method, feed, objective
-        Those of the search; all stay as they are.
+        Supernet, method, feed and objective of the search; all are unchanged afterwards.
     stage
-        Whose images and classes are used.
+        Stage whose images and classes are used.
     """
 
     supernet: Supernet
@@ -82,8 +83,8 @@ class Watcher:
     objective: Objective
     stage: int = 0
 
-    def watch(self, now: Progress) -> Watched:
-        """Measure all at a moment."""
+    def measure(self, now: Progress) -> Diagnostics:
+        """Return all diagnostics at a moment."""
         gradient = self.gradient(now)
         total = float(gradient.nansum())
         share = None
@@ -91,24 +92,24 @@ class Watcher:
             share = {o: float(gradient[mask].nansum()) / total for o, mask in self._by_option(~gradient.isnan())}
         rows = gradient.nansum(dim=-1, keepdim=True)
         within = torch.where((rows > 0) & rows.isfinite(), gradient / rows, torch.nan)
-        return Watched(
+        return Diagnostics(
             gradient_share=share,
             decision_gradient_share=[[None if v != v else v for v in row] for row in within.tolist()],
             option_accuracy=self.accuracy(),
             hessian=self.hessian(now),
         )
 
-    # ------------------------------------------------------------------ who receives the gradient
+    # ------------------------------------------------------------------ gradient
 
     def gradient(self, now: Progress) -> Tensor:
-        """Return [D, O]: the squared norm of the gradient of the loss by an option's weights, on images that the
-        weights train on; NaN where it has none, or is pruned. Of a method that draws its mixes it is the sum over
-        several draws."""
+        """Return [D, O]: the squared norm of the gradient of the loss with respect to each option's weights, on
+        training images of the weights; NaN for an option that has no weights or is pruned. For a method that samples,
+        it is summed over several sampled mixes."""
         with torch.no_grad():
             mixes = [self.method.mix(now.at("weights", turn)).detach() for turn in range(DRAWS)]
         if all(torch.equal(mix.weight, mixes[0].weight) for mix in mixes):
             mixes = mixes[:1]
-        found = torch.full(self.supernet.space.shape, torch.nan, dtype=torch.float64)
+        squares = torch.full(self.supernet.space.shape, torch.nan, dtype=torch.float64)
         owners = [
             (row, column, parameters)
             for row, column, module in self._options()
@@ -117,25 +118,27 @@ class Watcher:
             and (parameters := list(module.parameters()))
         ]
         for row, column, _ in owners:
-            found[row, column] = 0.0
+            squares[row, column] = 0.0
         wanted = [p for *_, parameters in owners for p in parameters]
         if not wanted:
-            return found
+            return squares
         batch = self._batch(self._fixed(self.feed.training(self.stage), IMAGES))
         places = [(row, column) for row, column, parameters in owners for _ in parameters]
         with self._measuring():
             for mix in mixes:
-                arrived = torch.autograd.grad(self._loss(batch, mix), wanted, allow_unused=True, materialize_grads=True)
-                norms = torch.stack([g.double().square().sum() for g in arrived]).cpu()
+                gradients = torch.autograd.grad(
+                    self._loss(batch, mix), wanted, allow_unused=True, materialize_grads=True
+                )
+                norms = torch.stack([g.double().square().sum() for g in gradients]).cpu()
                 for (row, column), norm in zip(places, norms, strict=True):
-                    found[row, column] += norm
-        return found
+                    squares[row, column] += norm
+        return squares
 
-    # ------------------------------------------------------------------ what an option is worth alone
+    # ------------------------------------------------------------------ accuracy of options
 
     def accuracy(self) -> dict[str, float]:
-        """Return option -> accuracy in percent of the supernet where every decision that has it takes it alone, by the
-        statistics of the batch, on images that the search judges by."""
+        """Return option -> accuracy of the supernet in percent when every decision that has the option takes it, with
+        batch statistics, on the evaluation images of the search."""
         computes = torch.zeros(self.supernet.space.shape, dtype=torch.bool)
         for row, column, module in self._options():
             computes[row, column] = not (isinstance(module, OpModule) and module.zero)
@@ -144,26 +147,28 @@ class Watcher:
         index = self._fixed(self.feed.judging(self.stage), JUDGED)
         bench = SupernetBench(self.supernet, self.supernet, self.feed, replace(self.method.plan, bn="batch"))
         bench = replace(bench, stage=self.stage)
-        found = {}
+        accuracies = {}
         for option, mask in self._by_option(computes & self.method.alive.cpu()):
             weight, active = base.clone(), list(self.method.active)
             for row, column in mask.nonzero().tolist():
                 weight[row], active[row] = 0.0, (column,)
                 weight[row, column] = 1.0
             _, share = bench.measure(Mix(weight, tuple(active)), self.feed.plain(index, JUDGED))
-            found[option] = 100 * share
-        return found
+            accuracies[option] = 100 * share
+        return accuracies
 
-    # ------------------------------------------------------------------ how sharply the loss bends
+    # ------------------------------------------------------------------ Hessian
 
     def hessian(self, now: Progress, tolerance: float = TOLERANCE) -> float | None:
-        """Return the largest eigenvalue of the Hessian of the loss by the method's parameters, on images that the
-        architecture trains on, under the mix that judges; None where a method has no such loss: it has no parameters,
-        learns from rewards, or judges by one path, which does not change with its parameters.
+        """Return the largest eigenvalue of the Hessian of the loss with respect to the method's parameters, on training
+        images of the architecture, under the mix of the phase ``judge``.
 
-        It is differentiated twice, edge by edge, and the graph of that keeps the outputs of all options. Under
-        ``recompute`` the images are therefore taken in parts, each by its own statistics, and their graphs built anew
-        for every product."""
+        It is None if the method has no such loss: it has no parameters, learns from rewards, or evaluates one path,
+        which is constant in its parameters.
+
+        The loss is differentiated twice through the reference execution, whose graph keeps the outputs of all options.
+        With ``recompute`` the images are therefore processed in parts, each with its own batch statistics, and the
+        graph is rebuilt for every product."""
         if self.arch_mix(now) is None:
             return None
         images = self._fixed(self.feed.judging(self.stage), IMAGES)
@@ -173,27 +178,27 @@ class Watcher:
         def product(vector: Tensor) -> Tensor:
             total = torch.zeros_like(vector)
             for part in parts:
-                slope = self._slope(now, part) if kept is None else kept
-                found = flat_gradient(slope, self._parameters(), vector.to(slope), retain_graph=kept is not None)
-                total += len(part) / len(images) * found.to(total)
+                gradient = self._arch_gradient(now, part) if kept is None else kept
+                row = flat_gradient(gradient, self._parameters(), vector.to(gradient), retain_graph=kept is not None)
+                total += len(part) / len(images) * row.to(total)
             return total
 
         size = sum(p.numel() for p in self._parameters())
         with self._measuring(), frozen(list(self.supernet.parameters())), edge_by_edge(self.supernet):
-            kept = self._slope(now, parts[0]) if len(parts) == 1 else None
-            found = largest_eigenvalue(product, size, stream("hessian"), tolerance=tolerance)
-        return found if math.isfinite(found) else None
+            kept = self._arch_gradient(now, parts[0]) if len(parts) == 1 else None
+            value = largest_eigenvalue(product, size, stream("hessian"), tolerance=tolerance)
+        return value if math.isfinite(value) else None
 
-    def _slope(self, now: Progress, index: Tensor) -> Tensor:
-        """Return the gradient of the loss on images by the method's parameters, in one vector with a graph to them."""
+    def _arch_gradient(self, now: Progress, index: Tensor) -> Tensor:
+        """Return the gradient of the loss with respect to the method's parameters, in one vector with a graph."""
         mix = self.arch_mix(now)
         assert mix is not None
-        torch.manual_seed(derive_seed("watch"))  # the same noise each time
+        torch.manual_seed(derive_seed("watch"))  # the same dropout each time
         return flat_gradient(self._loss(self._batch(index), mix), self._parameters(), create_graph=True)
 
     def arch_mix(self, now: Progress) -> Mix | None:
-        """Return the mix that judges, or of a method that draws that one, too, its probabilities, with its graph to the
-        method's parameters; None where nothing leads to them."""
+        """Return the mix of the phase ``judge``, with its graph to the method's parameters; for a method that samples
+        this mix, its probabilities. None if the mix is constant in the parameters."""
         if not self._parameters() or isinstance(self.method, Rewarded):
             return None
         first, second = (self.method.mix(now.at("judge", turn)) for turn in range(2))
@@ -205,17 +210,17 @@ class Watcher:
     def _parameters(self) -> list[Tensor]:
         return [p for p in self.method.parameters() if p.requires_grad]
 
-    # ------------------------------------------------------------------ what all need
+    # ------------------------------------------------------------------ shared by all
 
     def _options(self) -> Iterator[tuple[int, int, nn.Module]]:
-        """Yield (row, column, module) of every option of every decision, wherever in the network it stands."""
+        """Yield (row, column, module) of every option of every decision, at every place in the network."""
         for module in self.supernet.modules():
             if isinstance(module, MixedEdge | MixedSite):
                 for column, option in enumerate(module.values()):
                     yield module.row, column, option
 
     def _by_option(self, mask: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield (option, [D, O] mask of where it stands) of those that a mask holds."""
+        """Yield (option, [D, O] mask of its entries) for every option that ``mask`` contains."""
         decisions = self.supernet.space.decisions
         for option in dict.fromkeys(o for d in decisions for o in d.options):
             own = torch.zeros_like(mask)
@@ -226,7 +231,7 @@ class Watcher:
                 yield option, own & mask
 
     def _fixed(self, index: Tensor, count: int) -> Tensor:
-        """Return the numbers of so many images, the same each time."""
+        """Return the numbers of ``count`` images, the same each time."""
         return index[torch.randperm(len(index), generator=stream("watch"))][:count]
 
     def _batch(self, index: Tensor) -> Batch:
@@ -245,7 +250,7 @@ class Watcher:
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:
-        """Run passes by the statistics of their batch, with nothing dropped, and leave no trace."""
+        """Run passes with batch statistics, without dropout and drop path, and restore the supernet afterwards."""
         device = next(self.supernet.parameters()).device
         with own_random_numbers(device), untouched(self.supernet):
             torch.manual_seed(derive_seed("watch"))  # noise in a network
@@ -254,22 +259,22 @@ class Watcher:
 
 
 def has_weights(decision: Decision, column: int, module: nn.Module) -> bool:
-    """Return whether an option is one with weights: what its group says, where it has one of that kind, else whether
-    its module holds parameters."""
+    """Return whether an option has weights: by its group ("weights" or "free") if it has one, else by whether its
+    module has parameters."""
     group = decision.groups.get(decision.options[column])
     return group == "weights" if group in ("weights", "free") else any(True for _ in module.parameters())
 
 
 def groups_of(supernet: Supernet) -> dict[str, str]:
-    """Return option -> ``weights``, where it has weights in some decision, or ``free``, in the order of the space."""
-    found = {option: "free" for decision in supernet.space.decisions for option in decision.options}
+    """Return option -> ``weights`` if it has weights in some decision, else ``free``; in the order of the space."""
+    groups = {option: "free" for decision in supernet.space.decisions for option in decision.options}
     for module in supernet.modules():
         if isinstance(module, MixedEdge | MixedSite):
             decision = supernet.space.decisions[module.row]
             for column, (option, op) in enumerate(module.items()):
                 if has_weights(decision, column, op):
-                    found[option] = "weights"
-    return found
+                    groups[option] = "weights"
+    return groups
 
 
 def flat_gradient(
@@ -280,11 +285,11 @@ def flat_gradient(
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Tensor:
-    """Return the gradient of a scalar, or of the product of a vector with another one, in one vector; zero where
-    nothing arrives."""
+    """Return the gradient of a scalar, or of the product of a vector with ``along``, in one vector; zero for inputs
+    that it does not depend on."""
     if not value.requires_grad:
         return torch.cat([torch.zeros_like(p).flatten() for p in inputs])
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         value,
         inputs,
         along,
@@ -293,12 +298,12 @@ def flat_gradient(
         allow_unused=True,
         materialize_grads=True,
     )
-    return torch.cat([g.flatten() for g in found])
+    return torch.cat([g.flatten() for g in gradients])
 
 
 @contextmanager
 def edge_by_edge(supernet: Supernet) -> Iterator[None]:
-    """Run the reference execution without recomputing: the fused kernels cannot be differentiated twice."""
+    """Run the reference execution without recomputing, since the fused kernels cannot be differentiated twice."""
     before = supernet.execution, supernet.recompute
     supernet.execution, supernet.recompute = "reference", False
     try:
@@ -315,21 +320,21 @@ def largest_eigenvalue(
     steps: int = STEPS,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Return the largest eigenvalue of a symmetric matrix that is known by its products with vectors (Lanczos, with all
-    vectors kept orthogonal: exact after ``size`` steps).
+    """Return the largest eigenvalue of a symmetric matrix that is given by its products with vectors (Lanczos with full
+    reorthogonalisation: exact after ``size`` steps).
 
     Parameters
     ----------
     product
         Maps a vector [size], float64, to the matrix times it.
     size
-        Of the matrix.
+        Number of rows of the matrix.
     generator
-        Draws the first vector.
+        Generator of the first vector.
     steps
-        Most products.
+        Maximal number of products.
     tolerance
-        Ends when the residual is at most so large a share of the eigenvalue.
+        Relative residual at which the iteration stops.
 
     >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     >>> round(largest_eigenvalue(lambda v: matrix @ v, 2, torch.Generator().manual_seed(0)), 6)
