@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from gapless.core.decision import Arch, Decision, Keep
     from gapless.core.errors import UserError
     from gapless.core.judge import Judge
-    from gapless.core.method import Method, OneShot, Setting, living, start
+    from gapless.core.method import Method, OneShot, Seen, Setting, living, start
     from gapless.core.mix import Mix
     from gapless.core.op import AvgPool, Conv, Depthwise, Halves, MaxPool, Noise, Norm, NormRule, Op, Relu, Zero
+    from gapless.core.pick import Bench
     from gapless.core.plan import Adam, Plan, Stage, Train
-    from gapless.core.progress import Progress
+    from gapless.core.progress import Progress, stream
     from gapless.core.protocol import Protocol
-    from gapless.core.searcher import Searcher
+    from gapless.core.sampling import uniform
+    from gapless.core.searcher import Searcher, explore
     from gapless.core.space import Space
     from gapless.engine.search import Search
     from gapless.engine.supernet import Supernet
@@ -53,6 +55,7 @@ __all__ = [
     "Adam",
     "Arch",
     "AvgPool",
+    "Bench",
     "Bound",
     "Cell",
     "CellSpec",
@@ -80,6 +83,7 @@ __all__ = [
     "Run",
     "Search",
     "Searcher",
+    "Seen",
     "Setting",
     "Space",
     "Stage",
@@ -91,6 +95,7 @@ __all__ = [
     "compare",
     "diagnose",
     "evaluate",
+    "explore",
     "export",
     "figures",
     "gap",
@@ -104,4 +109,6 @@ __all__ = [
     "show",
     "show_table",
     "start",
+    "stream",
+    "uniform",
 ]

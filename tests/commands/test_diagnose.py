@@ -39,7 +39,7 @@ def test_two_runs_side_by_side(gapless, searched, tmp_path):
 def test_what_was_not_watched_is_said(gapless, searched):
     searched("darts")
     status, out, _ = gapless("diagnose", "darts", *FEW)
-    assert status == 0 and "search with `--watch`" in out
+    assert status == 0 and "switch `watch` on in the search" in out
 
 
 def test_what_is_no_search_is_a_sentence(gapless, searched):

@@ -125,7 +125,7 @@ def test_normalised_training_digits_have_mean_zero_and_deviation_one():
 
 def test_overrides_of_the_augmentation():
     assert load("digits", pad=0, flip=True, cutout=2).augment == Augment(0, True, 2)
-    refused("pad is -1", path="digits", pad=-1)
+    refused("`pad` must be a number of pixels, 0 or more; got -1", path="digits", pad=-1)
 
 
 def test_a_folder_named_digits_is_reached_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

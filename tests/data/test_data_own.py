@@ -187,7 +187,7 @@ def test_images_that_do_not_fit_the_memory(monkeypatch: pytest.MonkeyPatch):
         raise MemoryError("Unable to allocate 1 TiB")
 
     monkeypatch.setattr("gapless.data.images._decode", full)
-    with pytest.raises(UserError, match=r"do not fit.*1 TiB.*--data\.size"):
+    with pytest.raises(UserError, match=r"do not fit.*1 TiB.*`size`"):
         load("digits")
 
 

@@ -50,7 +50,7 @@ def test_noise_is_refused_in_words(tmp_path):
         pytest.importorskip(package)
     space = Darts(size=8, width=4, cells=2, affine=True, options="s4")
     arch = Arch({d.name: "noise" for d in space.decisions if int(d.name[-1]) < 2})
-    with pytest.raises(UserError, match="holds noise.*--format torch or --format py"):
+    with pytest.raises(UserError, match="holds noise.*Try the `format` torch or py"):
         onnx_format.write(model_of(space, str(arch)), tmp_path)
     assert not list(tmp_path.iterdir())
 

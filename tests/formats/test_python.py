@@ -393,7 +393,7 @@ def test_a_patched_model_is_refused_in_words(tmp_path):
     space = patched()
     arch = space.sample(stream(0))
     model = Model(arch=arch, space=space, network=space.network(arch).eval(), weights="fresh", origin="a test")
-    with pytest.raises(UserError, match="patched model.*--format onnx or --format torch"):
+    with pytest.raises(UserError, match="patched model.*Try the `format` onnx or torch"):
         write(model, tmp_path)
     assert program.write(model, tmp_path) == {"difference": 0.0}
 
@@ -422,7 +422,7 @@ def test_what_cannot_stand_alone_is_told_with_what_works(tmp_path, before, after
     model.__dict__["facts"] = {}
     with pytest.raises(UserError, match=said) as error:
         write(model, tmp_path)
-    assert "--format onnx and --format torch have no such limits" in str(error.value)
+    assert "The `format` onnx and torch have no such limits" in str(error.value)
 
 
 # ---------------------------------------------------------------------- the lines of an expression

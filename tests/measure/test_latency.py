@@ -358,7 +358,7 @@ def test_it_stops_where_nothing_faster_is_left():
         return 1000.0
 
     with pytest.raises(
-        UserError, match="of 1 that were measured none is: the fastest takes 1,000 ms .*Try --limit latency=1100ms"
+        UserError, match="of 1 that were measured none is: the fastest takes 1,000 ms .*Try the `limit` latency=1100ms"
     ):
         respecting(SCORES, NB201, made, timed)
     assert len(asked) == 1

@@ -104,7 +104,7 @@ def test_what_is_no_finished_search_is_refused(supernet, tmp_path):
     with pytest.raises(UserError, match="another space"):
         InheritedAccuracy(Darts(), CPU, run=copy)
     for name, value in (("images", 0), ("calibration", 0)):
-        with pytest.raises(UserError, match=f"--score.{name} is 0"):
+        with pytest.raises(UserError, match=f"`{name}` must be at least 1; got 0"):
             of(Run(copy), **{name: value})
     (copy / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="its supernet is gone"):

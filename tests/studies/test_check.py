@@ -148,7 +148,7 @@ def test_what_is_said_to_fit_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder(tmp_path, 40, size=32)
     monkeypatch.setattr(study, "_host_memory", lambda: 100_000)
     # 120 * (3 * 1024 + 8) = 369,600 bytes; 80,000 are 0.216 of them, and 0.465 is the root of that
-    assert "--data.size 14, or 25 images in all" in check(tmp_path, device="cpu")["error"]
+    assert "a `size` of 14, or 25 images in all" in check(tmp_path, device="cpu")["error"]
     assert check(tmp_path, device="cpu", size=14)["usable"]
     assert check(tmp_path, device="cpu", train_images=19, test_images=6)["usable"]
 

@@ -98,7 +98,7 @@ def test_a_search_that_was_not_watched_is_told_what_is_missing(supernet):
     (one,) = found.runs
     assert not one.watched and one.course.matthew is None and one.course.hessian == (None, None)
     page = drawn(supernet.path)
-    assert sum("--watch" in finding for finding in page.findings) == 1
+    assert sum("`watch`" in finding for finding in page.findings) == 1
     assert not (supernet.path / "diagnose-hessian.svg").exists() and (supernet.path / "diagnose-course.svg").exists()
     for path in supernet.path.glob("diagnose*"):
         path.unlink()
@@ -134,7 +134,7 @@ def test_blocks_and_paths(tmp_path):
 
 
 def test_refusals(darts, supernet, tmp_path):
-    with pytest.raises(UserError, match="--images is 1"):
+    with pytest.raises(UserError, match="`images` must be at least 2; got 1"):
         diagnose(darts.path, images=1)
     with pytest.raises(UserError, match="is no run"):
         diagnose(tmp_path)

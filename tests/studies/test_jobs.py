@@ -112,7 +112,7 @@ def test_a_job_stops_when_whoever_gave_it_is_gone(tmp_path):
 
 
 def test_how_many_at_once():
-    with pytest.raises(UserError, match="--jobs is 0; it must be at least 1"):
+    with pytest.raises(UserError, match="`jobs` must be at least 1; got 0"):
         Here(0)
 
 
@@ -141,7 +141,7 @@ def test_an_interrupt_of_jobs_on_ray(tmp_path, cluster):
 
 
 def test_no_cluster_is_an_error_with_a_way_out(cluster):
-    with pytest.raises(UserError, match=r"There is no Ray cluster at nowhere:x .*--ray local"):
+    with pytest.raises(UserError, match=r"There is no Ray cluster at nowhere:x .*give `ray` as local"):
         OnRay("nowhere:x").run([], lambda job, came: None)
 
 

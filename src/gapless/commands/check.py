@@ -42,7 +42,7 @@ def _run(typed: Mapping[str, Any]) -> None:
     if typed.get("json"):
         print_json(report)
     if report["error"] is not None:
-        raise UserError(report["error"])
+        raise UserError(report["error"], of="data")
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

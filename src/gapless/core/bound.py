@@ -1,7 +1,7 @@
 """Bounds on what an architecture may cost, the cost to expect while it is still undecided, and a penalty on that.
 
 A *limit* of a space (:class:`gapless.core.decision.Keep`) says what an architecture is; a *bound* is what a user asks
-of the answer: ``--limit macs=50M``. Costs are additive: a constant plus an entry for each chosen option
+of the answer: ``macs=50M``. Costs are additive: a constant plus an entry for each chosen option
 (:meth:`gapless.core.space.Space.cost_table`), so that the cost of :func:`relax`, which is an architecture with shares
 between 0 and 1, is a differentiable number.
 """
@@ -80,7 +80,7 @@ class Bound:
         """
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not value:
-            raise UserError(f"--limit {text!r} is not of the form unit=number, as {', '.join(EXAMPLES.values())}.")
+            raise UserError(f"The `limit` {text!r} is not of the form unit=number, as {', '.join(EXAMPLES.values())}.")
         units = [unit for unit in UNITS if unit == name]
         if not units:
             raise unknown("unit to limit", name, UNITS)
@@ -91,7 +91,9 @@ class Bound:
             legal = ", ".join(suffix for suffix in powers if suffix)
             hint = f" Did you mean {found.group(1)}M?" if found and found.group(2) == "m" and unit != "latency" else ""
             must = "a number and one of" if unit == "latency" else "a number, alone or with one of"
-            raise UserError(f"--limit {text!r}: {unit} takes {must} {legal}, as in {EXAMPLES[unit]}.{hint}")
+            raise UserError(
+                f"The `limit` {text!r} is wrong: {unit} takes {must} {legal}, as in {EXAMPLES[unit]}.{hint}"
+            )
         return cls(unit, float(Decimal(found.group(1)).scaleb(powers[found.group(2)])))
 
     def __str__(self) -> str:
@@ -290,7 +292,7 @@ def budget(
     for unit in units:
         if units.count(unit) > 1:
             given = ", ".join(str(bound) for bound in read if bound.unit == unit)
-            raise UserError(f"--limit is given twice for {unit} ({given}); give one.")
+            raise UserError(f"The `limit` is given twice for {unit} ({given}); give one.")
     alone = space.alone() if alone is None else alone
     if (alone.decisions, alone.limits) != (space.decisions, space.limits):
         raise ValueError("the space at the size of use asks other questions than the space that is searched")

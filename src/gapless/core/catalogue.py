@@ -1,4 +1,4 @@
-"""What there is, by name: the listing of a folder. An outside file works too: ``--method ./mine.py``."""
+"""What there is, by name: the listing of a folder. An outside file works too, as ``./mine.py``."""
 
 from __future__ import annotations
 

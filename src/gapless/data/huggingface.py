@@ -76,7 +76,7 @@ def read_folder(root: Path, *, label: str | None = None, image: str | None = Non
 def no_columns(reason: str, *columns: str | None) -> None:
     """Raise where a column is given for a set without columns."""
     if any(column is not None for column in columns):
-        raise UserError(f"--data.label and --data.image name columns, but {reason}. Leave them out.")
+        raise UserError(f"`label` and `image` name columns, but {reason}. Leave them out.", of="data")
 
 
 def _choose(names: Collection[str], source: str) -> tuple[str, str | None, str]:
@@ -316,20 +316,20 @@ def _find_columns(schema: Any, features: Mapping[str, Any], image: str | None, l
 
 def _pick(kind: str, given: str | None, names: list[str], legal: list[str], *tiers: Sequence[str]) -> str:
     """Return the column that is given, else the only legal one of the first tier that has any."""
-    advice = f"Give its name with --data.{kind}. Columns: {', '.join(names)}."
+    advice = f"Give its name as `{kind}`. Columns: {', '.join(names)}."
     if given is not None:
         if given not in names:
-            raise UserError(f"There is no column {given!r}.{nearest(given, names)} {advice}")
+            raise UserError(f"There is no column {given!r}.{nearest(given, names)} {advice}", of="data")
         if given not in legal:
-            raise UserError(f"Column {given!r} cannot be the {kind}: its type does not fit. {advice}")
+            raise UserError(f"Column {given!r} cannot be the {kind}: its type does not fit. {advice}", of="data")
         return given
     for tier in tiers:
         found = [name for name in legal if name in tier]
         if len(found) == 1:
             return found[0]
         if found:
-            raise UserError(f"More than one column may be the {kind}: {', '.join(found)}. {advice}")
-    raise UserError(f"No column looks like the {kind}. {advice}")
+            raise UserError(f"More than one column may be the {kind}: {', '.join(found)}. {advice}", of="data")
+    raise UserError(f"No column looks like the {kind}. {advice}", of="data")
 
 
 # Encoded images

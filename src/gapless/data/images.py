@@ -55,24 +55,30 @@ class Augment:
     def __post_init__(self) -> None:
         for name, pixels in (("pad", self.pad), ("cutout", self.cutout)):
             if pixels < 0:
-                raise UserError(f"{name} is {pixels}; it is a number of pixels, 0 or more.")
+                raise UserError(f"`{name}` must be a number of pixels, 0 or more; got {pixels}.", of="data")
         if not 0 <= self.crop_scale <= 1:
-            raise UserError(f"crop_scale is {self.crop_scale}; it is a share of the area, 0 (off) to 1, as 0.08.")
+            raise UserError(
+                f"`crop_scale` must be a share of the area, 0 (off) to 1; got {self.crop_scale}.", of="data"
+            )
         if self.crop_scale and self.pad:
             raise UserError(
-                f"crop_scale is {self.crop_scale} and pad is {self.pad}: both choose the training window. Leave one 0."
+                f"`crop_scale` is {self.crop_scale} and `pad` is {self.pad}: both choose the training window. "
+                "Leave one 0.",
+                of="data",
             )
         legal = len(self.jitter) == 4 and all(0 <= strength < math.inf for strength in self.jitter)
         if not legal or self.jitter[3] > 0.5:
             raise UserError(
-                f"jitter is {_listed(self.jitter)}; it is brightness, contrast, saturation (0 or more) and hue "
-                "(0 to 0.5), as 0.4 0.4 0.4 0.2."
+                "`jitter` must be brightness, contrast, saturation (0 or more) and hue (0 to 0.5), such as "
+                f"0.4 0.4 0.4 0.2; got {_listed(self.jitter)}.",
+                of="data",
             )
         operations, magnitude = self.randaugment
         if any(self.randaugment) and not (operations >= 1 and 1 <= magnitude <= 29):
             raise UserError(
-                f"randaugment is {_listed(self.randaugment)}; it is a number of operations, 1 or more, and a "
-                "magnitude, 1 to 29, as 2 9; or 0 0, which is off."
+                "`randaugment` must be a number of operations, 1 or more, and a magnitude, 1 to 29, such as 2 9, "
+                f"or 0 0, which is off; got {_listed(self.randaugment)}.",
+                of="data",
             )
 
 
@@ -417,8 +423,9 @@ def assemble(
         pixels = _decode([(raw.train, chosen[0]), (test, chosen[1])], stored or size)
     except MemoryError as error:
         raise UserError(
-            f"The images do not fit the memory ({error}). Try a smaller --data.size or --data.train_images; "
-            "gapless check tells what would fit."
+            f"The images do not fit the memory ({error}). Try a smaller `size` or `train_images`; `gapless check` "
+            "tells what would fit.",
+            of="data",
         ) from error
     mean, std = statistics(pixels[0])
     _, channels, height, width = pixels[0].shape
@@ -524,7 +531,7 @@ def _decode(parts: Sequence[tuple[Rows, NDArray[np.int64]]], size: int | None) -
                 first = rows.where(i), image.shape[1:]
             elif image.shape[1:] != first[1]:
                 a, b = (f"{w} is {s[1]} x {s[0]}" for w, s in (first, (rows.where(i), image.shape[1:])))
-                raise UserError(f"The images differ in size: {a} and {b} pixels. Resize them, e.g. --data.size 32.")
+                raise UserError(f"The images differ in size: {a} and {b} pixels. Give a `size`, such as 32.", of="data")
             if place == 0:
                 stack = np.empty((len(index), len(image), *first[1]), np.uint8)
             elif len(image) > stack.shape[1]:

@@ -40,7 +40,7 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
     if model.noisy:
         raise UserError(
             "This architecture holds noise, which is drawn anew in every pass; a runtime draws other numbers than "
-            "PyTorch, so that the ONNX file could not be checked. Try --format torch or --format py."
+            "PyTorch, so that the ONNX file could not be checked. Try the `format` torch or py."
         )
     path = folder / FILE
     try:
@@ -58,7 +58,7 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
             )
     except Exception as error:  # the exporter wraps whatever went wrong inside in classes of its own
         raise UserError(
-            f"PyTorch cannot export this network to ONNX: {_first_line(error)} Try --format torch or --format py."
+            f"PyTorch cannot export this network to ONNX: {_first_line(error)} Try the `format` torch or py."
         ) from error
     proto = onnx.load(path)
     onnx.helper.set_model_props(proto, {name: json.dumps(model.facts[name]) for name in TOLD} | _texts(model))
@@ -90,7 +90,7 @@ def difference(model: Model, path: Path, runtime: ModuleType) -> float:
     if not found <= TOLERANCE * largest:
         raise UserError(
             f"The ONNX file gives other logits than the network: they differ by up to {found:.1e}, and the largest "
-            f"logit is {largest:.1e}. Nothing was written. Try --format torch or --format py."
+            f"logit is {largest:.1e}. Nothing was written. Try the `format` torch or py."
         )
     return found
 
@@ -108,7 +108,7 @@ def packages() -> tuple[ModuleType, ...]:
             return tuple(importlib.import_module(name) for name in PACKAGES)
     except ImportError as error:
         raise UserError(
-            f"--format onnx needs the package {error.name}, which is not installed: pip install 'gapless[onnx]'"
+            f"The `format` onnx needs the package {error.name}, which is not installed: pip install 'gapless[onnx]'"
         ) from None
 
 

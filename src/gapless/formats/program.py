@@ -38,7 +38,7 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
             same = all(torch.equal(model.logits(copy, n), model.logits(model.network, n)) for n in (1, 3))
     except Exception as error:  # tracing runs code of the network: anything may go wrong
         line = next(iter(str(error).splitlines()), type(error).__name__)[:300].rstrip(".")
-        raise UserError(f"torch.export cannot export this network: {line}. Try --format py.") from error
+        raise UserError(f"torch.export cannot export this network: {line}. Try the `format` py.") from error
     if not same:
         raise UserError("The exported program gives other logits than the network; nothing was written.")
     return {"difference": 0.0}

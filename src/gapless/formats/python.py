@@ -64,7 +64,7 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
     if isinstance(model.space, Patched):
         raise UserError(
             "A patched model cannot be written as a file of its own, for its modules are yours and not described by a "
-            "space. Use --format onnx or --format torch."
+            "space. Try the `format` onnx or torch."
         )
     try:
         try:
@@ -75,7 +75,7 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
         raise UserError(
             f"This network cannot be written as one Python file: {error}. The file can hold modules of torch.nn, the "
             "cells and operations that a space chooses, and classes of modules that stand in a file and whose "
-            "arguments are modules, numbers and texts. --format onnx and --format torch have no such limits."
+            "arguments are modules, numbers and texts. The `format` onnx and torch have no such limits."
         ) from None
     return {"difference": 0.0}
 

@@ -350,7 +350,8 @@ def respecting(
     raise UserError(
         f"The table promises architectures within {told(most, 'latency')}, but of {len(seen)} that were measured none "
         f"is: the fastest takes {told(fastest, 'latency')} ({space.write(seen[fastest])}). "
-        f"Try --limit {Bound('latency', float(f'{1.1 * fastest:.3g}'))}, or measure the table again on a quiet machine."
+        f"Try the `limit` {Bound('latency', float(f'{1.1 * fastest:.3g}'))}, or measure the table again on a "
+        "quiet machine."
     )
 
 

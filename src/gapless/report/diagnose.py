@@ -40,7 +40,9 @@ from gapless.report.panel import (
 from gapless.runs.run import Run
 
 NAME = "diagnose.json"
-UNWATCHED = "was not watched: search with `--watch` to record gradients, accuracies by option and the curvature"
+UNWATCHED = (
+    "was not watched: switch `watch` on in the search to record gradients, accuracies by option and the curvature"
+)
 PANELS = (
     ("score", "scores", 1.0),
     ("accuracy alone (%)", "option_accuracy", 1.0),

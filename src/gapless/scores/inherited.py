@@ -61,7 +61,7 @@ class InheritedAccuracy(Judge):
         super().__init__(space, device)
         for name, value in (("images", images), ("calibration", calibration)):
             if value < 1:
-                raise UserError(f"--score.{name} is {value}; it must be at least 1.")
+                raise UserError(f"`{name}` must be at least 1; got {value}.", of="score")
         source, recipe = trained(run)
         precision: Precision = recipe.settings_of_run()["precision"]
         self.precision: Precision = "float32" if precision == "bfloat16" else precision

@@ -55,7 +55,7 @@ class Trainings:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise UserError(f"--trainings is {self.count}; it must be at least 1.")
+            raise UserError(f"`trainings` must be at least 1; got {self.count}.")
 
 
 def sizes(source: Run) -> dict[Size, Space]:

@@ -129,12 +129,12 @@ def _too_large(memory: dict[str, Any], found: Survey, settings: dict[str, Any]) 
     assert found.sizes is not None
     side = settings.get("stored") or settings.get("size") or min(found.sizes.largest)
     share = 0.8 * free / need  # leaves room for the network
-    smaller = "--data.stored" if settings.get("stored") else "--data.size"
+    smaller = "stored" if settings.get("stored") else "size"
     fewer = int(share * sum(_counts(found, settings)))
     return (
         f"The images take {in_units(need)}, and {memory['device']} has {in_units(free)} free; all of them have to lie "
-        f"there. Try {smaller} {max(1, int(side * share**0.5))}, or {fewer:,} images in all with --data.train_images "
-        "and --data.test_images, or a device with more memory."
+        f"there. Try a `{smaller}` of {max(1, int(side * share**0.5))}, or {fewer:,} images in all with "
+        "`train_images` and `test_images`, or a device with more memory."
     )
 
 

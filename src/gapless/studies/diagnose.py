@@ -112,7 +112,7 @@ class Diagnosed:
     epochs, part, starts
         Of the search; how many of them are early, and how many late; how many lie before each stage but the first.
     watched
-        Whether the trace holds what ``--watch`` records.
+        Whether the trace holds what a search with ``watch`` records.
     groups
         Option -> ``weights`` or ``free``.
     places
@@ -186,18 +186,18 @@ def diagnose(
         Where a run has no supernet or has not ended, the two do not fit, or the number is out of range.
     """
     if images < 2:
-        raise UserError(f"--images is {images}; it must be at least 2.")
+        raise UserError(f"`images` must be at least 2; got {images}.")
     begun = time.perf_counter()
     sources = [trained(path)[0] for path in ([run] if beside is None else [run, beside])]
     own, *others = sources
     for other in others:
         if other.path.resolve() == own.path.resolve():
-            raise UserError(f"--beside takes another run; it is {run} itself.")
+            raise UserError(f"`beside` must be another run; got {run} itself.")
         if other.found()[1].decisions != own.found()[1].decisions:
-            raise UserError(f"--beside takes a run of the same space; {other.path} searched another than {run}.")
+            raise UserError(f"`beside` must be a run of the same space; {other.path} searched another than {run}.")
         if other.recipe().data != own.recipe().data:
             raise UserError(
-                f"--beside takes a run of the same images; {other.path} had other settings of data than {run}."
+                f"`beside` must be a run of the same images; {other.path} had other settings of data than {run}."
             )
     use_threads(threads)
     place, found, seen = device_of(device), [], 0

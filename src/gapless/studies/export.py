@@ -109,7 +109,7 @@ def model_of(
     asked = typed(type(own), fields or {}, of="space")
     if run is None:
         if inherit:
-            raise UserError("--inherit takes the weights of a search: give its run folder.")
+            raise UserError("`inherit` takes the weights of a search: give its run folder.")
         size = own.alone().replace(**asked).deployed()
         return _fresh(arch, size, "an architecture given as text")
     if run.kind == "retrain":
@@ -136,7 +136,7 @@ def _fresh(arch: Arch, size: Space, origin: str) -> Model:
 
 def _trained(run: Run, arch: Arch, own: Space, asked: Mapping[str, Any], inherit: bool) -> Model:
     if inherit:
-        raise UserError(f"The run {run.path} trained its network alone: leave out --inherit, its weights are used.")
+        raise UserError(f"The run {run.path} trained its network alone: leave out `inherit`, its weights are used.")
     if not run.ended:
         raise UserError(f"The run {run.path} has not ended. Go on with: gapless resume {run.path}")
     _check_fixed(asked, f"the run {run.path} trained")
@@ -208,7 +208,8 @@ def _weights(run: Run) -> dict[str, Any]:
 def _check_fixed(asked: Mapping[str, Any], what: str) -> None:
     if asked:
         raise UserError(
-            f"--space.{next(iter(asked))} cannot be changed: the weights that {what} are of one size. Leave it out."
+            f"`{next(iter(asked))}` cannot be changed: the weights that {what} are of one size. Leave it out.",
+            of="space",
         )
 
 

@@ -86,7 +86,7 @@ class Here:
 
     def __post_init__(self) -> None:
         if self.at_once < 1:
-            raise UserError(f"--jobs is {self.at_once}; it must be at least 1.")
+            raise UserError(f"`jobs` must be at least 1; got {self.at_once}.")
 
     def run(self, jobs: Sequence[Job], told: Told) -> dict[str, Came]:
         """Run jobs and return name -> what each came to.
@@ -303,7 +303,7 @@ class OnRay:
         try:
             import ray
         except ImportError:
-            raise UserError("--ray needs the package ray: pip install 'gapless[ray]'") from None
+            raise UserError("`ray` needs the package ray: pip install 'gapless[ray]'") from None
         try:
             more: dict[str, Any] = {"include_dashboard": False} if self.address == "local" else {}
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **more)
@@ -311,7 +311,8 @@ class OnRay:
             line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
             raise UserError(
                 f"There is no Ray cluster at {self.address} that lets this process in: {line.strip().rstrip('.')}. "
-                "Start one with `ray start --head` and give its address, or let --ray local start one on this machine. "
+                "Start one with `ray start --head` and give its address, or give `ray` as local, which starts one on "
+                "this machine. "
                 "A cluster that asks for a token wants RAY_AUTH_MODE=token and its token in the environment, too."
             ) from None
         return ray
