@@ -219,7 +219,7 @@ def test_size_of_a_set():
 def test_mixed_sizes_need_a_size(tmp_path: Path):
     folder(tmp_path)
     picture(7, (10, 6)).save(tmp_path / "dog" / "9.png")
-    refused("cat", "8 x 8", "9.png is 10 x 6", "--data.size 32", path=tmp_path)
+    refused("cat", "8 x 8", "9.png is 10 x 6", "`size`, such as 32", path=tmp_path)
     assert load(tmp_path, size=4).size == (4, 4)
 
 
@@ -408,8 +408,8 @@ def test_a_corrupt_file_is_named(tmp_path: Path):
 
 def test_columns_make_no_sense_without_columns(tmp_path: Path):
     folder(tmp_path)
-    refused("--data.label", "Leave them out", path=tmp_path, label="label")
-    refused("--data.image", "Leave them out", path="digits", image="img")
+    refused("`label`", "Leave them out", path=tmp_path, label="label")
+    refused("`image`", "Leave them out", path="digits", image="img")
 
 
 # Parquet files
@@ -481,7 +481,7 @@ def test_images_as_plain_bytes_and_as_paths(tmp_path: Path):
 
 def test_ambiguous_columns_have_to_be_chosen(tmp_path: Path):
     parquet(tmp_path / "train.parquet", label=None, fine_label=[0, 1, 2] * 4, coarse_label=[0, 0, 1] * 4)
-    refused("fine_label, coarse_label", "--data.label", "Columns: img, fine_label, coarse_label", path=tmp_path)
+    refused("fine_label, coarse_label", "`label`", "Columns: img, fine_label, coarse_label", path=tmp_path)
     assert load(tmp_path, label="coarse_label").classes == ("0", "1")
     refused("'fine_lable'", "Did you mean 'fine_label'?", path=tmp_path, label="fine_lable")
 
@@ -489,7 +489,7 @@ def test_ambiguous_columns_have_to_be_chosen(tmp_path: Path):
 def test_ambiguous_images_have_to_be_chosen(tmp_path: Path):
     blank = [{"bytes": png(Image.new("L", (8, 8))), "path": None}] * 12
     parquet(tmp_path / "train.parquet", mask=blank)
-    refused("img, mask", "--data.image", path=tmp_path)
+    refused("img, mask", "`image`", path=tmp_path)
     assert load(tmp_path, image="img").channels == 3
 
 

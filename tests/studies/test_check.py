@@ -140,7 +140,7 @@ def test_memory_that_is_too_small_is_told_before_anything_is_loaded(tmp_path: Pa
     assert not report["usable"]
     assert list(report["found"]["train"]) == [80, 80, 80]
     # 0.8 * 1000 / 16800 of 300 images, and the root of that of 4 pixels
-    for part in ("16.4 KiB", "cpu has 1000 bytes free", "--data.size 1", "14 images in all"):
+    for part in ("16.4 KiB", "cpu has 1000 bytes free", "a `size` of 1", "14 images in all"):
         assert part in report["error"]
 
 
@@ -171,7 +171,7 @@ def test_the_memory_of_this_host():
     [
         ({"sise": 3}, "Did you mean 'size'"),
         ({"size": "many"}, "whole number"),
-        ({"jitter": [0.1, 0.2]}, "takes 4 values"),
+        ({"jitter": [0.1, 0.2]}, "must be 4 values"),
         ({"device": "tpu"}, "There is no device 'tpu'"),
     ],
 )
@@ -192,7 +192,7 @@ def test_the_memory_of_a_gpu(tmp_path: Path):
 def run(*arguments: object) -> UserError | None:
     """Run the command and return the error that ``gapless`` turns into exit status 2."""
     app = App(name="gapless")
-    app.command(command.command(), name="check")
+    app.command(command.command(["check"]), name="check")
     try:
         app(["check", *map(str, arguments)], exit_on_error=False, print_error=False, result_action="return_value")
     except UserError as error:

@@ -358,7 +358,9 @@ def test_show_what_is_no_table(tmp_path):
 
 
 def run(*words):
-    commands.app()([str(w) for w in words], exit_on_error=False, print_error=False, result_action="return_value")
+    commands.command(["table"])(
+        [str(w) for w in words], exit_on_error=False, print_error=False, result_action="return_value"
+    )
 
 
 def test_the_commands(official, tmp_path, capsys, monkeypatch):
