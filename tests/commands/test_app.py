@@ -206,7 +206,7 @@ WRONG = [
     (("search", "--epochs", "0"), "at least 1"),
     (("search", "--space.width", "0"), "`--space.width` must be at least 1; got 0."),
     (("search", "--train.momentum", "1"), "`--train.momentum` must lie in [0, 1)"),
-    (("search", "--limit", "macs=5M", "--limit", "macs=6M"), "The `--limit` is given twice for macs"),
+    (("search", "--limit", "50M"), "The `--limit` '50M' is not of the form"),
     (("check", "--data", "digits", "--data.pad", "-1"), "`--data.pad` must be a number of pixels"),
     (("gap", "nowhere", "--trainings", "-1"), "`--trainings` must be at least 1; got -1."),
     (("search", "--space", "darts", "--space.partial", "3"), "cannot be split"),
