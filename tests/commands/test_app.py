@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from gapless.runs.checked import check
 from gapless.runs.recipe import Recipe, folder
 
 TINY = [
@@ -305,4 +306,4 @@ def test_every_shipped_recipe_is_sound():
         recipe = Recipe.read(path)
         assert recipe.title
         assert recipe.source
-        recipe.check()
+        check(recipe)

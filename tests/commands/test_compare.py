@@ -75,7 +75,7 @@ def test_failed_runs_end_with_a_sentence(gapless, monkeypatch, tmp_path):
         ((), "Say which methods to compare, as in: --methods darts,drnas,random"),
         (("--methods", "random", "--seeds", "0,one"), "--seeds is '0,one'; it takes whole numbers with commas"),
         (("--methods", "random", "--column", "x"), "give the table, too: --table PATH"),
-        (("--methods", "random,random"), "--methods lists random twice"),
+        (("--methods", "random,random"), "`--methods` lists random twice"),
         (("--methods", "rando"), "random"),
         (("--methods", "random", "demo"), "Put the recipe first"),
     ],

@@ -69,13 +69,13 @@ def test_the_space_of_an_inherited_score_need_not_be_named(gapless, supernet):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--method", "evolution"), "Type --score table --score.file FILE"),
-        (("--method", "evolution", "--evaluations", "5"), "Type --score table --score.file FILE"),
+        (("--method", "evolution"), "Set `--score` to table, with the `--score.file` of"),
+        (("--method", "evolution", "--evaluations", "5"), "Set `--score` to table, with the `--score.file` of"),
         (
             ("--method", "darts", "--score", "table", "--score.file", "x"),
             "darts trains a supernet and asks for no score",
         ),
-        (("--method", "evolution", "--score", "table"), "needs --score.file"),
+        (("--method", "evolution", "--score", "table"), "needs `--score.file`"),
         (("--method", "evolution", "--score", "tabel"), "Did you mean 'table'"),
         (("--method", "evolution", "--score", "table", "--score.bn", "batch"), "It is a setting of inherited."),
         (("--method", "evolution", "--score", "table", "--score.file", "nowhere"), "There is no table nowhere"),

@@ -13,11 +13,14 @@ from gapless.core.cost import count_params
 from gapless.core.method import Method
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import seeded
-from gapless.core.settings import fields_of, make
+from gapless.core.settings import fields_of
 from gapless.core.space import Space
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
-from gapless.runs.recipe import Recipe, Resolved, folder
+from gapless.runs import resolved as resolving
+from gapless.runs.checked import check
+from gapless.runs.recipe import Recipe, folder
+from gapless.runs.resolved import ResolvedSearch
 from gapless.spaces.darts import Darts
 from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
@@ -379,19 +382,17 @@ def read(name: str) -> Recipe:
     return Recipe.read(name)
 
 
-def resolve(recipe: Recipe, **tables) -> Resolved:
+def resolve(recipe: Recipe, **tables) -> ResolvedSearch:
     """Resolve a recipe on a few bundled digits, which leave everything but the data as it is."""
     data = {"name": "digits", **SMALL, **tables.get("data", {})}
     if "stored" in recipe.data:
         data["stored"] = data["size"] + 4
-    return recipe.over(**{**tables, "data": data}).resolve()
+    return resolving.resolve(recipe.over(**{**tables, "data": data}))
 
 
-def method_of(resolved: Resolved) -> Method:
+def method_of(resolved: ResolvedSearch) -> Method:
     with seeded("recipe"):
-        method = make(resolved.method_class, resolved.method, resolved.space)
-    assert isinstance(method, Method)
-    return method
+        return resolved.method.make(resolved.space)
 
 
 @cache
@@ -408,7 +409,7 @@ def test_every_shipped_recipe_is_here_and_has_a_title_of_its_own():
 @pytest.mark.parametrize("name", sorted({*SETTINGS, *OURS}))
 def test_it_says_what_it_is(name):
     recipe = read(name)
-    recipe.check()
+    check(recipe)
     assert recipe.title
     assert recipe.source
     if name not in OURS:
@@ -425,9 +426,9 @@ def test_it_comes_to_the_published_numbers(name):
     assert found.train == expected.train
     assert method_of(found).plan == expected.plan
     assert dict(recipe.data) == IMAGES[name]
-    assert METHODS[name].items() <= found.method.items()
+    assert METHODS[name].items() <= found.method.settings.items()
     assert dict(recipe.limit) == LIMITS.get(name, {})
-    assert found.method.get("faithful", False) is False
+    assert found.method.settings.get("faithful", False) is False
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -444,7 +445,7 @@ def test_it_states_every_number_itself(name):
     else:
         derived |= {"partials", "keep"}
     assert set(fields_of(type(found.space))) - set(recipe.space) <= derived
-    assert set(fields_of(found.method_class)) - set(recipe.method) <= derived
+    assert set(fields_of(found.method.cls)) - set(recipe.method) <= derived
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -52,12 +52,12 @@ def test_it_comes_back_from_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"methods": ()}, "--methods lists nothing"),
+        ({"methods": ()}, "`methods` lists nothing"),
         ({"methods": ("darts", "darts")}, "lists darts twice"),
         ({"seeds": (1, 1)}, "lists 1 twice"),
         ({"data": ("a/b", "c/b")}, "two that are called b"),
         ({"baseline": "rando"}, "Did you mean 'random'"),
-        ({"table": "t", "columns": ("x", "y")}, "2 columns for 1 sets"),
+        ({"table": "t", "columns": ("x", "y")}, "`columns` lists 2 for 1 sets"),
     ],
 )
 def test_what_cannot_be_compared(given, said):

@@ -2,7 +2,9 @@ import pytest
 from PIL import Image
 
 from gapless.core.errors import UserError
+from gapless.runs.checked import check
 from gapless.runs.recipe import Recipe, line_of
+from gapless.runs.resolved import ResolvedSearch, resolve
 
 
 def test_what_is_written_reads_back_the_same(tmp_path):
@@ -25,9 +27,9 @@ def test_what_is_written_reads_back_the_same(tmp_path):
 
 
 def test_resolving_fills_in_the_papers_settings_and_what_the_data_say():
-    resolved = Recipe(
-        space={"name": "darts", "width": 8}, method={"name": "dropnas"}, data={"name": "digits"}
-    ).resolve()
+    recipe = Recipe(space={"name": "darts", "width": 8}, method={"name": "dropnas"}, data={"name": "digits"})
+    resolved = resolve(recipe)
+    assert isinstance(resolved, ResolvedSearch)
     assert (resolved.space.options, resolved.space.cells, resolved.space.width) == ("original", 14, 8)
     assert (resolved.space.classes, resolved.space.channels, resolved.space.size) == (10, 1, 8)
     assert (resolved.train.epochs, resolved.train.batch, resolved.train.clip) == (76, 96, 3.0)
@@ -36,7 +38,7 @@ def test_resolving_fills_in_the_papers_settings_and_what_the_data_say():
     assert full.method["rate_free"] == 3e-5
     assert full.train["lr"] == 0.0375
     assert "classes" not in full.space
-    full.check()
+    check(full)
 
 
 def test_another_name_drops_the_settings_of_the_one_before():
@@ -94,18 +96,18 @@ def test_lines_are_found_in_their_tables(tmp_path):
 )
 def test_wrong_tables(tables, message):
     with pytest.raises(UserError, match=message):
-        Recipe(**tables).check()
+        check(Recipe(**tables))
 
 
 def test_a_resolved_recipe_holds_the_method_s_settings_of_the_space():
     """Read again it resolves to the same, and nothing in it waits for a default."""
     method = {"name": "drnas", "progressive": True, "keep": [2]}
     recipe = Recipe(space={"name": "darts", "width": 12, "cells": 3}, method=method, data={"name": "digits"})
-    resolved = recipe.resolve()
-    assert resolved.method.items() >= {"arch_lr": 6e-4, "partials": (6, 4), "keep": (2,), "warmup": 10}.items()
+    resolved = resolve(recipe)
+    assert resolved.method.settings.items() >= {"arch_lr": 6e-4, "partials": (6, 4), "keep": (2,), "warmup": 10}.items()
     full = resolved.full()
-    assert full.method == {"name": "drnas", **resolved.method}
-    assert full.resolve().method == resolved.method
+    assert full.method == {"name": "drnas", **resolved.method.settings}
+    assert resolve(full).method.settings == resolved.method.settings
     assert "none" not in full.toml().partition("[method]")[2].partition("[train]")[0]
 
 
@@ -117,7 +119,7 @@ def test_the_recipe_of_a_run_holds_wherever_it_is_read(tmp_path, monkeypatch):
                 Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(tmp_path / "pets" / split / label / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     recipe = Recipe(space={"name": "darts"}, method={"name": "darts"}, data={"name": "pets"})
-    full = recipe.resolve().full()
+    full = resolve(recipe).full()
     assert full.data["name"] == str(tmp_path / "pets")
     monkeypatch.chdir("/")
-    assert full.resolve().data.classes == ("cat", "dog")
+    assert resolve(full).data.classes == ("cat", "dog")

@@ -87,11 +87,13 @@ def test_limits_that_nothing_holds_are_told_before_anything_is_written(made_up, 
 
 
 def test_the_best_that_holds_the_limits_as_measured_is_the_answer(monkeypatch):
-    asked = limits.Asked(budget(SPACE, ["macs=100G"]), None, "cpu")
+    asked = limits.Limits(budget(SPACE, ["macs=100G"]), None, "cpu")
     first, second = (SPACE.sample(torch.Generator().manual_seed(i)) for i in (1, 2))
     assert limits.best_within([first, second], asked)[0] == first
     monkeypatch.setattr(
-        limits.Asked, "held", lambda self, arch, ms=None: (limits.Held("macs", 1.0, 2.0 if arch == first else 0.5),)
+        limits.Limits,
+        "costs",
+        lambda self, arch, ms=None: (limits.BoundCost("macs", 1.0, 2.0 if arch == first else 0.5),),
     )
     assert limits.best_within([first, second], asked)[0] == second
     with pytest.raises(UserError, match="none holds"):
@@ -115,7 +117,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(method, after, pause, made_u
     monkeypatch.setattr("gapless.studies.explore.PAUSE", pause)
     whole = gapless.search(recipe(made_up, method), out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        gapless.search(recipe(made_up, method), out=tmp_path / "cut", watcher=Stop(after))
+        gapless.search(recipe(made_up, method), out=tmp_path / "cut", on_progress=Stop(after))
     cut = Run.open(tmp_path / "cut")
     assert not cut.ended
     assert (cut.path / "checkpoint.pt").is_file() == (pause == 0)
@@ -134,7 +136,7 @@ def test_a_table_that_changed_is_not_gone_on_with(made_up, tmp_path, monkeypatch
     table = pq.read_table(made_up)
     pq.write_table(table, file)
     with pytest.raises(KeyboardInterrupt):
-        gapless.search(recipe(file), out=tmp_path / "run", watcher=Stop(5))
+        gapless.search(recipe(file), out=tmp_path / "run", on_progress=Stop(5))
     pq.write_table(table.set_column(1, "cifar10_valid_12", table["cifar10_test_200"]), file)
     before = {p: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.name != ".lock"}
     with pytest.raises(UserError, match="what gives its scores has changed"):
@@ -144,7 +146,7 @@ def test_a_table_that_changed_is_not_gone_on_with(made_up, tmp_path, monkeypatch
 
 def test_figures_of_a_run_on_its_way_and_at_its_end(made_up, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        gapless.search(recipe(made_up), out=tmp_path / "run", watcher=Stop(7))
+        gapless.search(recipe(made_up), out=tmp_path / "run", on_progress=Stop(7))
     found = figures(tmp_path / "run")
     assert list(found.files) == ["cell", "evaluations"]
     assert "after evaluation 7" in found.notes[0]
@@ -175,7 +177,7 @@ def test_a_search_by_an_inherited_score(supernet, tmp_path):
     assert found.run.recipe().data["name"] == "digits"  # for the training of the answer
     whole = shown(found.run)
     with pytest.raises(KeyboardInterrupt):
-        gapless.search(given, out=tmp_path / "cut", watcher=Stop(9))
+        gapless.search(given, out=tmp_path / "cut", on_progress=Stop(9))
     gapless.resume(tmp_path / "cut")
     assert shown(Run.open(tmp_path / "cut")) == whole
     with pytest.raises(UserError, match="Leave them out"):
@@ -185,10 +187,10 @@ def test_a_search_by_an_inherited_score(supernet, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"score": {"evaluations": 0}}, "`evaluations` is 0"),
+        ({"score": {"evaluations": 0}}, "`evaluations` must be at least 1; got 0"),
         ({"score": {"evaluations": "many"}}, "whole number"),
-        ({"score": {"colum": "x"}}, "`score.colum` is no setting of table"),
-        ({"score": {"name": "inherited"}}, "needs --score.run"),
+        ({"score": {"colum": "x"}}, "`colum` is no setting of table"),
+        ({"score": {"name": "inherited"}}, "needs `run`"),
         ({"score": {"name": "tabel"}}, "Did you mean 'table'"),
         ({"method": {"name": "darts"}}, "darts trains a supernet and asks for no score"),
         ({"method": {"name": "evolution", "rate": 2.0}}, "a chance"),
@@ -201,7 +203,7 @@ def test_wrong_recipes(changes, said, made_up, tmp_path):
 
 
 def test_a_search_that_needs_a_score_says_what_to_type():
-    with pytest.raises(UserError, match="--score table --score.file FILE"):
+    with pytest.raises(UserError, match="Set `score` to table, with the `score.file`"):
         gapless.search(Recipe(space={"name": "nasbench201"}, method={"name": "evolution"}))
 
 
@@ -224,6 +226,6 @@ def test_an_interrupt_saves_and_stops(made_up, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped, match="gapless resume"):
-        gapless.search(recipe(made_up), out=tmp_path / "run", watcher=interrupt)
+        gapless.search(recipe(made_up), out=tmp_path / "run", on_progress=interrupt)
     assert [r["epoch"] for r in Run.open(tmp_path / "run").trace()] == [0, 1, 2, 3, 4]
     assert gapless.resume(tmp_path / "run").score["evaluations"] == 30

@@ -16,8 +16,8 @@ from gapless.studies.alone import Trainings
 from gapless.studies.evaluate import evaluate
 from gapless.studies.gap import drawn, gap, ranked
 from gapless.studies.jobs import Here
+from gapless.studies.results import SearchResult
 from gapless.studies.retrain import retrain
-from gapless.studies.search import finished
 
 FEW = {"archs": 4, "images": 40, "budgets": (1, 3), "threads": 1, "device": "cpu"}
 
@@ -49,7 +49,7 @@ def test_the_chain(measured, supernet, made_up):
 
 def test_the_sample(measured, supernet, made_up):
     """The answer first, every architecture once, the truth that of the table."""
-    assert measured.sample[0].arch == str(finished(supernet).arch)
+    assert measured.sample[0].arch == str(SearchResult.read(supernet).arch)
     assert len({judged.arch for judged in measured.sample}) == 5
     rows = pq.read_table(made_up).to_pydict()
     truth = dict(zip(rows["arch"], rows["cifar10_test_200"], strict=True))
@@ -63,7 +63,7 @@ def test_the_sample(measured, supernet, made_up):
 
 
 def test_how_firmly_it_had_decided(measured, supernet):
-    assert [d["name"] for d in measured.decisions] == [d.name for d in finished(supernet).space.decisions]
+    assert [d["name"] for d in measured.decisions] == [d.name for d in SearchResult.read(supernet).space.decisions]
     for decision in measured.decisions:
         assert 0.9 < decision["entropy"] <= 1  # two epochs hardly move it
         assert 0 <= decision["margin"] < 0.2
@@ -83,7 +83,7 @@ def test_stability_over_seeds(supernet, made_up, tmp_path):
     assert same == {"runs": 2, "tau": 1.0, "largest": 1.0, "smallest": 1.0, "agreement": 1.0}
     other = searched(tmp_path / "other", run={"threads": 1, "seed": 5})
     found = gap(supernet.path, beside=[other.path], **{**FEW, "archs": 8}).seeds
-    ours, theirs = finished(supernet).arch, finished(other).arch
+    ours, theirs = SearchResult.read(supernet).arch, SearchResult.read(other).arch
     assert found["tau"] == found["largest"] == found["smallest"] < 1
     equal = [ours[name] == theirs[name] for name in ours]
     assert found["agreement"] == pytest.approx(0.5 + 0.5 * sum(equal) / len(equal), abs=1e-4)

@@ -4,7 +4,7 @@ import json
 
 from scored import searched
 
-from gapless.studies.search import finished
+from gapless.studies.results import SearchResult
 
 
 def test_a_run_keeps_what_its_read_out_judged(tmp_path):
@@ -14,7 +14,7 @@ def test_a_run_keeps_what_its_read_out_judged(tmp_path):
     arch, _ = run.found()
     finals = {entry["arch"]: entry["accuracy"] for entry in told["archs"][6:]}
     assert finals[str(arch)] == max(finals.values())
-    found = finished(run)
+    found = SearchResult.read(run)
     assert found.judged["archs"] == len({entry["arch"] for entry in told["archs"]})
     assert (found.judged["accuracy"], found.judged["images"]) == (finals[str(arch)], 150)
     assert found.seconds > sum(record["seconds"] for record in run.trace())
@@ -23,5 +23,5 @@ def test_a_run_keeps_what_its_read_out_judged(tmp_path):
 
 def test_other_runs_keep_nothing(supernet):
     assert not (supernet.path / "judged.json").exists()
-    assert finished(supernet).judged is None
-    assert "judged" not in finished(supernet).summary()
+    assert SearchResult.read(supernet).judged is None
+    assert "judged" not in SearchResult.read(supernet).summary()

@@ -5,9 +5,12 @@ import pytest
 from gapless.core.bound import budget
 from gapless.core.cost import count_macs
 from gapless.core.errors import UserError
+from gapless.runs.checked import check
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies import limits, search
+from gapless.studies.pipeline import Callback
+from gapless.studies.resume import resume
 
 SPACE = {"name": "nasbench201", "width": 4, "cells": 1}
 DATA = {"name": "digits", "train_images": 64, "test_images": 20}
@@ -36,11 +39,11 @@ def test_the_answer_holds_the_limits(method, tmp_path):
 def test_the_expected_cost_falls_below_the_limit():
     told = []
     asked = recipe("darts", {"macs": "1M"}, arch_lr=0.1).over(train={"epochs": 12})
-    search.search(asked, watcher=told.append)
+    search.search(asked, on_progress=told.append)
     assert told[0].cost["macs"] > 1.2e6
     assert told[-1].cost["macs"] < 1e6
     free = []
-    search.search(asked.over(limit={"strength": 0.0}), watcher=free.append)
+    search.search(asked.over(limit={"strength": 0.0}), on_progress=free.append)
     assert free[-1].cost["macs"] > 1.2e6
 
 
@@ -94,7 +97,7 @@ def test_latency_is_measured_once_and_kept_with_the_run(measurements, tmp_path):
     assert json.loads((tmp_path / "run" / "latency.json").read_text())
     assert len(measurements) == 1
     (tmp_path / "run" / "arch.json").unlink()
-    again = search.resume(Run.open(tmp_path / "run"))
+    again = resume(tmp_path / "run")
     assert again.arch == found.arch
     assert len(measurements) == 1
     other = recipe("darts", {"latency": "1ms", "latency_file": str(tmp_path / "run" / "latency.json")}, arch_lr=0.3)
@@ -103,17 +106,14 @@ def test_latency_is_measured_once_and_kept_with_the_run(measurements, tmp_path):
 
 
 def test_a_table_of_another_machine_is_believed_and_that_is_said(measurements, monkeypatch, tmp_path):
-    class Ear:
+    class Ear(Callback):
         notice = None
 
-        def started(self, resolved, run, notice):
+        def on_start(self, resolved, run, notice):
             self.notice = notice
 
-        def told(self, record):
-            pass
-
     limit, near, far = {"latency": "1ms"}, Ear(), Ear()
-    search.search(recipe("darts", limit, arch_lr=0.3), out=tmp_path / "run", watcher=near)
+    search.search(recipe("darts", limit, arch_lr=0.3), out=tmp_path / "run", on_progress=near)
     assert near.notice == ""
     file = tmp_path / "phone.json"
     content = json.loads((tmp_path / "run" / "latency.json").read_text())
@@ -121,7 +121,7 @@ def test_a_table_of_another_machine_is_believed_and_that_is_said(measurements, m
     monkeypatch.setattr(limits, "measured", None)  # nothing is measured here
     for method in ("darts", "random"):
         other = recipe(method, {**limit, "latency_file": str(file)})
-        found = search.search(other, watcher=far)
+        found = search.search(other, on_progress=far)
         assert "a phone" in far.notice
         assert "not measured here" in far.notice
         assert found.limits[0].cost == pytest.approx(found.summary()["macs"] / 1e6)
@@ -131,8 +131,8 @@ def test_a_table_of_another_machine_is_believed_and_that_is_said(measurements, m
 def test_a_network_slower_than_its_table_is_replaced(measurements, monkeypatch):
     other = {"seed": 2}  # under seed 0 the free answer is the cheapest of all
     free = search.search(recipe("darts", {"latency": "100ms"}).over(run=other))
-    timed = limits.Asked.timed
-    monkeypatch.setattr(limits.Asked, "timed", lambda self, arch: 1.5 * timed(self, arch))
+    timed = limits.Limits.timed
+    monkeypatch.setattr(limits.Limits, "timed", lambda self, arch: 1.5 * timed(self, arch))
     most = 1.2 * free.limits[0].cost
     found = search.search(recipe("darts", {"latency": f"{most}ms"}).over(run=other))
     assert found.arch != free.arch
@@ -141,9 +141,9 @@ def test_a_network_slower_than_its_table_is_replaced(measurements, monkeypatch):
 
 def test_of_judged_candidates_the_next_best_takes_the_place_of_one_that_is_too_slow(measurements, monkeypatch):
     free = search.search(recipe("rsps", {"latency": "100ms"}, archs=12, images=8, finalists=3))
-    timed = limits.Asked.timed
+    timed = limits.Limits.timed
     slow = {str(free.arch)}
-    monkeypatch.setattr(limits.Asked, "timed", lambda self, arch: 1e3 if str(arch) in slow else timed(self, arch))
+    monkeypatch.setattr(limits.Limits, "timed", lambda self, arch: 1e3 if str(arch) in slow else timed(self, arch))
     found = search.search(recipe("rsps", {"latency": "100ms"}, archs=12, images=8, finalists=3))
     assert str(found.arch) not in slow
     assert found.judged["images"] == 32  # another finalist
@@ -154,14 +154,14 @@ def test_of_judged_candidates_the_next_best_takes_the_place_of_one_that_is_too_s
     ("limit", "said"),
     [
         ({"macs": "fast"}, "macs takes a number"),
-        ({"flops": "1M"}, "There are: macs, params, latency"),
+        ({"flops": "1M"}, "It has: macs, params, latency"),
         ({"params": 5}, "must be text"),
         ({"latency": "5"}, "us, ms, s"),
     ],
 )
 def test_wrong_limits(limit, said):
     with pytest.raises(UserError, match=said):
-        recipe(limit=limit).check()
+        check(recipe(limit=limit))
 
 
 def test_random_says_when_it_finds_none(monkeypatch):

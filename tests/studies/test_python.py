@@ -12,7 +12,7 @@ TINY = {"space": {"width": 4}, "train": {"epochs": 1}, "data": {"train_images": 
 def test_search_without_a_folder_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = []
-    found = gapless.search(gapless.Recipe.read("demo").over(**TINY), watcher=told.append)
+    found = gapless.search(gapless.Recipe.read("demo").over(**TINY), on_progress=told.append)
     assert found.run is None
     assert [r.epoch for r in told] == [0]
     assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,12 @@ from scored import searched
 
 import gapless
 from gapless.core.errors import UserError
-from gapless.runs.retraining import resolve
+from gapless.runs.resolved import resolve
 from gapless.runs.run import Run
-from gapless.runs.searched import inherited
+from gapless.runs.searched import inherited, starting_network
+from gapless.studies.results import SearchResult
 from gapless.studies.resume import resume
 from gapless.studies.retrain import plan, retrain
-from gapless.studies.search import finished
 
 FEW = {"epochs": 1, "batch": 32}
 
@@ -27,7 +27,7 @@ def test_a_method_whose_weights_go_on_starts_from_them_at_the_size_of_its_search
     resolved = resolve(recipe)
     assert (resolved.space.width, resolved.space.cells, resolved.space.affine) == (4, 1, False)
     weights = dsnas.weights()
-    for name, value in resolved.network().state_dict().items():
+    for name, value in starting_network(resolved).state_dict().items():
         assert torch.equal(value, weights[f"network.{name}"])
 
 
@@ -102,13 +102,13 @@ def test_sizes_and_limits_are_those_of_the_network_that_trains_on(tmp_path):
     assert held.cost == found.summary()["macs"] <= 400_000
     trained = retrain(found.run.path, protocol=FEW)
     assert trained.summary()["macs"] == held.cost
-    assert finished(found.run).summary()["macs"] == held.cost
+    assert SearchResult.read(found.run).summary()["macs"] == held.cost
     with pytest.raises(UserError, match="No architecture of nasbench201 has at most 400,000 MACs"):
         gapless.search(recipe(start="fresh"))
 
 
 def test_what_cannot_be_is_a_sentence(dsnas, tmp_path):
-    with pytest.raises(UserError, match=r"--space.cells cannot be changed: .* --start fresh"):
+    with pytest.raises(UserError, match=r"`cells` cannot be changed: .* `retrain.start` to fresh"):
         plan(dsnas.path, fields={"cells": 2})
     with pytest.raises(UserError, match="give its run folder"):
         plan(
@@ -125,7 +125,7 @@ def test_what_cannot_be_is_a_sentence(dsnas, tmp_path):
     assert "start" not in plan(drawn.run.path).retrain
     with pytest.raises(UserError, match="random trains no supernet"):
         plan(drawn.run.path, protocol={"start": "inherited"})
-    with pytest.raises(UserError, match="retrain.start"):
+    with pytest.raises(UserError, match="`start` must be one of fresh, inherited"):
         plan(dsnas.path, protocol={"start": "warm"})
     (dsnas.path / "weights.safetensors").rename(tmp_path / "kept")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.commands.options import Option, bind, given_run, peek, print_json, run_settings, settings, table
 from gapless.commands.watch import WatchJobs
 from gapless.core import catalogue
 from gapless.core.errors import UserError
@@ -16,8 +16,9 @@ from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
 from gapless.report.comparison import markdown
+from gapless.runs.checked import check, settings_of
 from gapless.runs.comparison import Comparison, Folder
-from gapless.runs.recipe import MEASURED, RUN, Recipe, settings_of
+from gapless.runs.recipe import MEASURED, Recipe
 from gapless.studies.compare import SEEDS, Compared, compare
 from gapless.tables.nasbench201 import DEFAULT
 
@@ -88,11 +89,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             "How many architectures a black-box search has scored.",
             default=recipe.score.get("evaluations"),
         ),
-        *(
-            Option(name, kind, text, default=recipe.run.get(name, default))
-            for name, (kind, default, text) in RUN.items()
-            if name != "seed"
-        ),
+        *run_settings(recipe.run, skip=("seed",)),
         *settings("space", space, f"Space {recipe.space['name']}", recipe.space, skip=MEASURED),
         *(
             option
@@ -130,7 +127,7 @@ def _before(arguments: Sequence[str]) -> Comparison | None:
 
 def _base(arguments: Sequence[str], before: Comparison | None) -> Recipe:
     given = _given(arguments)
-    base = before.recipe if before else Recipe() if given is None else Recipe.read(given)
+    base = before.recipe if before else Recipe() if given is None else check(Recipe.read(given)).recipe
     if "name" in base.method:  # so that every method has its settings in one place
         own = {k: v for k, v in base.method.items() if k != "name"}
         base = Recipe(**{**vars(base), "method": {}, "methods": {**base.methods, base.method["name"]: own}})
@@ -160,7 +157,7 @@ def _run(recipe: Recipe, before: Comparison | None, folder: Path | None, typed: 
         changes["retrain"] = {"protocol": typed["protocol"], **changes["retrain"]}
     if "evaluations" in typed:
         changes["score"] = {**changes["score"], "evaluations": typed["evaluations"]}
-    changes["run"] = {name: typed[name] for name in RUN if name in typed}
+    changes["run"] = given_run(typed)
     methods = _listed(typed.get("methods")) or (before.methods if before else ())
     if not methods:
         raise UserError("Say which methods to compare, as in: --methods darts,drnas,random")

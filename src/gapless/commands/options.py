@@ -88,6 +88,22 @@ def settings(
     return [Option(f"{prefix}.{f.name}", f.type, f.help, group, (shown or {}).get(f.name, f.default)) for f in fields]
 
 
+def run_settings(shown: Mapping[str, Any] | None = None, skip: Sequence[str] = ()) -> list[Option]:
+    """Return the options for the table ``[run]`` of a recipe, which have no prefix; ``shown`` overrides defaults in the
+    help."""
+    from gapless.runs.checked import RunSettings
+
+    fields = [f for f in fields_of(RunSettings).values() if f.name not in skip]
+    return [Option(f.name, f.type, f.help, default=(shown or {}).get(f.name, f.default)) for f in fields]
+
+
+def given_run(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table ``[run]`` of what was typed."""
+    from gapless.runs.checked import RunSettings
+
+    return {name: typed[name] for name in fields_of(RunSettings) if name in typed}
+
+
 def bind(
     body: Callable[..., None], positional: Sequence[tuple[str, Any, str, bool]], options: Sequence[Option]
 ) -> Callable[..., None]:

@@ -31,17 +31,17 @@ def _run(
     from gapless.commands import search as searches
     from gapless.commands.watch import WatchSearch, WatchTraining
     from gapless.runs.run import Run
+    from gapless.studies.results import TrainingResult
     from gapless.studies.resume import resume
-    from gapless.studies.retrain import Trained
 
     folder = Run.open(run)
     if folder.ended:
         print(f"{run} has ended; there is nothing to go on with. What it came to:")
-    with WatchSearch() as searching, WatchTraining() as training:
-        came = resume(folder, searching=searching, training=training)
-    if isinstance(came, Trained):
-        trainings.tell(came)
+    with WatchTraining() if folder.kind == "retrain" else WatchSearch() as watch:
+        result = resume(folder, on_progress=watch)
+    if isinstance(result, TrainingResult):
+        trainings.tell(result)
     else:
-        searches.tell(came)
+        searches.tell(result)
     if json:
-        print_json(came.summary())
+        print_json(result.summary())

@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from gapless.commands.evaluate import space_of
-from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.commands.options import Option, bind, given_run, peek, print_json, run_settings, settings, table
 from gapless.commands.watch import WatchTraining, free
 from gapless.core.errors import unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
-from gapless.runs.recipe import RUN, SUPERNET, Start
-from gapless.studies.retrain import Trained, plan, retrain
+from gapless.runs.checked import OF_SUPERNETS, Start
+from gapless.studies.results import TrainingResult
+from gapless.studies.retrain import plan, train
 
 DOC = """Train an architecture alone and report its accuracy on the test images after the last epoch.
 
@@ -39,7 +40,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     shown = PROTOCOLS[name][1]
-    run = [Option(n, kind, text, default=default) for n, (kind, default, text) in RUN.items() if n not in SUPERNET]
+    run = run_settings(skip=OF_SUPERNETS)
     options = [
         Option("data", str, "`digits`, a folder, or a name on the Hugging Face hub; by default the run's."),
         Option("protocol", str, f"How to train: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),
@@ -72,32 +73,32 @@ def _run(given: str, typed: Mapping[str, Any]) -> None:
     data = table(typed, "data")
     if "data" in typed:
         data["name"] = typed["data"]
-    asked: dict[str, Any] = {
-        "data": data,
-        "space": typed.get("space"),
-        "fields": table(typed, "space"),
-        "protocol": protocol,
-        "run": {name: typed[name] for name in RUN if name in typed},
-    }
-    recipe = plan(given, **asked)
+    recipe = plan(
+        given,
+        data=data,
+        space=typed.get("space"),
+        fields=table(typed, "space"),
+        protocol=protocol,
+        run=given_run(typed),
+    )
     seed = recipe.run.get("seed", 0)
     stem = f"runs/{Path(recipe.space['name']).stem}-retrain-{Path(recipe.data['name']).name}-seed{seed}"
     with WatchTraining() as watch:
-        trained = retrain(given, **asked, out=typed.get("out") or free(stem), watcher=watch)
-    tell(trained)
+        result = train(recipe, out=typed.get("out") or free(stem), on_progress=watch)
+    tell(result)
     if typed.get("json"):
-        print_json(trained.summary())
+        print_json(result.summary())
 
 
-def tell(trained: Trained) -> None:
+def tell(result: TrainingResult) -> None:
     """Say what a training came to, and what to type next."""
-    console, facts = Console(highlight=False, soft_wrap=True, markup=False), trained.summary()
+    console, facts = Console(highlight=False, soft_wrap=True, markup=False), result.summary()
     low, high = facts["interval_95"]
     console.print(
         f"\nTest accuracy {facts['test_accuracy']:.2f} % on {facts['test_images']:,} images "
         f"(95 % interval {low:.2f} to {high:.2f}), after the last of {facts['epochs']} epochs, {facts['seconds']:.0f} s"
     )
     console.print(f"  {facts['params']:,} parameters and {facts['macs']:,} MACs")
-    if trained.run is not None:
-        console.print(f"Run folder: {trained.run.path}")
-        console.print(f"Next: gapless export {trained.run.path}")
+    if result.run is not None:
+        console.print(f"Run folder: {result.run.path}")
+        console.print(f"Next: gapless export {result.run.path}")

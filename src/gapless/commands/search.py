@@ -8,18 +8,18 @@ from typing import Any
 
 from rich.console import Console
 
-from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.commands.options import Option, bind, given_run, peek, print_json, run_settings, settings, table
 from gapless.commands.watch import WatchSearch, free
 from gapless.core import catalogue
-from gapless.core.bound import EXAMPLES, STRENGTH, Bound, told
+from gapless.core.bound import EXAMPLES, Bound, told
 from gapless.core.errors import TABLES, UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
-from gapless.core.searcher import Searcher
 from gapless.core.settings import fields_of
 from gapless.data import load
-from gapless.runs.recipe import LIMIT, MEASURED, RUN, Recipe, settings_of
-from gapless.studies.found import Found
+from gapless.runs.checked import LimitSettings, check, completed
+from gapless.runs.recipe import MEASURED, Recipe
+from gapless.studies.results import SearchResult
 from gapless.studies.search import search
 
 DOC = """Search for an architecture and print it, its size, where the run lies and what to type next.
@@ -38,9 +38,11 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the method that they name."""
     wanted = arguments[:1] == ["search"]
     recipe = _base(arguments) if wanted else Recipe(**DEFAULT)  # type: ignore[arg-type]
-    space, method, setting = recipe.definitions()
-    score = catalogue.find(recipe.score["name"], "scores") if "name" in recipe.score else None
-    usual = method.usual if issubclass(method, Searcher) else None
+    checked = check(recipe)
+    assert checked.method is not None
+    space, method, score = checked.space, checked.method, checked.score
+    train = {name: getattr(checked.train, name) for name in fields_of(Train)}
+    limit = fields_of(LimitSettings)
     options = [
         Option(
             "space", str, "Where to search: a space of `gapless list spaces`, or a file.", default=recipe.space["name"]
@@ -62,35 +64,26 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             "evaluations",
             int,
             "How many architectures a black-box search has scored.",
-            default=recipe.score.get("evaluations", usual),
+            default=recipe.score.get("evaluations", getattr(method.cls, "usual", None)),
         ),
         Option(
             "epochs",
             int,
             "Short for --train.epochs.",
-            default={**_shown(setting.train), **recipe.train}["epochs"] if issubclass(method, Method) else None,
+            default=train["epochs"] if issubclass(method.cls, Method) else None,
         ),
-        *(
-            Option(name, kind, text, default=recipe.run.get(name, default))
-            for name, (kind, default, text) in RUN.items()
-        ),
+        *run_settings(recipe.run),
         Option(
             "limit", list[str], f"The most that the answer may cost: {', '.join(EXAMPLES.values())}; may be repeated."
         ),
-        Option("limit_strength", float, LIMIT["strength"][2], default=recipe.limit.get("strength", STRENGTH)),
-        Option("latency_file", Path, LIMIT["latency_file"][2]),
+        Option("limit_strength", float, limit["strength"].help, default=checked.limit.strength),
+        Option("latency_file", Path, limit["latency_file"].help),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN, or -SCORE-"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
-        *settings("space", space, f"Space {recipe.space['name']}", {**setting.space, **recipe.space}, skip=MEASURED),
-        *settings(
-            "method",
-            method,
-            f"Method {recipe.method['name']}",
-            settings_of(method, space, recipe.method),
-            skip=("seed",),
-        ),
-        *([] if score is None else settings("score", score, f"Score {recipe.score['name']}", recipe.score)),
-        *settings("train", Train, "Training", {**_shown(setting.train), **recipe.train}),
+        *settings("space", space.cls, f"Space {space.name}", space.settings, skip=MEASURED),
+        *settings("method", method.cls, f"Method {method.name}", method.settings, skip=("seed",)),
+        *([] if score is None else settings("score", score.cls, f"Score {score.name}", score.settings)),
+        *settings("train", Train, "Training", train),
         *settings("data", load, "Data", recipe.data),
     ]
 
@@ -122,7 +115,7 @@ def _scored(recipe: Recipe, arguments: Sequence[str]) -> Recipe:
     """Return a recipe with the space that its score settles, where nobody names one."""
     legal = fields_of(catalogue.find(recipe.score["name"], "scores")) if "name" in recipe.score else {}
     typed = {name: value for name in legal if (value := peek(arguments, f"score.{name}")) is not None}
-    settled = recipe.over(score=typed).completed()
+    settled = completed(recipe.over(score=typed))
     return recipe.over(space=settled.space) if settled.space and not recipe.space else recipe
 
 
@@ -131,15 +124,11 @@ def _recipe(arguments: Sequence[str]) -> str | None:
     return arguments[1] if len(arguments) > 1 and not arguments[1].startswith("-") else None
 
 
-def _shown(train: Train) -> dict[str, Any]:
-    return {name: getattr(train, name) for name in train.__dataclass_fields__}
-
-
 def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
     changes = {name: table(typed, name) for name in TABLES if name not in ("run", "limit")}
     if "epochs" in typed:
         changes["train"] = {"epochs": typed["epochs"], **changes["train"]}
-    changes["run"] = {name: typed[name] for name in RUN if name in typed}
+    changes["run"] = given_run(typed)
     if "evaluations" in typed:
         changes["score"] = {**changes["score"], "evaluations": typed["evaluations"]}
     changes["limit"] = _limit(typed)
@@ -149,10 +138,10 @@ def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
     stem = f"{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(by).stem}-seed{seed}"
     out = typed.get("out") or free(f"runs/{stem}")
     with WatchSearch() as watch:
-        found = search(recipe, out=out, watcher=watch)
-    tell(found)
+        result = search(recipe, out=out, on_progress=watch)
+    tell(result)
     if typed.get("json"):
-        print_json(found.summary())
+        print_json(result.summary())
 
 
 def _limit(typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,31 +158,31 @@ def _limit(typed: Mapping[str, Any]) -> dict[str, Any]:
     return limit
 
 
-def tell(found: Found) -> None:
+def tell(result: SearchResult) -> None:
     """Say what a search found, and what to type next."""
-    console, facts = Console(highlight=False, soft_wrap=True, markup=False), found.summary()
+    console, facts = Console(highlight=False, soft_wrap=True, markup=False), result.summary()
     console.print(f"\nFound in {facts['seconds']:.0f} s:\n  {facts['notation']}")
     console.print(
         f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained "
-        + ("alone" if found.size is None else "on, with the weights of this search")
+        + ("alone" if result.size is None else "on, with the weights of this search")
     )
-    if found.judged is not None:
-        told_by = found.judged
+    if result.judged is not None:
+        judged = result.judged
         console.print(
-            f"  Best of {told_by['archs']:,} architectures that the supernet judged in {told_by['seconds']:.0f} s: "
-            f"{told_by['accuracy']:.1f} % of {told_by['images']:,} images with its weights"
+            f"  Best of {judged['archs']:,} architectures that the supernet judged in {judged['seconds']:.0f} s: "
+            f"{judged['accuracy']:.1f} % of {judged['images']:,} images with its weights"
         )
-    for held in found.limits:
-        console.print(f"  Limit {Bound(held.unit, held.most)}: {told(held.cost, held.unit)}")  # type: ignore[arg-type]
-    if found.score is not None:
-        score = found.score
+    for bound in result.limits:
+        console.print(f"  Limit {Bound(bound.unit, bound.most)}: {told(bound.cost, bound.unit)}")  # type: ignore[arg-type]
+    if result.score is not None:
+        score = result.score
         console.print(
             f"  {score['title']}: {score['value']:.2f} {score['unit']}".rstrip()
             + f", the best of {score['evaluations']:,} evaluations ({score['architectures']:,} architectures)"
         )
         if score["notice"]:
             console.print(f"  {score['notice']}")
-    if found.run is not None:
-        console.print(f"Run folder: {found.run.path} (the drawn cell: {found.run.path / 'cell.svg'})")
-        images = "" if found.score is None or found.run.recipe().data.get("name") else " --data IMAGES"
-        console.print(f"Next: gapless retrain {found.run.path}{images}")
+    if result.run is not None:
+        console.print(f"Run folder: {result.run.path} (the drawn cell: {result.run.path / 'cell.svg'})")
+        images = "" if result.score is None or result.run.recipe().data.get("name") else " --data IMAGES"
+        console.print(f"Next: gapless retrain {result.run.path}{images}")

@@ -9,18 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gapless.analysis.alarm import alarms
-from gapless.core.method import Method
 from gapless.core.space import Space
 from gapless.data import ImageData
 from gapless.engine.bench import Judgement
 from gapless.engine.explore import EvaluationRecord
 from gapless.engine.record import SearchRecord
 from gapless.engine.retrain import TrainingRecord
-from gapless.runs.exploring import Exploring
-from gapless.runs.recipe import Resolved
-from gapless.runs.retraining import Retraining
+from gapless.runs.resolved import Resolved, ResolvedBlackBox, ResolvedSearch, ResolvedTraining
 from gapless.runs.run import Run
 from gapless.studies.jobs import Came, Job
+from gapless.studies.pipeline import Callback
 
 EVERY = 50
 """Candidates between two lines, where there is no terminal."""
@@ -77,7 +75,7 @@ class Watch:
             print(f"epoch {record.epoch + 1}/{self.epochs}: {text}, {rate}", flush=True)
 
 
-class WatchSearch(Watch):
+class WatchSearch(Watch, Callback):
     """What a command prints while it searches."""
 
     candidates = 0
@@ -89,19 +87,19 @@ class WatchSearch(Watch):
         self.records: list[dict[str, Any]] = []
         self.raised: set[str] = set()
 
-    def started(self, resolved: Resolved | Exploring, run: Run | None, notice: str) -> None:
+    def on_start(self, resolved: Resolved, run: Run | None, notice: str) -> None:
         """Say what is searched."""
         space = self.space = resolved.space
         self.records = [] if run is None else list(run.trace())
         names = {table: getattr(resolved.recipe, table)["name"] for table in ("space", "method")}
         self.console.print(f"Searching {names['space']} ({space.count:,} architectures) with {names['method']}.")
-        if isinstance(resolved, Exploring):
-            self.console.print(f"{resolved.evaluations:,} evaluations by the score {resolved.recipe.score['name']}.")
+        if isinstance(resolved, ResolvedBlackBox):
+            self.console.print(f"{resolved.evaluations:,} evaluations by the score {resolved.score.name}.")
             self.wait("evaluations", resolved.evaluations, run, notice)
-        elif issubclass(resolved.method_class, Method):
+        elif isinstance(resolved, ResolvedSearch):
             self.begin(resolved.data, resolved.train.epochs, resolved.train.batch, run, notice)
 
-    def told(self, record: SearchRecord | EvaluationRecord) -> None:
+    def on_record(self, record: SearchRecord | EvaluationRecord) -> None:
         """Say what an epoch did; of an evaluation, what is the best so far, where that is new or the last."""
         if isinstance(record, EvaluationRecord):
             best = f"best score so far {record.best:.2f}"
@@ -119,10 +117,10 @@ class WatchSearch(Watch):
                 self.raised.add(alarm.name)
                 self.console.print(f"Warning after epoch {record.epoch + 1}: {alarm.text}")
 
-    def judged(self, one: Judgement) -> None:
+    def on_judged(self, judgement: Judgement) -> None:
         """Say how many candidates the trained supernet has judged, and the best of them."""
         self.candidates += 1
-        self.best = max(self.best, one[2])
+        self.best = max(self.best, judgement[2])
         text = f"{self.candidates:,} architectures judged with the supernet's weights, best {100 * self.best:.1f} %"
         if self.live:
             self.bar.update(self.task, description=text)
@@ -130,19 +128,21 @@ class WatchSearch(Watch):
             print(text, flush=True)
 
 
-class WatchTraining(Watch):
+class WatchTraining(Watch, Callback):
     """What a command prints while it trains."""
 
-    def started(self, resolved: Retraining, run: Run | None, notice: str) -> None:
+    def on_start(self, resolved: Resolved, run: Run | None, notice: str) -> None:
         """Say what is trained."""
-        name = resolved.recipe.retrain.get("protocol", resolved.space.protocol)
-        self.console.print(f"Training one architecture of {resolved.recipe.space['name']} alone, protocol {name}:")
+        assert isinstance(resolved, ResolvedTraining)
+        retrain = resolved.checked.retrain
+        name = retrain.protocol or resolved.space.protocol
+        self.console.print(f"Training one architecture of {resolved.checked.space.name} alone, protocol {name}:")
         self.console.print(f"  {resolved.space.write(resolved.arch)}")
-        if resolved.recipe.start() == "inherited":
-            self.console.print(f"It goes on from the weights of the supernet of {resolved.recipe.retrain['weights']}.")
+        if retrain.start == "inherited":
+            self.console.print(f"It starts from the weights of the supernet of {retrain.weights}.")
         self.begin(resolved.data, resolved.protocol.epochs, resolved.protocol.batch, run, notice)
 
-    def told(self, record: TrainingRecord) -> None:
+    def on_record(self, record: TrainingRecord) -> None:
         """Say what an epoch did."""
         test = "" if record.test_accuracy is None else f", test accuracy {record.test_accuracy:5.1f} %"
         self.say(record, test)

@@ -12,9 +12,10 @@ from typing import Any
 
 from gapless.analysis.statistics import Difference, can_show, deviation, difference, mean
 from gapless.core.size import size_of
+from gapless.runs.checked import check
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.run import Run
-from gapless.runs.searched import going_on
+from gapless.runs.searched import continued_size
 from gapless.tables import nasbench201
 from gapless.tables.nasbench201 import Table
 
@@ -196,7 +197,7 @@ def _facts(run: Run, table: Table | None, column: str) -> dict[str, Any]:
         return found
     arch, space = run.found()
     text = space.write(arch)
-    found |= {"architecture": text, **size_of(going_on(run.recipe(), space) or space.alone(), arch)}
+    found |= {"architecture": text, **size_of(continued_size(check(run.recipe()), space) or space.alone(), arch)}
     if table is not None:
         place = {"rank": table.rank(text, column), "percentile": table.percentile(text, column)}
         found |= {"column": table.row(text)[column], **place}

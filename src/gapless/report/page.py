@@ -47,9 +47,9 @@ from gapless.report.parts import (
     trains_supernet,
 )
 from gapless.report.show import draw_run, read
-from gapless.runs.recipe import Recipe
+from gapless.runs.checked import CheckedRecipe, check
 from gapless.runs.run import Run
-from gapless.runs.searched import going_on
+from gapless.runs.searched import continued_size
 from gapless.tables import nasbench201
 
 LATENCIES = "latency.json"
@@ -77,7 +77,7 @@ class Told:
 
     Attributes
     ----------
-    run, recipe, records
+    run, checked, records
         The folder, its recipe, its trace.
     arch, space
         The answer, or the present choice.
@@ -94,7 +94,7 @@ class Told:
     """
 
     run: Run
-    recipe: Recipe
+    checked: CheckedRecipe
     records: Sequence[Mapping[str, Any]]
     arch: Arch
     space: Space
@@ -122,12 +122,12 @@ class Told:
     @cached_property
     def scored(self) -> bool:
         """Whether this was a black-box search."""
-        return not self.alone and self.recipe.scored
+        return self.checked.kind == "black-box"
 
     @cached_property
     def supernet(self) -> bool:
         """Whether a supernet was trained, so that there is a gap to measure."""
-        return not self.alone and trains_supernet(self.recipe)
+        return not self.alone and trains_supernet(self.checked.recipe)
 
     def draw(self, name: str, label: str) -> Html:
         """Return a figure; nothing where there is no such figure."""
@@ -159,7 +159,9 @@ def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201
     figures |= {} if diagnosis is None else diagnoses.figures(diagnosis)
     path = re.compile(rf"(?<!\S){re.escape(str(run.path))}(?= )")
     notes = tuple(path.sub(lambda _: run.path.resolve().name, note) for note in drawn.notes)
-    told = Told(run, run.recipe(), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes)
+    told = Told(
+        run, check(run.recipe()), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes
+    )
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)
     return Page(html, tuple(section.name for section in sections), drawn.notes, drawn.arch, drawn.space)
@@ -174,22 +176,22 @@ def lead(told: Told) -> Html:
     count, unit = len(told.records), "evaluation" if told.scored else "epoch"
     length = f"{count:,} {unit}{'' if count == 1 else 's'}" if count else "nothing trained"
     state = "ended" if told.ended else "under way"
-    seed = told.recipe.settings_of_run()["seed"]
+    seed = told.checked.run.seed
     parts = [tag("p", text(kind), class_="kind"), tag("h1", text(_title(told)))]
     parts.append(tag("p", text(f"{told.name}: {length}, seed {seed}, {state}")))
-    if told.recipe.title:
-        parts.append(tag("p", text(told.recipe.title), class_="quiet"))
+    if told.checked.recipe.title:
+        parts.append(tag("p", text(told.checked.recipe.title), class_="quiet"))
     return join(parts)
 
 
 def _title(told: Told) -> str:
     """Return method on space on data, by the names that one knows them by."""
-    by = told.recipe.score.get("name", "") if told.scored else ""
-    data = Path(str(told.recipe.data.get("name", ""))).name
-    space = Path(str(told.recipe.space["name"])).stem
+    by = told.checked.recipe.score.get("name", "") if told.scored else ""
+    data = Path(str(told.checked.recipe.data.get("name", ""))).name
+    space = Path(str(told.checked.recipe.space["name"])).stem
     if told.alone:
         return " on ".join(filter(None, (f"{space}, trained alone", data)))
-    method = Path(str(told.recipe.method["name"])).stem
+    method = Path(str(told.checked.recipe.method["name"])).stem
     return " on ".join(filter(None, (method, space, data))) + (f" by {by}" if by else "")
 
 
@@ -217,7 +219,7 @@ def answer(told: Told) -> Section:
 
 def _facts(told: Told) -> Iterator[tuple[str, Html]]:
     if told.ended:
-        size = told.space if told.alone else going_on(told.recipe, told.space) or told.space.alone()
+        size = told.space if told.alone else continued_size(told.checked, told.space) or told.space.alone()
         counted = size_of(size, told.arch)
         when = "as trained" if told.alone else "at the size at which it would be trained"
         yield "Parameters", text(f"{counted['params']:,}, {when}")
@@ -240,12 +242,12 @@ def _facts(told: Told) -> Iterator[tuple[str, Html]]:
 
 def _limits(told: Told) -> Iterator[tuple[Bound, str]]:
     """Yield each limit that was asked for, and what the answer costs in its unit."""
-    bounds = told.recipe.bounds()
+    bounds = told.checked.bounds
     if not bounds:
         return
-    size = going_on(told.recipe, told.space)
+    size = continued_size(told.checked, told.space)
     if size is None:
-        size = told.space.alone().replace(**told.recipe.retrain.get("space", {}))
+        size = told.space.alone().replace(**told.checked.recipe.retrain.get("space", {}))
     size = size.deployed()
     path = told.run.path / LATENCIES
     prices = LatencyTable.read(path, size).prices if path.is_file() else None
@@ -446,7 +448,7 @@ def repeat(told: Told) -> Section:
     else:
         lines = [f"gapless search {quoted(f'{name}/recipe.toml')} --out {quoted(f'{name}-again')}"]
         if told.ended:
-            images = "" if told.recipe.data.get("name") else " --data IMAGES"
+            images = "" if told.checked.recipe.data.get("name") else " --data IMAGES"
             lines += [f"gapless gap {quoted(name)}"] if told.supernet else []
             lines.append(f"gapless retrain {quoted(name)}{images}")
     if not told.ended:
@@ -456,7 +458,7 @@ def repeat(told: Told) -> Section:
 
 def recipe(told: Told) -> Section:
     """Tell everything that determines the run, folded."""
-    source = told.recipe.source
+    source = told.checked.recipe.source
     everything = folded("recipe.toml, every setting", told.run.path / "recipe.toml")
     return Section("recipe", "Recipe", join([paragraph(source), everything] if source else [everything]))
 

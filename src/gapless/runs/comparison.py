@@ -16,6 +16,7 @@ from typing import Any
 from gapless.core import catalogue
 from gapless.core.errors import TABLES, UserError, unknown
 from gapless.core.method import Method
+from gapless.runs.checked import component
 from gapless.runs.recipe import Recipe, absolute
 from gapless.runs.run import Run
 
@@ -95,16 +96,16 @@ class Comparison:
         given = {**recipe.methods, **({recipe.method["name"]: own} if "name" in recipe.method else {})}
         methods = tuple(str(Path(m).resolve()) if m.endswith(".py") else m for m in methods)
         data = tuple(map(absolute, data)) or ("",)
-        for what, listed in (("--methods", methods), ("--seeds", seeds), ("--data", data)):
+        for what, listed in (("methods", methods), ("seeds", seeds), ("data", data)):
             if not listed:
-                raise UserError(f"{what} lists nothing; give at least one, as in: --methods darts,random --seeds 0,1,2")
+                raise UserError(f"`{what}` lists nothing; give at least one.")
             twice = [str(x) for i, x in enumerate(listed) if x in listed[:i]]
             if twice:
-                raise UserError(f"{what} lists {twice[0]} twice.")
-        for what, names in (("--methods", [Path(m).stem for m in methods]), ("--data", [Path(d).name for d in data])):
+                raise UserError(f"`{what}` lists {twice[0]} twice.")
+        for what, names in (("methods", [Path(m).stem for m in methods]), ("data", [Path(d).name for d in data])):
             if len(set(names)) < len(names):
                 raise UserError(
-                    f"{what} lists two that are called {next(n for n in names if names.count(n) > 1)}: their runs "
+                    f"`{what}` lists two that are called {next(n for n in names if names.count(n) > 1)}: their runs "
                     "would share a folder. Rename one, or compare them in two folders."
                 )
         labels = {Path(m).stem: m for m in methods} | {m: m for m in methods}
@@ -113,8 +114,7 @@ class Comparison:
             raise unknown("method to be the baseline among those compared,", chosen, labels)
         if table and len(columns) not in (1, len(data)):
             raise UserError(
-                f"--column lists {len(columns)} columns for {len(data)} sets of images; give one for all, or one for "
-                "each."
+                f"`columns` lists {len(columns)} for {len(data)} sets of images; give one for all, or one for each."
             )
         shared = replace(
             recipe,
@@ -188,8 +188,8 @@ def _anywhere(recipe: Recipe) -> dict[str, Any]:
     """Return the table ``[score]`` with full paths, so that it holds wherever it is read."""
     if "name" not in recipe.score:
         return dict(recipe.score)
-    found = recipe.typed("score", catalogue.find(recipe.score["name"], "scores"), skip=("name", "evaluations"))
-    paths = {k: str(v.expanduser().resolve()) for k, v in found.items() if isinstance(v, Path)}
+    settings = component(recipe, "score", "scores").settings
+    paths = {k: str(v.expanduser().resolve()) for k, v in settings.items() if isinstance(v, Path)}
     return {**recipe.score, **paths}
 
 
@@ -258,7 +258,7 @@ class Folder:
             }
             return Comparison(recipe=Recipe(**tables), **told)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{file} cannot be read: {error}. Restore it, or give another --out.") from None
+            raise UserError(f"{file} cannot be read: {error}. Restore it, or give another `out`.") from None
 
     def write(self, asked: Comparison) -> None:
         """Write down what is asked."""

@@ -1,71 +1,33 @@
-"""Recipes: everything that determines a run, as TOML tables ``[space] [method] [score] [train] [data] [run]``."""
+"""Recipes: everything that determines a run, as TOML tables ``[space] [method] [score] [train] [data] [run]``.
+
+A :class:`Recipe` holds what was written, and checks nothing beyond the names of its tables: that is done once, by
+:func:`gapless.runs.checked.check`.
+"""
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from gapless.core import catalogue
-from gapless.core.bound import EXAMPLES, STRENGTH, Bound
 from gapless.core.errors import TABLES, UserError, nearest, unknown
-from gapless.core.judge import Judge
-from gapless.core.method import Method, Setting
-from gapless.core.plan import Train
-from gapless.core.protocol import PROTOCOLS, Protocol
-from gapless.core.searcher import Searcher
-from gapless.core.settings import convert, defaults, fields_of, make, typed
-from gapless.core.space import Space
-from gapless.data import ImageData, load
 
 TEXTS = ("title", "source", "arch")
 MEASURED = ("classes", "channels", "size")
 """Fields of a space that are read from the data."""
 COLUMNS = ("label", "image")
 """Settings of the data that hold for one set only."""
-Precision = Literal["float32", "tf32", "bfloat16", "float64"]
-Execution = Literal["fused", "reference"]
-Start = Literal["fresh", "inherited"]
-RUN: dict[str, tuple[Any, Any, str]] = {
-    "seed": (int, 0, "Seed of every random stream."),
-    "device": (str, "auto", "auto, cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."),
-    "threads": (int, 0, "CPU threads of PyTorch; 0 leaves its choice. Small supernets are as fast on one."),
-    "precision": (
-        Precision,
-        "float32",
-        "bfloat16 is autocast, tf32 a GPU's rounding of factors; parameters stay float32.",
-    ),
-    "execution": (Execution, "fused", "fused runs a cell at once, reference edge by edge; the numbers agree."),
-    "recompute": (bool, False, "Compute cells again in the backward pass: far less memory, a third more time."),
-    "graphs": (bool, False, "On a GPU: record passes of all options as CUDA graphs and replay them."),
-    "watch": (
-        bool,
-        False,
-        "Record after each epoch which options receive the gradient, what each is worth alone, and how sharply the "
-        "loss bends in the architecture, for `gapless diagnose`; no other number changes.",
-    ),
-    "save_every": (float, 10.0, "Minutes between two checkpoints inside an epoch; 0 saves at the ends of epochs only."),
-}
-"""Settings of the table ``[run]``: name -> (type, default, help)."""
-SUPERNET = ("execution", "recompute", "graphs", "watch")
-"""Those that speak of supernets only."""
-LIMIT: dict[str, tuple[Any, Any, str]] = {
-    **{unit: (str, None, f"The most that the answer may cost, as {example}.") for unit, example in EXAMPLES.items()},
-    "strength": (float, STRENGTH, "Weight of the penalty on what is expected beyond the limits."),
-    "latency_file": (str, None, "Measured latencies of an earlier run; by default they are measured."),
-}
-"""Settings of the table ``[limit]``: name -> (type, default, help)."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a user asked for; ``resolve`` fills in the paper's settings.
+    """What a user asked for, as written; :func:`gapless.runs.resolved.resolve` checks it and fills in the paper's
+    settings.
 
     Parameters
     ----------
@@ -115,25 +77,23 @@ class Recipe:
         Raises
         ------
         UserError
-            Where there is no such file, it is no TOML, or it has an unknown table or key: file and line are named.
+            Where there is no such file, it is not TOML, or it has an unknown table: file and line are named.
         """
         path = find(given)
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
-            raise UserError(f"{path} is no TOML: {error}.") from None
+            raise UserError(f"{path} is not TOML: {error}.") from None
         except UnicodeDecodeError:
-            raise UserError(f"{path} is no text.") from None
+            raise UserError(f"{path} is not text.") from None
         for key, value in tables.items():
             legal = (*TABLES, *TEXTS)
             if key not in legal or isinstance(value, dict) != (key in TABLES):
                 raise UserError(
-                    f"{path}, line {line_of(path, '', key)}: a recipe has no {key!r}.{nearest(key, legal)} "
-                    f"It has: {', '.join(legal)}."
+                    f"A recipe has no {key!r}.{nearest(key, legal)} It has: {', '.join(legal)}.",
+                    where=f"{path}, line {line_of(path, '', key)}: ",
                 )
-        recipe = cls(**tables, where=path)
-        recipe.check()
-        return recipe
+        return cls(**tables, where=path)
 
     def over(self, **tables: Mapping[str, Any]) -> Recipe:
         """Return the recipe with keys of tables replaced.
@@ -155,178 +115,7 @@ class Recipe:
             changed[table] = {**old, **given}
         return replace(self, **changed)
 
-    def check(self) -> None:
-        """Raise a :class:`UserError` for an unknown name or a value of a wrong type, before any data is read."""
-        if self.arch:
-            self.retraining()
-        else:
-            self.completed().definitions()
-
-    def completed(self) -> Recipe:
-        """Return the recipe with the space that its score settles, where it names none."""
-        if "name" not in self.score or self.space:
-            return self
-        judge = self._find("score", "scores")
-        settled = judge.settles(**self.typed("score", judge, skip=("name", "evaluations")))
-        return self if settled is None else replace(self, space=settled.space)
-
-    def definitions(self) -> tuple[type[Space], type[Method] | type[Searcher], Setting]:
-        """Return the space's and the method's class, and what the paper uses; all names and types are checked."""
-        for name, given in self.methods.items():
-            table = f"methods.{name}"
-            if not isinstance(given, Mapping):
-                raise UserError(
-                    f"{self._at('methods', name)}[methods] holds a table of settings for each method, as "
-                    f"[methods.drnas], and `{name}` is {given!r}. Did you mean [method]?"
-                )
-            try:
-                other = catalogue.find(name, "methods", "searchers")
-            except UserError as error:
-                raise error.at(self._at("", table)) from None
-            for key, value in given.items():
-                typed(other, {key: value}, of=table, where=self._at(table, key))
-        space = self._find("space", "spaces")
-        method = self._find("method", "methods", "searchers")
-        if space.python_only:
-            raise UserError(f"The space {self.space['name']!r} is made in Python, for it needs {space.python_only}.")
-        setting = setting_of(method, space)
-        self.typed("space", space)
-        self.typed("method", method)
-        self.typed("train", Train, skip=())
-        if "name" in self.score:
-            self.typed("score", self._find("score", "scores"), skip=("name", "evaluations"))
-        self.protocol("cifar")
-        self._check_common()
-        return space, method, setting
-
-    @property
-    def scored(self) -> bool:
-        """Whether this is a black-box search by a score."""
-        method = self._find("method", "methods", "searchers")
-        return bool(self.score) or (issubclass(method, Searcher) and method.needs_score)
-
-    def judging(self) -> tuple[type[Judge], dict[str, Any], int]:
-        """Return the class of the score, its settings, and the number of evaluations.
-
-        Raises
-        ------
-        UserError
-            Where the method asks for no score, or none is given, or it lacks a setting.
-        """
-        name, method = self.method["name"], self._find("method", "methods", "searchers")
-        if not issubclass(method, Searcher):
-            raise UserError(
-                f"{self._at('', 'score')}{name} trains a supernet and asks for no score: leave --score out. "
-                f"Searches that go by a score: {', '.join(catalogue.names('searchers'))}."
-            )
-        if "name" not in self.score:
-            raise UserError(
-                f"{name} goes by scores, and none is given. Type --score table --score.file FILE for a benchmark "
-                "table, or --score inherited --score.run RUN for the supernet of a finished search."
-            )
-        judge = self._find("score", "scores")
-        given = self.typed("score", judge, skip=("name", "evaluations"))
-        for setting in fields_of(judge).values():
-            if setting.default is inspect.Parameter.empty and setting.name not in given:
-                raise UserError(
-                    f"{self._at('', 'score')}The score {self.score['name']} needs --score.{setting.name}. "
-                    + setting.help.replace("``", "`")
-                )
-        where = self._at("score", "evaluations")
-        count = convert(self.score.get("evaluations", method.usual), int, "evaluations", where=where)
-        if count < 1:
-            raise UserError(f"`evaluations` must be at least 1; got {count}.", where=where)
-        return judge, given, count
-
-    def retraining(self) -> type[Space]:
-        """Return the space's class of a recipe that trains an architecture; all names and types are checked."""
-        space: type[Space] = self._find("space", "spaces")
-        self.typed("space", space)
-        self.protocol("cifar")
-        self._check_common()
-        return space
-
-    def protocol(self, usual: str) -> Protocol:
-        """Return the protocol of ``[retrain]``; ``usual`` is the one where it names none."""
-        name = self.retrain.get("protocol", usual)
-        if name not in PROTOCOLS:
-            raise unknown("protocol", str(name), PROTOCOLS).at(self._at("retrain", "protocol"))
-        self.start()
-        given = self.typed("retrain", Protocol, skip=("protocol", "space", "start", "weights"))
-        return replace(PROTOCOLS[name][1], **given)
-
-    def start(self) -> Start | None:
-        """Return where the weights of ``[retrain]`` start, None where the recipe does not say."""
-        where = self._at("retrain", "start")
-        found: Start | None = convert(self.retrain.get("start"), Start | None, "start", of="retrain", where=where)
-        return found
-
-    def _check_common(self) -> None:
-        self.typed("data", load)
-        for name in MEASURED:
-            if name in self.space:
-                raise UserError(
-                    f"`{name}` is read from the data and cannot be set.", of="space", where=self._at("space", name)
-                )
-        for table, legal in (("run", RUN), ("limit", LIMIT)):
-            for name, value in getattr(self, table).items():
-                where = self._at(table, name)
-                if name not in legal:
-                    raise UserError(
-                        f"`{name}` is no setting of [{table}].{nearest(name, legal)} There are: {', '.join(legal)}.",
-                        of=table,
-                        where=where,
-                    )
-                convert(value, legal[name][0], name, of=table, where=where)
-        self.bounds()
-
-    def bounds(self) -> tuple[Bound, ...]:
-        """Return the bounds of ``[limit]``."""
-        found = []
-        for unit in EXAMPLES:
-            if unit in self.limit:
-                try:
-                    found.append(Bound.parse(f"{unit}={self.limit[unit]}"))
-                except UserError as error:
-                    raise error.at(self._at("limit", unit)) from None
-        return tuple(found)
-
-    def resolve(self) -> Resolved:
-        """Read the data and return the objects of a run."""
-        space_class, method_class, setting = self.definitions()
-        data_settings = self.typed("data", load)
-        train = replace(setting.train, **self.typed("train", Train, skip=()))
-        fields = {**setting.space, **self.typed("space", space_class)}
-        space_class(**fields)  # a bad size is found before the data is read
-        data = load(self.data.get("name", "digits"), **data_settings)
-        fields |= {"classes": len(data.classes), "channels": data.channels, "size": max(data.size)}
-        run = self.settings_of_run()
-        space = make(space_class, fields)
-        method = settings_of(method_class, space_class, self.typed("method", method_class))
-        return Resolved(self, space, method_class, method, train, data, run)
-
-    def settings_of_run(self) -> dict[str, Any]:
-        """Return ``[run]`` with every default filled in."""
-        return {name: self.run.get(name, default) for name, (_, default, _) in RUN.items()}
-
-    def _find(self, table: str, *kinds: str) -> Any:
-        name = getattr(self, table).get("name")
-        if not isinstance(name, str):
-            raise UserError(f"{self._at(table, 'name')}the table [{table}] needs a name.")
-        try:
-            return catalogue.find(name, *kinds)
-        except UserError as error:
-            raise error.at(self._at(table, "name")) from None
-
-    def typed(self, table: str, definition: Any, skip: Sequence[str] = ("name",)) -> dict[str, Any]:
-        """Return the settings of a table, checked and of the right types; errors name file and line."""
-        given = {k: v for k, v in getattr(self, table).items() if k not in skip}
-        found: dict[str, Any] = {}
-        for name, value in given.items():
-            found |= typed(definition, {name: value}, of=table, where=self._at(table, name))
-        return found
-
-    def _at(self, table: str, key: str) -> str:
+    def at(self, table: str, key: str) -> str:
         """Return "file, line n: " for messages about a key that the file holds."""
         if self.where is None:
             return ""
@@ -344,49 +133,6 @@ class Recipe:
                 if settings:
                     lines += ["", f"[{header}]", *(f"{k} = {_value(v)}" for k, v in settings.items())]
         return "\n".join(lines).strip() + "\n"
-
-
-@dataclass(frozen=True, eq=False)
-class Resolved:
-    """A recipe with every default filled in, and the objects that it describes."""
-
-    recipe: Recipe
-    space: Space
-    method_class: type[Method] | type[Searcher]
-    method: dict[str, Any]
-    train: Train
-    data: ImageData
-    run: dict[str, Any]
-
-    def full(self) -> Recipe:
-        """Return the recipe with every setting written out."""
-        space = {f: getattr(self.space, f) for f in fields_of(type(self.space)) if f not in MEASURED}
-        method = {name: value for name, value in self.method.items() if name != "seed"}
-        train = {f: getattr(self.train, f) for f in fields_of(Train)} if issubclass(self.method_class, Method) else {}
-        return replace(
-            self.recipe,
-            space={"name": self.recipe.space["name"], **space},
-            method={"name": self.recipe.method["name"], **method},
-            methods={},
-            train=train,
-            data={**self.recipe.data, "name": absolute(self.recipe.data.get("name", "digits"))},
-            run=self.run,
-        )
-
-
-def setting_of(method: type[Method] | type[Searcher], space: type[Space]) -> Setting:
-    """Return what the paper uses on a space."""
-    return method.setting(space.label) if issubclass(method, Method) else Setting(method.source)
-
-
-def settings_of(method: type[Method] | type[Searcher], space: type[Space], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all settings of a method on a space: what is given, else what the paper uses there, else the default."""
-    return setting_of(method, space).resolve(**{**defaults(method), **given})
-
-
-def described(data: ImageData) -> dict[str, Any]:
-    """Return what a network needs to know of its images: ``names`` of the classes, ``mean`` and ``std`` per channel."""
-    return {"names": data.classes, "mean": data.mean, "std": data.std}
 
 
 def absolute(name: str) -> str:

@@ -15,14 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.machine import instructions, processor
-from gapless.core.settings import make
 from gapless.core.space import Space
 from gapless.data import ImageData
-from gapless.runs.recipe import MEASURED, Recipe, described
+from gapless.runs.checked import check
+from gapless.runs.recipe import MEASURED, Recipe
 
 FILES = {
     "recipe.toml": "the resolved recipe",
@@ -56,7 +55,7 @@ class Run:
         """Raise a :class:`UserError` where the folder exists and is not empty."""
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path} is already there and not empty. Give another --out, or move it away.")
+            raise UserError(f"{path} is already there and not empty. Give another `out`, or move it away.")
 
     @classmethod
     def create(cls, path: str | Path) -> Run:
@@ -245,10 +244,7 @@ class Run:
                 f"{self.path} holds no architecture yet: the run has not ended. Go on with: gapless resume {self.path}"
             )
         told = json.loads(path.read_text(encoding="utf-8"))
-        recipe = self.recipe()
-        space_class: type[Space] = catalogue.find(recipe.space["name"], "spaces")
-        given = {k: v for k, v in recipe.space.items() if k != "name"}
-        space = make(space_class, {**given, **{k: told[k] for k in MEASURED}})
+        space = check(self.recipe()).space.make(**{k: told[k] for k in MEASURED})
         arch = Arch.parse(told["arch"])
         space.check(arch)
         return arch, space
@@ -262,6 +258,11 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def described(data: ImageData) -> dict[str, Any]:
+    """Return what a network needs to know of its images: ``names`` of the classes, ``mean`` and ``std`` per channel."""
+    return {"names": data.classes, "mean": data.mean, "std": data.std}
 
 
 def machine() -> dict[str, Any]:

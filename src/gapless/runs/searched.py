@@ -12,17 +12,17 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.method import Method
 from gapless.core.progress import seeded
-from gapless.core.settings import make
 from gapless.core.space import Space
 from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Feed
 from gapless.engine.precision import Precision
 from gapless.engine.supernet import Supernet
-from gapless.runs.recipe import Recipe, Resolved, Start
+from gapless.runs.checked import CheckedRecipe, Component, Start, check
+from gapless.runs.resolved import ResolvedSearch, ResolvedTraining, resolve
 from gapless.runs.run import Run
 
 
-def trained(path: str | Path) -> tuple[Run, Recipe]:
+def trained(path: str | Path) -> tuple[Run, CheckedRecipe]:
     """Return a finished run that trained a supernet, and its recipe.
 
     Raises
@@ -31,62 +31,70 @@ def trained(path: str | Path) -> tuple[Run, Recipe]:
         Where it is something else.
     """
     run = Run.open(path)
-    recipe = run.recipe()
     if run.kind != "search":
         raise UserError(
             f"{path} trained one architecture alone; there are weights to inherit in a search that trained a supernet."
         )
-    method_of(recipe)
+    checked = check(run.recipe())
+    method_of(checked)
     if not run.ended:
         raise UserError(f"The run {path} has not ended. Go on with: gapless resume {path}")
     if not (run.path / "weights.safetensors").is_file():
         raise UserError(f"{path} holds no weights.safetensors: its supernet is gone.")
-    return run, recipe
+    return run, checked
 
 
-def method_of(recipe: Recipe) -> type[Method]:
-    """Return the class of a recipe's method.
+def method_of(checked: CheckedRecipe) -> Component[Method]:
+    """Return the method of a search.
 
     Raises
     ------
     UserError
-        Where what searches trains no supernet.
+        Where it trains no supernet.
     """
-    _, kind, _ = recipe.definitions()
-    if not issubclass(kind, Method):
-        raise UserError(f"{recipe.method['name']} trains no supernet: there are no weights to inherit.")
-    return kind
+    method = checked.method
+    assert method is not None
+    if not issubclass(method.cls, Method):
+        raise UserError(f"{method.name} trains no supernet: there are no weights to inherit.")
+    return method
 
 
-def reopened(recipe: Recipe, space: Space) -> tuple[Method, Space]:
+def reopened(checked: CheckedRecipe, space: Space) -> tuple[Method, Space]:
     """Return the method of a search as it began, and the space at the size at which the search ended: its stages may
     have changed fields."""
     with seeded("reopened"):
-        method = make(method_of(recipe), {k: v for k, v in recipe.method.items() if k != "name"}, space)
+        method = method_of(checked).make(space)
     for stage in method.plan.stages:
         space = space.replace(**stage.space)
     return method, space
 
 
-def going_on(recipe: Recipe, space: Space, start: Start | None = None) -> Space | None:
-    """Return the space at the size at which the training of a search's answer goes on from the weights of its supernet;
-    None where it starts afresh.
+def continued_size(checked: CheckedRecipe, space: Space, start: Start | None = None) -> Space | None:
+    """Return the space at the size at which the answer of a search is trained further from the weights of its supernet;
+    None where its training starts from fresh weights.
 
-    Which of them holds is what ``start`` says, else the recipe's ``[retrain]``, else the method's plan.
+    ``start`` decides, else the recipe's ``[retrain]``, else the method's plan.
 
     Raises
     ------
     UserError
         Where weights are to be inherited and there are none.
     """
-    asked = start or recipe.start()
-    if asked == "fresh":
+    start = start or checked.retrain.start
+    if start == "fresh" or (start is None and checked.kind != "supernet"):
         return None
-    _, kind, _ = recipe.definitions()
-    if asked is None and not issubclass(kind, Method):
-        return None
-    method, size = reopened(recipe, space)
-    return size if asked == "inherited" or method.plan.after == "continue" else None
+    method, size = reopened(checked, space)
+    return size if start == "inherited" or method.plan.after == "continue" else None
+
+
+def starting_network(resolved: ResolvedTraining) -> nn.Module:
+    """Return the network that a training starts from: freshly initialised, or with the weights of a search's
+    supernet."""
+    retrain = resolved.checked.retrain
+    if retrain.start != "inherited":
+        return resolved.space.network(resolved.arch)
+    assert retrain.weights is not None
+    return inherited(Run.open(retrain.weights), resolved.arch, resolved.space)
 
 
 def inherited(run: Run, arch: Arch, size: Space) -> nn.Module:
@@ -110,43 +118,44 @@ def inherited(run: Run, arch: Arch, size: Space) -> nn.Module:
 
 
 @dataclass(eq=False)
-class Reopened:
-    """A finished search as a judge of architectures.
+class TrainedSupernet:
+    """The supernet of a finished search as a judge of architectures.
 
     Attributes
     ----------
     resolved
-        Its recipe, with the data.
+        The recipe of the search, with its data.
     method
-        As it ended.
+        In its last state.
     bench
-        Its supernet, on the images that it held out.
+        The supernet, on the images that the search held out.
     """
 
-    resolved: Resolved
+    resolved: ResolvedSearch
     method: Method
     bench: SupernetBench
 
     @classmethod
-    def of(cls, run: Run, device: torch.device, precision: Precision) -> Reopened:
-        """Read a run.
+    def of(cls, run: Run, device: torch.device, precision: Precision) -> TrainedSupernet:
+        """Read the supernet of a run.
 
         Raises
         ------
         UserError
             Where its weights are not those of its recipe.
         """
-        resolved, weights = run.recipe().resolve(), run.weights()
-        method, size = reopened(resolved.recipe, resolved.space)
+        resolved, weights = resolve(run.recipe()), run.weights()
+        assert isinstance(resolved, ResolvedSearch)
+        method, size = reopened(resolved.checked, resolved.space)
         dtype = torch.float64 if precision == "float64" else torch.float32
-        supernet = Supernet(size, resolved.run["execution"])
+        supernet = Supernet(size, resolved.run.execution)
         try:
             method.load_state_dict(_part(weights, "method."))
             supernet.load_state_dict({k: v for k, v in weights.items() if not k.startswith("method.")})
         except RuntimeError:
             raise _unfit(run) from None
         supernet.to(device, dtype)
-        seed = resolved.run["seed"]
+        seed = resolved.run.seed
         feed = Feed(resolved.data.to(device), method.plan, resolved.train, seed, dtype)
         last = len(method.plan.stages) - 1
         return cls(resolved, method, SupernetBench(supernet, supernet, feed, method.plan, seed, stage=last))

@@ -23,7 +23,7 @@ from gapless.core.space import Space
 from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.runs.recipe import MEASURED
-from gapless.runs.searched import Reopened, trained
+from gapless.runs.searched import TrainedSupernet, trained
 
 
 class InheritedAccuracy(Judge):
@@ -63,10 +63,10 @@ class InheritedAccuracy(Judge):
             if value < 1:
                 raise UserError(f"`{name}` must be at least 1; got {value}.", of="score")
         source, recipe = trained(run)
-        precision: Precision = recipe.settings_of_run()["precision"]
+        precision = recipe.run.precision
         self.precision: Precision = "float32" if precision == "bfloat16" else precision
         checked(self.precision, device)
-        opened = Reopened.of(source, device, self.precision)
+        opened = TrainedSupernet.of(source, device, self.precision)
         size, method, feed = opened.bench.space, opened.method, opened.bench.feed
         if size.decisions != space.decisions or size.limits != space.limits:
             raise UserError(
@@ -96,8 +96,8 @@ class InheritedAccuracy(Judge):
         """Return space and data of the run."""
         if "run" not in settings:
             return None
-        source, recipe = trained(settings["run"])
-        _, space = source.found()
+        source, checked = trained(settings["run"])
+        recipe, (_, space) = checked.recipe, source.found()
         images = {key: list(value) for key, value in source.images().items()}
         return Settled(recipe.space, recipe.data, {name: getattr(space, name) for name in MEASURED}, images)
 

@@ -9,7 +9,9 @@ from gapless.engine.explore import EvaluationRecord
 from gapless.runs.checkpoint import held
 from gapless.runs.comparison import begun
 from gapless.runs.recipe import Recipe
+from gapless.runs.resolved import Resolved
 from gapless.runs.run import Run
+from gapless.studies.pipeline import Callback
 from gapless.studies.resume import resume
 from gapless.studies.retrain import retrain
 from gapless.studies.search import search
@@ -20,11 +22,11 @@ PATIENCE = 60.0
 
 def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
     """Bring a search to its end, then with ``alone`` the training of its answer."""
-    run, log = Run(out), _Log()
+    run = Run(out)
     if _free(run):
-        search(recipe, out=out, watcher=log)
+        search(recipe, out=out, on_progress=_Log())
     elif not run.ended:
-        resume(run, searching=log)
+        resume(run, on_progress=_Log())
     if alone is None:
         return
     own = run.recipe().retrain
@@ -35,10 +37,11 @@ def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
 
 def bring_training(given: str | Path, out: Path, **settings: Any) -> None:
     """Bring the training of an architecture to its end (settings: :func:`gapless.studies.retrain.retrain`)."""
-    if _free(Run(out)):
-        retrain(given, out=out, watcher=_Log(), **settings)
-    else:
-        resume(Run(out), training=_Log())
+    run = Run(out)
+    if _free(run):
+        retrain(given, out=out, on_progress=_Log(), **settings)
+    elif not run.ended:
+        resume(run, on_progress=_Log())
 
 
 def _free(run: Run) -> bool:
@@ -52,15 +55,12 @@ def _free(run: Run) -> bool:
     return True
 
 
-class _Log:
-    """What a run prints, into its log: a line an epoch."""
+class _Log(Callback):
+    """Prints a line an epoch, into the log of a job."""
 
-    def started(self, resolved: Any, run: Run | None, notice: str) -> None:
+    def on_start(self, resolved: Resolved, run: Run | None, notice: str) -> None:
         print(f"{'' if run is None else run.path.name}: {notice or 'under way'}", flush=True)
 
-    def told(self, record: Any) -> None:
+    def on_record(self, record: Any) -> None:
         if not isinstance(record, EvaluationRecord):
             print(f"epoch {record.epoch + 1}: loss {record.train_loss:.3f}, {record.seconds:.1f} s", flush=True)
-
-    def judged(self, one: Any) -> None:
-        pass

@@ -13,7 +13,7 @@ from gapless.core.errors import UserError
 from gapless.core.settings import typed
 from gapless.data import ImageData, load
 from gapless.data.survey import Survey, survey
-from gapless.studies.session import device_of
+from gapless.studies.device import device_of
 
 
 def check(data: str | Path, *, device: str = "auto", **settings: Any) -> dict[str, Any]:

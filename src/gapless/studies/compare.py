@@ -12,14 +12,15 @@ import torch
 
 from gapless.core.errors import Stopped, UserError, unknown
 from gapless.report.comparison import Report, report, write
-from gapless.runs import exploring
+from gapless.runs.checked import RunSettings, check
 from gapless.runs.checkpoint import held
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.recipe import Recipe
+from gapless.runs.resolved import ResolvedBlackBox, resolve
 from gapless.runs.run import Run
 from gapless.studies.bring import bring
+from gapless.studies.device import device_of
 from gapless.studies.jobs import Came, Here, Job, OnRay, Told
-from gapless.studies.session import device_of
 from gapless.tables import nasbench201
 
 SEEDS = (0, 1, 2)
@@ -138,7 +139,7 @@ def compare(
         retrain=retrain,
     )
     _check(asked)
-    threads = asked.recipe.settings_of_run()["threads"] or 1
+    threads = RunSettings.of(asked.recipe).threads or 1
     runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
     folder = Folder(Path(out))
     if folder.there:
@@ -174,12 +175,11 @@ def compare(
 
 def _check(asked: Comparison) -> None:
     """Find what is wrong with any of the runs before one begins, as far as that needs no data."""
-    recipes = [asked.recipe_of(cell).completed() for cell in asked.cells()]
-    for recipe in recipes:
-        recipe.check()
-        if recipe.scored:
-            recipe.judging()
-    if asked.retrain and not all("name" in recipe.data for recipe in recipes):
+    for cell in asked.cells():
+        checked = check(asked.recipe_of(cell))
+        if checked.kind == "black-box":
+            checked.judging()
+    if asked.retrain and not all("name" in asked.recipe_of(cell).data for cell in asked.cells()):
         raise UserError("--retrain trains on images: say which, as --data digits, a folder, or a name on the hub.")
     if asked.table:
         if asked.recipe.space["name"] != "nasbench201":
@@ -210,7 +210,7 @@ def _try_out(asked: Comparison, folder: Folder, wanting: Sequence[Cell], runner:
     for cell in wanting:
         recipe = asked.recipe_of(cell)
         if cell.data not in known:
-            first.setdefault((cell.data, recipe.scored), recipe)
+            first.setdefault((cell.data, check(recipe).kind == "black-box"), recipe)
     if not first:
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -229,12 +229,11 @@ def read(recipes: Sequence[Recipe]) -> None:
         Where that cannot be done.
     """
     for recipe in recipes:
-        device_of(recipe.run.get("device", "auto"))
-        recipe = recipe.completed()
-        if recipe.scored:
-            exploring.resolve(recipe).judge(torch.device("cpu"))
-        else:
-            recipe.resolve()
+        checked = check(recipe)
+        device_of(checked.run.device)
+        resolved = resolve(checked)
+        if isinstance(resolved, ResolvedBlackBox):
+            resolved.judge(torch.device("cpu"))
 
 
 def _job(asked: Comparison, folder: Folder, cell: Cell) -> Job:

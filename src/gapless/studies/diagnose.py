@@ -32,10 +32,11 @@ from gapless.measure.features import Features, alike, features
 from gapless.report import diagnose as report
 from gapless.report.curves import starts
 from gapless.report.show import write
+from gapless.runs.checked import RunSettings
 from gapless.runs.run import Run
-from gapless.runs.searched import Reopened, trained
+from gapless.runs.searched import TrainedSupernet, trained
 from gapless.studies.defaults import FEATURE_IMAGES
-from gapless.studies.session import device_of, use_threads
+from gapless.studies.device import device_of, use_threads
 
 CLUSTERS, STARTS = (2, 3, 4), 10
 """Images: DropNAS's figure (arXiv 2201.11679). Clusters: StacNAS, released code. Starts of each k-means: ours."""
@@ -212,9 +213,9 @@ def diagnose(
 def _diagnosed(source: Run, images: int, device: torch.device) -> tuple[Diagnosed, int]:
     """Return what a run shows, and over how many images."""
     recipe = source.recipe()
-    asked: Precision = recipe.settings_of_run()["precision"]
+    asked: Precision = RunSettings.of(recipe).precision
     precision: Precision = "float32" if asked == "bfloat16" else asked
-    opened = Reopened.of(source, device, precision)
+    opened = TrainedSupernet.of(source, device, precision)
     bench, method = opened.bench, opened.method
     with torch.no_grad():
         mix = Mix(method.probabilities().detach().to(device, bench.feed.dtype), method.active)

@@ -19,6 +19,7 @@ from gapless.core.settings import typed
 from gapless.core.space import Space
 from gapless.formats import onnx, program, python
 from gapless.formats.model import Model
+from gapless.runs.checked import check
 from gapless.runs.run import Run
 from gapless.runs.searched import inherited, reopened
 from gapless.studies.evaluate import locate
@@ -116,7 +117,7 @@ def model_of(
         model = _trained(run, arch, own, asked, inherit)
     elif inherit:
         _check_fixed(asked, f"the supernet of {given} has")
-        _, size = reopened(run.recipe(), own)
+        _, size = reopened(check(run.recipe()), own)
         size = size.deployed()
         origin = f"found by a search, weights of its supernet, run {_short(given)}"
         _weights(run)

@@ -32,11 +32,12 @@ from gapless.engine.precision import Precision
 from gapless.measure.gap import Yardstick
 from gapless.report import gap as report
 from gapless.report.show import write
+from gapless.runs.checked import RunSettings
 from gapless.runs.run import Run
-from gapless.runs.searched import Reopened, inherited, trained
+from gapless.runs.searched import TrainedSupernet, inherited, trained
 from gapless.studies.alone import Size, Trainings, sizes, train_alone
+from gapless.studies.device import device_of, use_threads
 from gapless.studies.jobs import Told as ToldOfJobs
-from gapless.studies.session import device_of, use_threads
 from gapless.tables import nasbench201
 
 ARCHS, IMAGES, BUDGETS, LATE = 20, 2000, (8, 64), 10
@@ -238,7 +239,7 @@ class _Measured:
         column: str,
         told: Told,
     ) -> None:
-        precision: Precision = source.recipe().settings_of_run()["precision"]
+        precision: Precision = RunSettings.of(source.recipe()).precision
         self.precision: Precision = "float32" if precision == "bfloat16" else precision
         self.device, self.images, self.budgets = device, images, budgets
         self.source, self.rows, self.column, self.told = source, rows, column, told
@@ -250,7 +251,7 @@ class _Measured:
         self.trained: dict[Arch, list[float]] = {}
 
     def opened(self, run: Run) -> Yardstick:
-        found = Reopened.of(run, self.device, self.precision)
+        found = TrainedSupernet.of(run, self.device, self.precision)
         bench, train = found.bench, found.resolved.train
         return Yardstick(bench, found.method, bench.feed.data, train, images=self.images, precision=self.precision)
 

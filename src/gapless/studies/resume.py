@@ -1,22 +1,19 @@
-"""Going on with what was interrupted."""
+"""Continue an interrupted run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from gapless.runs.resolved import Resolved, ResolvedTraining
 from gapless.runs.run import Run
-from gapless.studies import retrain, search
-from gapless.studies.found import Found, Watcher
-from gapless.studies.retrain import Trained
+from gapless.studies import pipeline, search
+from gapless.studies.pipeline import OnProgress, Task
+from gapless.studies.results import SearchResult, TrainingResult
+from gapless.studies.retrain import ArchTraining
 
 
-def resume(
-    run: str | Path | Run,
-    *,
-    searching: Watcher | None = None,
-    training: retrain.Watcher | None = None,
-) -> Found | Trained:
-    """Go on with a search or a training from its last checkpoint, to the same end as if it had never stopped.
+def resume(run: str | Path | Run, *, on_progress: OnProgress = None) -> SearchResult | TrainingResult:
+    """Continue a search or a training from its last checkpoint, to the same end as without the interruption.
 
     A run that has ended is read back.
 
@@ -24,15 +21,25 @@ def resume(
     ----------
     run
         The folder.
-    searching, training
-        What is called as a search or a training goes on.
+    on_progress
+        Called with the record of each epoch, or of each evaluation of a black-box search; or a
+        :class:`gapless.studies.pipeline.Callback`.
 
     Raises
     ------
     UserError
-        Where it cannot go on: nothing is changed then.
+        Where it cannot be continued: nothing is changed then.
+    Stopped
+        When interrupted, with everything saved.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    if run.kind == "retrain":
-        return retrain.finished(run) if run.ended else retrain.resume(run, training)
-    return search.finished(run) if run.ended else search.resume(run, searching)
+    if run.ended:
+        return TrainingResult.read(run) if run.kind == "retrain" else SearchResult.read(run)
+    return pipeline.resume(run, task_of, on_progress=on_progress)
+
+
+def task_of(resolved: Resolved, run: Run | None) -> Task[SearchResult | TrainingResult]:
+    """Return the task of a run of any kind."""
+    if isinstance(resolved, ResolvedTraining):
+        return ArchTraining(resolved, run)
+    return search.task_of(resolved, run)

@@ -2,107 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.settings import fields_of, typed
-from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.engine.retrain import Training, TrainingRecord
-from gapless.report.show import show
-from gapless.runs.checkpoint import held
+from gapless.engine.retrain import Training
+from gapless.runs.checked import RetrainSettings, check
 from gapless.runs.recipe import Recipe, absolute
-from gapless.runs.retraining import Retraining, resolve
+from gapless.runs.resolved import ResolvedTraining
 from gapless.runs.run import Run
-from gapless.runs.searched import going_on, trained
+from gapless.runs.searched import continued_size, starting_network, trained
+from gapless.studies import pipeline
+from gapless.studies.device import device_of
 from gapless.studies.evaluate import locate
-from gapless.studies.session import begin, device_of, go, restore, use_threads
-
-
-class Watcher(Protocol):
-    """What is told of a training under way."""
-
-    def started(self, resolved: Retraining, run: Run | None, notice: str) -> None:
-        """Everything is set up; a notice says what is unusual, if anything."""
-        ...
-
-    def told(self, record: TrainingRecord) -> None:
-        """An epoch is over."""
-        ...
-
+from gapless.studies.pipeline import Answer, Callback, OnProgress
+from gapless.studies.results import TrainingResult
 
 KEPT = ("name", "size", "test_images", "label", "image", "pad", "flip")
 """Settings of a search's data that its retraining takes over: it trains on all training images, and how they are varied
 is the protocol's."""
-
-
 ALONG = {"aux_weight": 0.0, "drop_path": 0.0}
-"""Settings of a training that goes on from a supernet, where nobody says otherwise: it had neither."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What a training came to.
-
-    Attributes
-    ----------
-    arch, space
-        The architecture, and the space at the size at which it was trained.
-    run
-        The run folder, or None where none was asked for.
-    record
-        The last epoch's: its test accuracy is the one to report.
-    images
-        Test images behind that accuracy.
-    seconds
-        Of all epochs.
-    """
-
-    arch: Arch
-    space: Space
-    run: Run | None
-    record: Mapping[str, Any]
-    images: int
-    seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """Percent of the test images that are classified rightly after the last epoch."""
-        return float(self.record["test_accuracy"])
-
-    def summary(self) -> dict[str, Any]:
-        """Return the plain facts."""
-        low, high = interval(self.accuracy / 100, self.images)
-        return {
-            "run": None if self.run is None else str(self.run.path),
-            "arch": str(self.arch),
-            "notation": self.space.write(self.arch),
-            **size_of(self.space, self.arch),
-            "test_accuracy": self.accuracy,
-            "test_images": self.images,
-            "interval_95": [100 * low, 100 * high],
-            "test_loss": self.record["test_loss"],
-            "epochs": self.record["epoch"] + 1,
-            "seconds": round(self.seconds, 2),
-            "peak_memory_mb": round(self.record["peak_memory_mb"], 1),
-        }
-
-
-def interval(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of ``count`` independent images (Wilson, 1927).
-
-    >>> [round(x, 4) for x in interval(0.5, 100)]
-    [0.4038, 0.5962]
-    """
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return middle - half, middle + half
+"""Settings of a training that continues from a supernet, unless changed: the supernet had neither."""
 
 
 def retrain(
@@ -114,8 +37,8 @@ def retrain(
     protocol: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    watcher: Watcher | Callable[[TrainingRecord], None] | None = None,
-) -> Trained:
+    on_progress: OnProgress = None,
+) -> TrainingResult:
     """Train an architecture alone and test it after the last epoch.
 
     Parameters
@@ -134,25 +57,23 @@ def retrain(
         ``seed``, ``device``, ``threads``, ``precision``, ``save_every``.
     out
         Folder of the run; None writes nothing.
-    watcher
-        Called with the record of each epoch; or an object with ``started`` and ``told``, which hears of the beginning,
-        too.
+    on_progress
+        Called with the record of each epoch; or a :class:`gapless.studies.pipeline.Callback`.
 
     Raises
     ------
     UserError
-        For anything wrong with what was given; nothing is written then.
+        For anything wrong with the arguments; nothing is written then.
     Stopped
         When interrupted, with everything saved.
     """
     recipe = plan(given, data=data, space=space, fields=fields, protocol=protocol, run=run)
-    device_of(recipe.run.get("device", "auto"))
-    if out is not None:
-        Run.check_free(out)
-    resolved = resolve(recipe)
-    use_threads(resolved.run["threads"])
-    loop = _loop(resolved)
-    return _train(resolved, loop, begin(out, resolved.full().toml()), "", watcher)
+    return train(recipe, out=out, on_progress=on_progress)
+
+
+def train(recipe: Recipe, *, out: str | Path | None = None, on_progress: OnProgress = None) -> TrainingResult:
+    """Train the architecture of a recipe alone (see :func:`retrain`)."""
+    return pipeline.start(recipe, ArchTraining, out=out, on_progress=on_progress)
 
 
 def plan(
@@ -164,7 +85,7 @@ def plan(
     protocol: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """Return the recipe of a training (see :func:`retrain`), before any data is read."""
+    """Return the recipe of a training (see :func:`retrain`); no data is read."""
     arch, own, source = locate(given, space, fields)
     base = Recipe(space={"name": space or own.label})
     if source is not None:
@@ -181,8 +102,9 @@ def plan(
     elif at_start is not None:
         if fields:
             raise UserError(
-                f"--space.{next(iter(fields))} cannot be changed: training goes on from the weights of {given}, "
-                "which are of one size. Leave it out, or type --start fresh."
+                f"`{next(iter(fields))}` cannot be changed: training starts from the weights of {given}, which are of "
+                "one size. Leave it out, or set `retrain.start` to fresh.",
+                of="space",
             )
         size, settings = at_start, {**settings, **ALONG, **(protocol or {}), **start}
         given_fields = {}  # the recipe's are of a network that starts afresh, and so are its head and its drop path
@@ -191,15 +113,13 @@ def plan(
     size = size.replace(**given_fields)
     recipe = Recipe(arch=str(arch), space=base.space, retrain=settings, data=base.data, run=base.run).over(**tables)
     if "name" not in recipe.data:
-        raise UserError("Say which images to train on: --data digits, a folder, or a name on the Hugging Face hub.")
-    asked = recipe.protocol(size.protocol)
+        raise UserError("No images to train on. Set `data` to digits, a folder, or a name on the Hugging Face hub.")
+    chosen = RetrainSettings.of(recipe).on(size.protocol)
     legal = fields_of(type(own))
-    parts = {"auxiliary": asked.aux_weight > 0, "drop_path": asked.drop_path > 0}
+    parts = {"auxiliary": chosen.aux_weight > 0, "drop_path": chosen.drop_path > 0}
     size = size.replace(**{k: v for k, v in parts.items() if k in legal and k not in given_fields})
     written = {k: getattr(size, k) for k in legal if k not in ("classes", "channels", "size")}
-    recipe = recipe.over(space=written)
-    recipe.check()
-    return recipe
+    return recipe.over(space=written)
 
 
 def _start(
@@ -207,73 +127,48 @@ def _start(
 ) -> tuple[dict[str, Any], Space | None]:
     """Return settings that say from which weights the training starts, and the size of these weights; an empty table
     and None where they are fresh."""
-    asked = Recipe(retrain={**base.retrain, **protocol}).start()
-    if source is None or source.kind == "retrain" or asked == "fresh":
-        if asked == "inherited" and source is None:
-            raise UserError("--start inherited goes on from the weights of a search: give its run folder.")
+    start = RetrainSettings.of(Recipe(retrain={**base.retrain, **protocol})).start
+    if source is None or source.kind == "retrain" or start == "fresh":
+        if start == "inherited" and source is None:
+            raise UserError(
+                "`start` is inherited, the weights of a search: give its run folder, not an architecture.", of="retrain"
+            )
         return {}, None
-    size = going_on(source.recipe(), own, asked)
+    size = continued_size(check(source.recipe()), own, start)
     if size is None:
         return {}, None
     trained(source.path)
     return {"start": "inherited", "weights": absolute(str(source.path))}, size
 
 
-def resume(run: Run, watcher: Watcher | Callable[[TrainingRecord], None] | None = None) -> Trained:
-    """Go on with a training from its last checkpoint, or from its beginning where there is none yet.
+class ArchTraining:
+    """The task of a training."""
 
-    Raises
-    ------
-    UserError
-        Where it cannot go on; nothing is changed then.
-    """
-    recipe = run.recipe()
-    device_of(recipe.run.get("device", "auto"))
-    resolved = resolve(recipe)
-    use_threads(resolved.run["threads"])
-    loop = _loop(resolved)
-    with held(run):
-        notice = restore(loop, run, resolved.data.fingerprint)
-    return _train(resolved, loop, run, notice, watcher)
+    pause = 0.0
+    notice = ""
+    summary_file = "result.json"
 
+    def __init__(self, resolved: ResolvedTraining, run: Run | None) -> None:
+        settings = resolved.run
+        self.resolved = resolved
+        self.fingerprint = resolved.data.fingerprint
+        self.loop = Training(
+            lambda: starting_network(resolved),
+            resolved.data,
+            resolved.protocol,
+            seed=settings.seed,
+            device=device_of(settings.device),
+            precision=settings.precision,
+        )
 
-def finished(run: Run) -> Trained:
-    """Return what a training that has ended came to."""
-    arch, space = run.found()
-    records = list(run.trace())
-    return Trained(arch, space, run, records[-1], run.result()["test_images"], sum(r["seconds"] for r in records))
+    def prepare(self, run: Run) -> None:
+        """Write nothing more."""
 
+    def answer(self, callback: Callback) -> Answer:
+        """Return the architecture with its trained weights."""
+        resolved = self.resolved
+        return Answer(resolved.arch, resolved.space, resolved.data, weights=self.loop.weights())
 
-def _train(
-    resolved: Retraining,
-    loop: Training,
-    run: Run | None,
-    notice: str,
-    watcher: Watcher | Callable[[TrainingRecord], None] | None,
-) -> Trained:
-    if watcher is not None and not callable(watcher):
-        watcher.started(resolved, run, notice)
-    told = watcher if watcher is None or callable(watcher) else watcher.told
-    records = [] if run is None else list(run.trace())
-    images, minutes = resolved.data.fingerprint, resolved.run["save_every"]
-    records += [record.line() for record in go(loop, run, images=images, minutes=minutes, told=told)]
-    spent = sum(record["seconds"] for record in records)
-    trained = Trained(resolved.arch, resolved.space, run, records[-1], len(resolved.data.test), spent)
-    if run is not None:
-        run.write_weights(loop.weights())
-        show(resolved.arch, resolved.space, run.path / "cell.svg")
-        run.write_arch(resolved.arch, resolved.space, resolved.recipe.space["name"], resolved.data)
-        run.write_json("result.json", trained.summary())  # last: with it the run has ended
-    return trained
-
-
-def _loop(resolved: Retraining) -> Training:
-    run = resolved.run
-    return Training(
-        resolved.network,
-        resolved.data,
-        resolved.protocol,
-        seed=run["seed"],
-        device=device_of(run["device"]),
-        precision=run["precision"],
-    )
+    def result(self, answer: Answer, run: Run | None, seconds: float, last: Mapping[str, Any]) -> TrainingResult:
+        """Return the result."""
+        return TrainingResult(answer.arch, answer.space, run, last, len(self.resolved.data.test), seconds)
