@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test recipe lint format clean
+.PHONY: demo test test-all recipe lint format clean
 
 demo: $(READY)
 	run=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
@@ -14,6 +14,10 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# Every test but those that need a GPU or hours; the last lines say how long it took and what came of it.
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not paper' --durations=15
 
 recipe: $(READY)
 	$(BIN)/python -m pytest -m recipe

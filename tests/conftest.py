@@ -1,13 +1,48 @@
 import gc
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from gapless.kernels.cpu import memory
+
+WIDTHS = memory.WIDTHS
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for a GPU run on a CPU; before Triton is first imported
 pytest.register_assert_rewrite(*(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces")))
+COMPILE = Path(__file__).with_name("compile_kernels.py")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_sessionstart(session):
+    """Compile what the tests share before several processes of them start, each precision in a process of its own."""
+    config = session.config
+    if getattr(config.option, "numprocesses", None) and not config.option.collectonly:
+        running = [subprocess.Popen([sys.executable, COMPILE, precision]) for precision in ("float32", "float64")]
+        assert not any(process.wait() for process in running), f"{COMPILE.name} failed"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_vectors():
+    """The kernels of a CPU are compiled for vectors of four numbers alone, which serve all networks of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "WIDTHS", {4: memory.WIDTHS[4]})
+        yield
+
+
+@pytest.fixture(autouse=True)
+def all_vectors(request):
+    """Tests of the tier ``kernels`` compile them for the longest vectors that fit, as a user's search does."""
+    if request.node.get_closest_marker("kernels") is None:
+        yield
+        return
+    memory.memory_of.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "WIDTHS", WIDTHS)
+        yield
+    memory.memory_of.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -31,7 +31,7 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(tmp_path):
         assert other[name] == value, name
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.process)])
 def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path, number):
     run = tmp_path / "run"
     process = start(*SEARCH, "--epochs", 1000, "--out", run)
@@ -56,6 +56,7 @@ def limited():
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
 
+@pytest.mark.process
 def test_a_full_disk_ends_a_run_with_a_sentence_and_it_goes_on_later(tmp_path):
     run = tmp_path / "run"
     process = start(

@@ -186,7 +186,8 @@ def test_memory_kept_is_one_image_for_each_normalisation():
     assert made.lengths["saved"] == 2 * (2 * 8 * 8 * 16)
 
 
-def test_vectors_divide_the_channels():
+def test_vectors_divide_the_channels(monkeypatch):
+    monkeypatch.setattr("gapless.kernels.cpu.memory.WIDTHS", WIDTHS)
     for channels in (4, 8, 12, 16, 20, 24, 32, 48):
         width = Memory(Layout([Route(0, Skip())], (1, 2, 2, channels), [])).vector.count
         assert channels % width == 0

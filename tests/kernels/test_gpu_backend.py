@@ -24,6 +24,8 @@ pytest.importorskip("triton", reason="Triton, which compiles kernels for a GPU, 
 
 from gapless.kernels.gpu import backend, launches
 
+pytestmark = pytest.mark.needs_triton
+
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -448,7 +449,15 @@ def test_it_states_every_number_itself(name):
     assert set(fields_of(found.method.cls)) - set(recipe.method) <= derived
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+def some(names: Iterable[str], kind: Callable[[str], object]) -> list[object]:
+    """Return all names; of those of one kind, all but the first are in the tier ``full``."""
+    kinds: dict[object, str] = {}
+    for name in names:
+        kinds.setdefault(kind(name), name)
+    return [pytest.param(name, marks=() if kinds[kind(name)] == name else pytest.mark.full) for name in names]
+
+
+@pytest.mark.parametrize("name", some(SETTINGS, lambda name: type(SETTINGS[name].space)))
 def test_the_supernet_at_full_size(name):
     expected = SETTINGS[name]
     assert (
@@ -544,7 +553,7 @@ def test_the_share_of_imagenet():
     assert SETTINGS["drnas_imagenet"].images / 1_281_167 == pytest.approx(0.125, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", some(SETTINGS, lambda name: (read(name).method["name"], type(SETTINGS[name].space))))
 def test_two_steps_at_a_tiny_size(name):
     """A progressive recipe prunes and widens between them."""
     recipe, full = read(name), SETTINGS[name].space

@@ -18,7 +18,10 @@ from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; .ci/run installs it where it can")
+pytestmark = [
+    pytest.mark.needs_browser,
+    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium; .ci/run installs it where it can"),
+]
 PHONE, DESK = 390, 1200
 MEASURE = """
 <script>

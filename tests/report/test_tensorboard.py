@@ -4,17 +4,18 @@ import sys
 from itertools import pairwise
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gapless.core.errors import UserError
 from gapless.report.tensorboard import Board, rebuild
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged
 
+accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
 
 def read(folder):
     """Return tag -> [(step, value, time)]."""
-    events = EventAccumulator(str(folder))
+    events = accumulator.EventAccumulator(str(folder))
     events.Reload()
     return {tag: [(e.step, e.value, e.wall_time) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 

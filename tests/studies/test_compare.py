@@ -59,6 +59,7 @@ def by_table(file, **more):
     return Recipe(space={"name": "nasbench201"}, score=score, **more)
 
 
+@pytest.mark.process
 def test_a_killed_comparison_goes_on(tmp_path):
     recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
     recipe.write_text(BASE.over(method={"name": "darts"}).toml())
@@ -224,6 +225,7 @@ def test_a_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
     assert Run.open(out).ended
 
 
+@pytest.mark.needs_ray
 def test_the_same_command_on_a_ray_cluster(tmp_path, cluster, made_up):
     given = {"methods": ["random", "evolution"], "seeds": [0, 1], "table": made_up}
     compare(by_table(made_up), **given, ray=cluster, out=tmp_path / "ray")

@@ -116,6 +116,7 @@ def test_how_many_at_once():
         Here(0)
 
 
+@pytest.mark.needs_ray
 def test_the_same_on_a_ray_cluster(tmp_path, cluster):
     mark = tmp_path / "mark"
     lost = f"[ -e {mark} ] || {{ touch {mark}; {KILLED}; }}"
@@ -126,6 +127,7 @@ def test_the_same_on_a_ray_cluster(tmp_path, cluster):
     check_some_of_each(tmp_path, came)
 
 
+@pytest.mark.needs_ray
 def test_an_interrupt_of_jobs_on_ray(tmp_path, cluster):
     first = job(tmp_path, "first", os.mkdir, path=tmp_path / "first")
 
@@ -140,6 +142,7 @@ def test_an_interrupt_of_jobs_on_ray(tmp_path, cluster):
     assert "Stopped. Go on with: gapless resume" in (tmp_path / "logs" / "run.log").read_text()
 
 
+@pytest.mark.needs_ray
 def test_no_cluster_is_an_error_with_a_way_out(cluster):
     with pytest.raises(UserError, match=r"There is no Ray cluster at nowhere:x .*give `ray` as local"):
         OnRay("nowhere:x").run([], lambda job, came: None)

@@ -481,7 +481,7 @@ def pictures_show_the_architecture(space: Space) -> None:
                 )
 
 
-SPACE_LAWS: tuple[SpaceLaw, ...] = (
+NETWORK_LAWS: tuple[SpaceLaw, ...] = (
     one_hot_is_the_network_in_training,
     one_hot_is_the_network_in_evaluation,
     one_hot_is_the_network_after_training,
@@ -490,14 +490,19 @@ SPACE_LAWS: tuple[SpaceLaw, ...] = (
     a_build_is_a_function_of_the_seed,
     what_is_not_active_does_not_run,
     fused_is_the_reference,
+    the_cost_table_is_true,
+)
+"""Laws that build or run supernets."""
+STILL_LAWS: tuple[SpaceLaw, ...] = (
     notations_can_be_read_back,
     samples_are_in_the_space,
     neighbours_are_one_change_away,
     decode_inverts_encode,
     the_count_is_true,
-    the_cost_table_is_true,
     decisions_are_well_formed,
     strangers_are_refused,
     alone_answers_the_same_decisions,
     pictures_show_the_architecture,
 )
+"""Laws that build single networks at most."""
+SPACE_LAWS = (*NETWORK_LAWS, *STILL_LAWS)
