@@ -52,6 +52,8 @@ def test_the_package_imports_nothing():
     [
         ("--help",),
         ("--version",),
+        ("list",),
+        ("list", "methods", "--json"),
         *((name, "--help") for name in ("resume", "show", "diagnose", "report", "check", "table")),
         ("table", "import", "--help"),
     ],

@@ -274,6 +274,18 @@ BAD_RECIPES = [
     ('[space]\nname = "darts"\n[method]\nname = "darts"\n[run]\nsede = 3\n', "line 6", "seed"),
     ('[space]\nname = "darts"\nclasses = 3\n[method]\nname = "darts"\n', "line 3", "read from the data"),
     ('[space]\nname = "darts\n', "line 2", "TOML"),
+    (
+        '[space]\nname = "darts"\nwidth = 0\n[method]\nname = "darts"\n',
+        "r.toml, line 3: `space.width`",
+        "at least 1; got 0",
+    ),
+    ('[space]\nname = "darts"\n[method]\nname = "darts"\n[train]\nlr = -1\n', "r.toml, line 6: `train.lr`", "got -1"),
+    ('[space]\nname = "darts"\n[method]\nname = "snas"\ntau = -1\n', "r.toml, line 5: `method.tau`", "got -1"),
+    (
+        '[space]\nname = "darts"\n[method]\nname = "darts"\n[data]\nname = "digits"\npad = -1\n',
+        "line 7: `data.pad`",
+        "-1",
+    ),
 ]
 
 
@@ -286,6 +298,12 @@ def test_a_bad_recipe_names_file_and_line(gapless, tmp_path, text, line, hint):
     assert line in err
     assert hint in err
     assert [p.name for p in tmp_path.iterdir()] == ["r.toml"]
+
+
+def test_an_option_laid_over_a_recipe_is_named_as_an_option(gapless, tmp_path):
+    (tmp_path / "r.toml").write_text('[space]\nname = "darts"\nwidth = 8\n[method]\nname = "darts"\n')
+    status, _, err = gapless("search", "r.toml", "--space.width", "0")
+    assert (status, err) == (2, "`--space.width` must be at least 1; got 0.\n")
 
 
 def test_help_follows_the_space_and_the_method(gapless, capsys):

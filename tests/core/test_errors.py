@@ -19,8 +19,7 @@ ALLOWED = {
 """File -> options that it may spell."""
 NOT_YET = (
     *(f"report/{name}.py" for name in ("comparison", "show")),
-    *(f"runs/{name}.py" for name in ("comparison", "recipe", "run")),
-    *(f"studies/{name}.py" for name in ("compare", "gap", "limits", "report", "retrain", "tables")),
+    *(f"studies/{name}.py" for name in ("compare", "gap", "report", "tables")),
     "scores/table.py",
     "tables/natsbench.py",
 )

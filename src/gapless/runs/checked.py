@@ -273,6 +273,11 @@ def check(recipe: Recipe) -> CheckedRecipe:
     UserError
         For an unknown name, or a value of a wrong type: what was given, what is legal, and the line of the file.
     """
+    with recipe.located():
+        return _check(recipe)
+
+
+def _check(recipe: Recipe) -> CheckedRecipe:
     if recipe.arch:
         method = score = None
     else:

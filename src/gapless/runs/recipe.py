@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -121,6 +122,31 @@ class Recipe:
             return ""
         line = line_of(self.where, table, key)
         return f"{self.where}, line {line}: " if line else ""
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Add file and line to an error that names a parameter which the file of this recipe sets.
+
+        Values that were laid over those of the file (:meth:`over`) stand nowhere.
+        """
+        try:
+            yield
+        except UserError as error:
+            place = "" if error.where else next(filter(None, map(self._place, error.names)), "")
+            if not place:
+                raise
+            raise error.at(place) from None
+
+    def _place(self, name: str) -> str:
+        """Return the place of a setting such as ``space.width``; empty where its value is not that of the file."""
+        if self.where is None:
+            return ""
+        table, _, key = name.rpartition(".")
+        written: Any = tomllib.loads(self.where.read_text(encoding="utf-8"))
+        current: Any = vars(self)
+        for part in filter(None, table.split(".")):
+            written, current = written.get(part, {}), current.get(part, {})
+        return self.at(table, key) if key in written and written[key] == current.get(key) else ""
 
     def toml(self) -> str:
         """Return the recipe as TOML."""

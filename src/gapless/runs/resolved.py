@@ -173,6 +173,11 @@ def resolve(recipe: Recipe | CheckedRecipe) -> Resolved:
         For anything wrong with the recipe or its data.
     """
     checked = recipe if isinstance(recipe, CheckedRecipe) else check(recipe)
+    with checked.recipe.located():
+        return _resolved(checked)
+
+
+def _resolved(checked: CheckedRecipe) -> Resolved:
     match checked.kind:
         case "training":
             return _training(checked)

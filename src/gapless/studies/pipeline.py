@@ -242,7 +242,8 @@ def start(
         Run.check_free(out)
     resolved = resolve(checked)
     use_threads(resolved.run.threads)
-    task = task_of(resolved, None)
+    with recipe.located():
+        task = task_of(resolved, None)
     run = None if out is None else _folder(out, task)
     return _finish(task, run, task.notice, callback_of(on_progress))
 
