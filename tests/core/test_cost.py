@@ -83,6 +83,17 @@ def test_a_module_without_values_has_the_shapes_of_one_with_values():
     assert not torch.empty(1).is_meta
 
 
+def test_counting_draws_no_random_number():
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.randn_like(x)
+
+    net = nn.Sequential(Noisy(), nn.Conv2d(3, 4, 1))
+    before = torch.get_rng_state()
+    assert count_macs(net, (3, 2, 2)) == 48
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_counting_leaves_the_module_alone():
     net = Net().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gapless.commands.evaluate import space_of
 from gapless.commands.options import Option, bind, print_json, settings, table
-from gapless.studies.export import FORMATS, export
+from gapless.studies.defaults import FORMATS
 
 DOC = """Write a network as files that need no Gapless.
 
@@ -24,7 +24,7 @@ Examples: `gapless export runs/my-training --format py,onnx`, `gapless export DA
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space."""
-    space = space_of(arguments) if arguments[:1] == ["export"] else None
+    space = space_of(arguments)
     options = [
         Option("format", list[str], f"One or several of {', '.join(FORMATS)}, as in --format py,onnx.", default="py"),
         Option("out", Path, "The folder to write.", default="exports/NAME"),
@@ -40,6 +40,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:
+    from gapless.studies.export import export
+
     formats = [word.strip() for word in ",".join(typed.get("format", ["py"])).split(",") if word.strip()]
     found = export(
         given,

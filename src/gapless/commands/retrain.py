@@ -34,9 +34,8 @@ Examples: `gapless retrain runs/RUN`, `gapless retrain DARTS_V2 --data cifar10_f
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the protocol."""
-    wanted = arguments[:1] == ["retrain"]
-    space = space_of(arguments) if wanted else None
-    name = (peek(arguments, "protocol") if wanted else None) or (space.protocol if space else "photos")
+    space = space_of(arguments)
+    name = peek(arguments, "protocol") or (space.protocol if space else "photos")
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     shown = PROTOCOLS[name][1]

@@ -36,8 +36,7 @@ DEFAULT = {"space": {"name": "nasbench201"}, "method": {"name": "drnas"}, "data"
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the method that they name."""
-    wanted = arguments[:1] == ["search"]
-    recipe = _base(arguments) if wanted else Recipe(**DEFAULT)  # type: ignore[arg-type]
+    recipe = _base(arguments)
     checked = check(recipe)
     assert checked.method is not None
     space, method, score = checked.space, checked.method, checked.score

@@ -44,7 +44,7 @@ def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
     state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
     zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
     counter = _Counter()
-    with torch.no_grad(), counter:
+    with torch.random.fork_rng(devices=()), torch.no_grad(), counter:  # noise in the module draws no number of others
         functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
     if not counter.unknown:
         return counter.total

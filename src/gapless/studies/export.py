@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,23 @@ from gapless.core.errors import UserError, unknown
 from gapless.core.progress import seeded
 from gapless.core.settings import typed
 from gapless.core.space import Space
-from gapless.formats import onnx, program, python
 from gapless.formats.model import Model
 from gapless.runs.checked import check
 from gapless.runs.run import Run
 from gapless.runs.searched import inherited, reopened
+from gapless.studies import defaults
 from gapless.studies.evaluate import locate
 
+
+def _write(module: str, model: Model, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = importlib.import_module(module).write(model, folder)
+    return found
+
+
 FORMATS: dict[str, Callable[[Model, Path], dict[str, Any]]] = {
-    "py": python.write,
-    "onnx": onnx.write,
-    "torch": program.write,
+    name: partial(_write, module) for name, module in defaults.FORMATS.items()
 }
+"""Name of a format -> what writes a model into a folder, and returns what it found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +106,8 @@ def check_formats(formats: Sequence[str]) -> None:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
     if "onnx" in formats:
+        from gapless.formats import onnx
+
         onnx.packages()
 
 
