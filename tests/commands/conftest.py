@@ -1,9 +1,9 @@
+import in_turn
 import pytest
 from scored import made_up, supernet
 
 from gapless.commands.app import run
 from gapless.studies import compare as study
-from gapless.studies.jobs import Came
 
 __all__ = ["gapless", "made_up", "supernet"]
 
@@ -24,12 +24,4 @@ def gapless(capsys, tmp_path, monkeypatch):
 @pytest.fixture
 def inside(monkeypatch):
     """Do jobs in this process."""
-
-    def run(self, jobs, told):
-        for job in jobs:
-            told(job, None)
-            job.work(**job.given)
-            told(job, Came("ended"))
-        return {job.name: Came("ended") for job in jobs}
-
-    monkeypatch.setattr(study.Here, "run", run)
+    monkeypatch.setattr(study.Here, "run", in_turn.run)

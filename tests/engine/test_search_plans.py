@@ -163,7 +163,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.parametrize("space", [SPACE, Ragged()], ids=lambda s: s.label)
+@pytest.mark.parametrize("space", [SPACE, pytest.param(Ragged(), marks=pytest.mark.full)], ids=lambda s: s.label)
 def test_a_search_with_blocks_resumes_and_is_a_function_of_the_seed(name, space):
     a_resumed_search_ends_as_an_uninterrupted_one(BLOCKS[name], space)
     a_search_is_a_function_of_the_seed(BLOCKS[name], space)

@@ -112,6 +112,7 @@ def test_watching_changes_no_weight_of_a_run(darts, supernet):
     assert "hessian" not in next(supernet.trace())
 
 
+@pytest.mark.slow
 def test_blocks_and_paths(tmp_path):
     space = {
         "name": "shufflenet",

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import in_turn
 import pyarrow.parquet as pq
 import pytest
 from scored import searched
@@ -77,6 +78,7 @@ def test_how_firmly_it_had_decided(measured, supernet):
     }
 
 
+@pytest.mark.slow
 def test_stability_over_seeds(supernet, made_up, tmp_path):
     """Against the same run every ranking is the same; another seed ranks otherwise, and both answers count."""
     same = gap(supernet.path, table=made_up, beside=[supernet.path], **FEW).seeds
@@ -188,8 +190,9 @@ SHORT = {"epochs": 1, "batch": 50, "aux_weight": 0.0, "drop_path": 0.0}
 def from_scratch(tmp_path_factory):
     """A tiny search, and its gap with all of the sample trained twice at both sizes."""
     run = searched(tmp_path_factory.mktemp("scratch") / "darts", retrain={"space": {"width": 4, "cells": 2}})
-    asked = Trainings(2, jobs=2, protocol=SHORT)
-    return run, gap(run.path, trainings=asked, **{**FEW, "archs": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Here, "run", in_turn.run)
+        return run, gap(run.path, trainings=Trainings(2, protocol=SHORT), **{**FEW, "archs": 2})
 
 
 def test_trainings_from_scratch_are_the_truth_where_there_is_no_table(from_scratch):
@@ -239,6 +242,7 @@ def test_trainings_that_ended_are_not_run_again_and_keep_to_their_settings(from_
     assert [step.name for step in small.chain][-2:] == ["retrained", "alone"]
 
 
+@pytest.mark.process
 def test_a_training_that_fails_is_a_sentence_and_the_others_are_kept(tmp_path, monkeypatch):
     run = searched(tmp_path / "run", retrain={"space": {"width": 4, "cells": 1}})
     here = Here.run
