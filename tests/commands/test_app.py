@@ -78,7 +78,7 @@ def test_the_resolved_recipe_repeats_the_run(gapless):
 
 
 @pytest.mark.parametrize("method", ["darts", "drnas", "dropnas", "random"])
-@pytest.mark.parametrize("space", ["nasbench201", "darts"])
+@pytest.mark.parametrize("space", ["nasbench201", pytest.param("darts", marks=pytest.mark.full)])
 def test_every_method_runs_on_both_spaces(gapless, method, space):
     tiny = [
         "3" if space == "darts" and word == "1" and TINY[i - 1] == "--space.cells" else word
@@ -98,7 +98,9 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize(("space", "method"), [("shufflenet", "darts"), ("mobile", "dropnas")])
+@pytest.mark.parametrize(
+    ("space", "method"), [("shufflenet", "darts"), pytest.param("mobile", "dropnas", marks=pytest.mark.full)]
+)
 def test_blocks_go_all_the_way_from_search_to_export(gapless, tmp_path, space, method):
     typed, count = BLOCKS[space]
     fields = typed.split()
