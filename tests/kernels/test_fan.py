@@ -26,8 +26,8 @@ from gapless.testing.spaces import images, some_mixes, supernet_of
 
 SPACES = {
     "nasbench201": NASBench201(size=16, width=8, cells=1),
-    "darts": Darts(size=16, width=8, cells=3),
-    "darts-partial-4": Darts(size=16, width=8, cells=3, partial=4),
+    "darts": Darts(size=8, width=8, cells=3),
+    "darts-partial-4": Darts(size=8, width=8, cells=3, partial=4),
     "ragged": Ragged(size=16, affine=True),
 }
 BATCHES, N = 5, 16

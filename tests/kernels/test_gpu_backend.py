@@ -70,12 +70,19 @@ def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
 
 
 def test_channels_come_in_blocks():
-    form = Chain((Step(None, Pointwise(), True, 1e-5), Step(None, Spatial(Window(1, 1)), True, 1e-5)))
-    given = [
-        drawn(72, 132, 1, 1, name="first"), drawn(72, name="scale"), drawn(72, name="shift"),
-        drawn(68, 72, 3, 3, name="second"), drawn(68, name="scale"), drawn(68, name="shift"),
-    ]  # fmt: skip
-    agree(both(backend, [Route(0, form)], drawn(2, 3, 4, 132, name="x"), [None], given), 1e-12)
+    """More than one block of input channels, of output channels, of both; in convolutions of one and of nine pixels."""
+    steps = [
+        Step(None, Pointwise(), True, 1e-5),
+        Step(None, Spatial(Window(1, 1)), True, 1e-5),
+        Step(None, Spatial(Window(1, 1)), True, 1e-5),
+    ]
+    given = []
+    for number, shape in enumerate([(68, 132, 1, 1), (4, 68, 3, 3), (68, 4, 3, 3)]):
+        given += [
+            drawn(*shape, name=f"w {number}"),
+            *(drawn(shape[0], name=f"{n} {number}") for n in ("scale", "shift")),
+        ]
+    agree(both(backend, [Route(0, Chain(tuple(steps)))], drawn(2, 3, 4, 132, name="x"), [None], given), 1e-12)
 
 
 def test_a_chain_in_single_precision():
@@ -171,7 +178,7 @@ print(compile(ASTSource(kernel, kinds, known), target=GPUTarget("cuda", 90, 32))
 # ---------------------------------------------------------------------- a whole supernet
 
 
-SPACE = NASBench201(size=8, width=4, cells=1)
+SPACE = NASBench201(size=4, width=4, cells=1)
 
 
 def use_triton(monkeypatch) -> None:
@@ -183,7 +190,7 @@ def use_triton(monkeypatch) -> None:
 def test_a_supernet_is_the_reference(number, monkeypatch):
     """Logits, gradients and running statistics, in float64."""
     use_triton(monkeypatch)
-    x, mix, found = images(SPACE, 2), some_mixes(SPACE)[number], []
+    x, mix, found = images(SPACE), some_mixes(SPACE)[number], []
     for execution in ("reference", "fused"):
         supernet = supernet_of(SPACE, execution).train()
         leaves = mix.leaves()
@@ -214,7 +221,7 @@ def test_a_judgement_is_the_reference(served, monkeypatch):
     monkeypatch.setattr(backend, "serves", lambda *_: served)
     judged, called = [], backend.judged
     monkeypatch.setattr(backend, "judged", lambda *given: judged.append(given) or called(*given))
-    x, mix, found = images(SPACE, 2), some_mixes(SPACE)[0], []
+    x, mix, found = images(SPACE), some_mixes(SPACE)[0], []
     trained = supernet_of(SPACE, "reference").train()
     trained(x, mix)
     for execution in ("reference", "fused"):
