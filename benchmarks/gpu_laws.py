@@ -1,12 +1,12 @@
-"""Laws that need a GPU: both executions agree there, a replayed pass is the pass, and a step waits for nothing.
+"""Laws that need a GPU: both executions agree there, a replayed pass equals the pass, and a step does not wait.
 
 python benchmarks/gpu_laws.py [SPACE ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +24,16 @@ SPACES = {"darts": Darts(cells=4), "darts-partial-4": Darts(cells=4, partial=4),
 
 
 def main() -> None:
-    """Hold the laws, and say how far apart the numbers are."""
+    """Check the laws, and print how far apart the numbers are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spaces", nargs="*", metavar="SPACE", help=f"some of {', '.join(SPACES)}; all by default")
+    args = parser.parse_args()
+    if unknown := set(args.spaces) - set(SPACES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; spaces are {', '.join(SPACES)}")
     device = torch.device("cuda")
     with arithmetic(device, "float32"):
         for name, space in SPACES.items():
-            if sys.argv[1:] and name not in sys.argv[1:]:
+            if args.spaces and name not in args.spaces:
                 continue
             found = {kind: observed(kind, space, device) for kind in ("reference", "fused", "graphs")}
             for kind in ("fused", "graphs"):
