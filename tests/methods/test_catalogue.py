@@ -8,7 +8,7 @@ import gapless.methods
 from gapless.core import catalogue
 from gapless.core.method import Method
 from gapless.core.settings import defaults, make
-from gapless.runs.recipe import settings_of
+from gapless.runs.checked import settings_of
 from gapless.spaces.darts import Darts
 from gapless.spaces.insights64 import Insights64
 from gapless.spaces.mobile import Mobile
