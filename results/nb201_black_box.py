@@ -58,12 +58,12 @@ def answers(name: str, judge: TableAccuracy, seed: int) -> list[tuple[str, int]]
 
 def rows(judge: TableAccuracy, seeds: int) -> list[dict[str, object]]:
     """Return a row for each search and budget: mean and standard deviation over seeds."""
-    table, optimum = judge.table, float(judge.values.max())
+    table, optimum = judge.table, float(judge.column.values.max())
     found = []
     for name in SEARCHERS:
         runs = [answers(name, judge, seed) for seed in range(seeds)]
         for place, budget in enumerate(BUDGETS):
-            looked_up = [table.row(run[place][0]) for run in runs]
+            looked_up = [table.row(SPACE.read(run[place][0])) for run in runs]
             row: dict[str, object] = {"searcher": name, "by": BY, "evaluations": budget, "seeds": seeds}
             row["cells"] = round(statistics.mean(run[place][1] for run in runs), 1)
             for column in COLUMNS:
@@ -93,10 +93,10 @@ def main() -> None:
         cells = [f"{row[c]:.2f} ± {row[f'{c}_sd']:.2f}" for c in COLUMNS if c != "cifar10_valid_200"]
         share = f"{100 * float(str(row['optimum_found'])):.0f} %"
         print("|", " | ".join([str(row["searcher"]), str(row["evaluations"]), str(row["cells"]), *cells, share]), "|")
-    best = judge.table.row(SPACE.write(SPACE.read(judge.table.archs[int(judge.values.argmax())])))
+    best = judge.table.row(judge.table.best(judge.column.name))
     print(f"the best cell by {BY}:", {column: best[column] for column in COLUMNS})
     for column in COLUMNS:
-        print(column, "largest", round(float(judge.table.columns[column].max()), 2))
+        print(column, "largest", round(float(judge.table.column(column).values.max()), 2))
 
 
 if __name__ == "__main__":

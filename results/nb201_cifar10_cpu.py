@@ -21,9 +21,10 @@ import numpy as np
 
 import gapless
 from gapless.core.size import size_of
+from gapless.core.table import BenchmarkTable
 from gapless.searchers.random import Random
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.tables import nasbench201
+from gapless.tables import load
 
 METHODS = (
     "darts",
@@ -65,15 +66,16 @@ def search(data: str, runs: Path, methods: Sequence[str]) -> None:
             print(method, seed, found.summary()["notation"], f"{found.seconds:.0f} s", flush=True)
 
 
-def row(table: nasbench201.Table, text: str, **more: object) -> dict[str, object]:
+def row(table: BenchmarkTable, text: str, **more: object) -> dict[str, object]:
     """Return what the table and the counters say of a cell."""
-    sizes = size_of(SPACE.alone(), SPACE.read(text))
-    values = {name: table.row(text)[name] for name in COLUMNS}
-    percentile = round(table.percentile(text, COLUMNS[0]), 2)
-    return {**more, "cell": text, **sizes, **values, "rank": table.rank(text, COLUMNS[0]), "percentile": percentile}
+    arch = SPACE.read(text)
+    sizes, looked_up = size_of(SPACE.alone(), arch), table.row(arch)
+    values = {name: looked_up[name] for name in COLUMNS}
+    percentile = round(table.percentile(arch, COLUMNS[0]), 2)
+    return {**more, "cell": text, **sizes, **values, "rank": table.rank(arch, COLUMNS[0]), "percentile": percentile}
 
 
-def rows(table: nasbench201.Table, runs: Path) -> list[dict[str, object]]:
+def rows(table: BenchmarkTable, runs: Path) -> list[dict[str, object]]:
     """Return a row for each search (of one that is not in the folder the row that is there) and each random cell."""
     found: list[dict[str, object]] = []
     before = {(r["method"], r["seed"]): dict(r) for r in csv.DictReader(OUT.open()) if not r["draw"]}
@@ -109,7 +111,7 @@ def rows(table: nasbench201.Table, runs: Path) -> list[dict[str, object]]:
     return found
 
 
-def summary(table: nasbench201.Table, found: list[dict[str, object]]) -> str:
+def summary(table: BenchmarkTable, found: list[dict[str, object]]) -> str:
     """Return the table of the docs page: mean and deviation over the seeds, and what costs nothing."""
     lines = [
         "| method | seeds | CIFAR-10 test | CIFAR-100 test | ImageNet16-120 test | percentile |",
@@ -123,7 +125,7 @@ def summary(table: nasbench201.Table, found: list[dict[str, object]]) -> str:
         spread = [f" ± {statistics.stdev(v):.2f}" if len(v) > 1 else "" for v in values]
         told = [f"{statistics.mean(v):.2f}{s}" for v, s in zip(values, spread, strict=True)]
         lines.append(f"| {method} | {len(mine)} | {' | '.join(told)} |")
-    every = [np.sort(table.columns[c]) for c in COLUMNS]
+    every = [np.sort(table.column(c).values.numpy()) for c in COLUMNS]
     lines.append(
         "| one random cell (exact, over all cells) | | "
         + " | ".join(f"{v.mean():.2f} ± {v.std():.2f}" for v in every)
@@ -162,7 +164,7 @@ def main() -> None:
     if given.what == "search":
         search(given.data, given.runs, given.methods)
         return
-    table = nasbench201.load(given.table)
+    table = load(given.table)
     found = rows(table, given.runs)
     names = sorted({name: None for r in found for name in r}, key=ORDER.index)
     with OUT.open("w", newline="") as file:

@@ -11,7 +11,9 @@ from gapless.kernels.cpu import memory
 
 WIDTHS = memory.WIDTHS
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for a GPU run on a CPU; before Triton is first imported
-pytest.register_assert_rewrite(*(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces")))
+pytest.register_assert_rewrite(
+    *(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces", "tables"))
+)
 COMPILE = Path(__file__).with_name("compile_kernels.py")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -72,4 +74,13 @@ def table_file() -> Path:
     path = SHARED / "nasbench201" / "accuracy.parquet"
     if not path.is_file():
         pytest.skip("the NAS-Bench-201 table is not in ../shared/data/nasbench201")
+    return path
+
+
+@pytest.fixture
+def entangled_file() -> Path:
+    """The cell benchmark of TangleNAS, where there is one."""
+    path = SHARED / "elastic" / "entangled_cells.parquet"
+    if not path.is_file():
+        pytest.skip("the cell benchmark of TangleNAS is not in ../shared/data/elastic")
     return path

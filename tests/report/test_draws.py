@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from gapless.core.errors import UserError
+from gapless.core.table import Column
 from gapless.report.draws import CHOICE, Range, draw_ranges, ranges, summary
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.tables.nasbench201 import Table, load
+from gapless.tables import load
+from gapless.tables.nasbench201 import NASBench201Table
 
-SPACE = NASBench201()
+SPACE, COLUMN = NASBench201(), "cifar10_test_200"
 WORTH = {"000000": 10.0, "111111": 20.0, "222222": 30.0, "333333": 40.0, "444444": 90.0, "012340": 95.0}
 
 
@@ -17,9 +20,14 @@ def arch(packed):
     return SPACE.unpack(packed)
 
 
+def table_of(values, unit="%", name=COLUMN):
+    column = Column(name, torch.tensor(list(values), dtype=torch.float64), unit=unit, higher_is_better=unit == "%")
+    return NASBench201Table([SPACE.write(arch(p)) for p in WORTH], [column])
+
+
 @pytest.fixture
 def table():
-    return Table(tuple(SPACE.write(arch(p)) for p in WORTH), {"cifar10_test_200": np.array(list(WORTH.values()))})
+    return table_of(WORTH.values())
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def records():
 
 
 def test_ranges_by_hand(records, table):
-    one, two = ranges(records, SPACE, table)
+    one, two = ranges(records, SPACE, table, COLUMN)
     assert one == Range(1, 5, 10.0, 20.0, 30.0, 40.0, 90.0, 95.0)
     assert two == Range(2, 5, 90.0, 90.0, 90.0, 90.0, 90.0, 95.0)
     assert summary([one], table, "cifar10_test_200") == {
@@ -49,20 +57,22 @@ def test_ranges_by_hand(records, table):
 
 
 def test_older_traces_have_no_draws(records, table):
-    assert ranges([{**records[0], "draws": []}, records[1]], SPACE, table) == []
-    assert ranges([{k: v for k, v in records[0].items() if k != "draws"}], SPACE, table) == []
+    assert ranges([{**records[0], "draws": []}, records[1]], SPACE, table, COLUMN) == []
+    assert ranges([{k: v for k, v in records[0].items() if k != "draws"}], SPACE, table, COLUMN) == []
 
 
 def test_wrong_column_and_wrong_space(records, table):
     with pytest.raises(UserError, match="Did you mean 'cifar10_test_200'"):
         ranges(records, SPACE, table, "cifar10_test_20")
     with pytest.raises(UserError, match="searched darts"):
-        ranges(records, Darts(), table)
+        ranges(records, Darts(), table, COLUMN)
+    with pytest.raises(UserError, match="holds no accuracies but ms"):
+        ranges(records, SPACE, table_of(WORTH.values(), "ms", "latency"), "latency")
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_figure_shows_the_numbers(count, records, table):
-    found = ranges(records, SPACE, table)[:count]
+    found = ranges(records, SPACE, table, COLUMN)[:count]
     figure = draw_ranges(found, table, "cifar10_test_200", records[:count])
     assert figure.get_size_inches()[0] == 3.25
     (axes,) = figure.axes
@@ -80,15 +90,15 @@ def test_the_figure_shows_the_numbers(count, records, table):
 
 
 def test_a_table_may_reach_all_right(records):
-    perfect = Table(tuple(SPACE.write(arch(p)) for p in WORTH), {"cifar10_test_200": np.full(len(WORTH), 100.0)})
-    draw_ranges(ranges(records, SPACE, perfect), perfect, "cifar10_test_200", records).canvas.draw()
+    perfect = table_of([100.0] * len(WORTH))
+    draw_ranges(ranges(records, SPACE, perfect, COLUMN), perfect, "cifar10_test_200", records).canvas.draw()
 
 
 def test_the_real_table(table_file, trace):
     real = load(table_file)
     records = trace(SPACE, 3, draws=100)
-    found = ranges(records, SPACE, real)
-    wanted = [real.row(SPACE.write(arch(p)))["cifar10_test_200"] for p in records[-1]["draws"]]
+    found = ranges(records, SPACE, real, COLUMN)
+    wanted = [real.row(arch(p))["cifar10_test_200"] for p in records[-1]["draws"]]
     assert found[-1].min == pytest.approx(min(wanted), abs=1e-4)
     assert found[-1].max == pytest.approx(max(wanted), abs=1e-4)
     assert found[-1].median == pytest.approx(np.median(wanted), abs=1e-4)

@@ -7,6 +7,7 @@ rest.
 import pytest
 
 from gapless.spaces.darts import Darts
+from gapless.spaces.entangled_cells import EntangledCells
 from gapless.spaces.insights64 import Insights64
 from gapless.spaces.mobile import Mobile
 from gapless.spaces.nasbench201 import NASBench201
@@ -72,6 +73,8 @@ SPACES = {
     "insights64-sum-affine-odd": Insights64(
         size=7, width=3, cells=1, output="sum", dilated=3, affine=True, momentum=0.1, channels=1, classes=3
     ),
+    "entangled-cells": EntangledCells(size=8, width=4),
+    "entangled-cells-odd": EntangledCells(size=7, width=3, affine=True, dropout=0.0, channels=1, classes=3),
     "ragged": Ragged(),
     "ragged-partial": Ragged(size=7, partial=2, affine=True),
     "patched": patched(),

@@ -182,7 +182,7 @@ def test_what_is_wrong_is_found_before_anything_is_written(inside, tmp_path, giv
 def test_a_table_is_of_one_space_and_has_columns(inside, made_up, tmp_path):
     with pytest.raises(UserError, match="There is no column 'cifar10'"):
         compare(BASE, methods=["random"], table=made_up, columns=["cifar10"], out=tmp_path / "c")
-    with pytest.raises(UserError, match="A table holds cells of nasbench201; this comparison is of darts"):
+    with pytest.raises(UserError, match="The table holds cells of nasbench201; this comparison is of darts"):
         compare(Recipe(space={"name": "darts"}), methods=["random"], table=made_up, out=tmp_path / "c")
 
 

@@ -20,7 +20,7 @@ from gapless.searchers.regularized_evolution import RegularizedEvolution
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.studies import limits
 from gapless.studies.show import figures
-from gapless.tables import nasbench201
+from gapless.tables import load
 
 SPACE = NASBench201()
 SEARCHERS = ("random", "regularized_evolution", "local_search", "evolution")
@@ -41,8 +41,8 @@ def test_a_search_by_a_table(method, made_up, tmp_path):
     found = gapless.search(recipe(made_up, method), out=tmp_path / "run")
     trace = shown(found.run)
     assert [r["epoch"] for r in trace] == list(range(30))
-    table = nasbench201.load(made_up)
-    row = table.row(found.space.write(found.arch))
+    table = load(made_up)
+    row = table.row(found.arch)
     best = max(r["score"] for r in trace)
     assert row["cifar10_valid_12"] == pytest.approx(best, abs=1e-3)
     assert trace[-1]["best"] == best == found.score["value"]
@@ -57,9 +57,9 @@ def test_a_search_by_a_table(method, made_up, tmp_path):
 
 def test_the_run_is_what_the_plain_loop_does(made_up):
     found = gapless.search(recipe(made_up, seed=4))
-    table = nasbench201.load(made_up)
+    table = load(made_up)
     searcher = RegularizedEvolution(SPACE, seed=4)
-    explore(searcher, lambda arch: table.row(SPACE.write(arch))["cifar10_valid_12"], 30)
+    explore(searcher, lambda arch: table.row(arch)["cifar10_valid_12"], 30)
     assert searcher.best() == found.arch
 
 
@@ -193,7 +193,7 @@ def test_a_search_by_an_inherited_score(supernet, tmp_path):
         ({"score": {"name": "inherited"}}, "needs `run`"),
         ({"score": {"name": "tabel"}}, "Did you mean 'table'"),
         ({"method": {"name": "darts"}}, "darts trains a supernet and asks for no score"),
-        ({"method": {"name": "evolution", "rate": 2.0}}, "a chance"),
+        ({"method": {"name": "evolution", "rate": 2.0}}, "a probability"),
     ],
 )
 def test_wrong_recipes(changes, said, made_up, tmp_path):

@@ -11,7 +11,9 @@ import pytest
 from gapless.commands import table as commands
 from gapless.core.errors import UserError
 from gapless.studies.tables import import_table, show_table
-from gapless.tables import nasbench201, natsbench
+from gapless.tables import load
+from gapless.tables.nasbench201 import CELLS
+from gapless.tables.official import natsbench
 
 package = pytest.importorskip("nats_bench")
 
@@ -145,7 +147,7 @@ def test_one_seed_is_not_the_mean(official):
 
 def test_the_table_says_where_it_is_from(official, tmp_path):
     import_table(official, tmp_path / "a.parquet", trust=True)
-    told = natsbench.provenance(tmp_path / "a.parquet")
+    told = load(tmp_path / "a.parquet").provenance
     assert told["source"] == "NATS-tss-v1_0-3ffb9-simple"
     assert told["cells"] == 3
     assert told["means"].startswith("arithmetic mean over all seeds")
@@ -172,10 +174,10 @@ def test_a_part_is_imported_with_a_warning_and_read(tmp_path):
     done = import_table(path, tmp_path / "a.parquet", trust=True)
     assert (done.cells, len(done.columns), len(done.warnings)) == (2, 12, 1)
     assert "part gave 2 of 15,625 cells" in done.warnings[0]
-    loaded = nasbench201.load(tmp_path / "a.parquet")
+    loaded = load(tmp_path / "a.parquet")
     assert loaded.archs == (A, NONE)
-    assert loaded.row(A)["cifar10_test_200"] == 93.7
-    assert (loaded.rank(A), loaded.rank(NONE)) == (1, 2)
+    assert loaded.row(loaded.parse(A))["cifar10_test_200"] == 93.7
+    assert [loaded.rank(loaded.parse(arch), "cifar10_test_200") for arch in (A, NONE)] == [1, 2]
     assert pq.read_table(tmp_path / "a.parquet")["index"].to_pylist() == [0, 2]
 
 
@@ -342,7 +344,7 @@ def test_show_by_hand(official, tmp_path):
 
 def test_show_the_table_of_others(table_file):
     found = show_table(table_file)
-    assert found["cells"] == nasbench201.CELLS
+    assert found["cells"] == CELLS
     best = [found["columns"][f"{name}_test_200"]["best"] for name in ("cifar10", "cifar100", "imagenet16")]
     assert np.round(best, 2).tolist() == [94.37, 73.51, 47.31]
     assert found["columns"]["cifar100_test_200"]["arch"] == A

@@ -1,10 +1,12 @@
 """Every law of the published suites has a space, a method or a search that breaks it, and the law says so."""
 
+import itertools
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 from unittest import mock
 
 import pytest
@@ -22,14 +24,28 @@ from gapless.core.plan import Plan, Stage
 from gapless.core.progress import Progress, stream
 from gapless.core.searcher import Searcher, Told
 from gapless.core.space import Space
+from gapless.core.table import BenchmarkTable, Column
 from gapless.engine.search import Search
 from gapless.engine.step import Updater
 from gapless.engine.supernet import MixedSite, Supernet
 from gapless.kernels.cpu.walks import SCALE, SHIFT, carry, settle
 from gapless.kernels.plain import Normed, linear_backward
 from gapless.searchers.random import Random
+from gapless.spaces.insights64 import Insights64
 from gapless.spaces.nasbench201 import NASBench201
-from gapless.testing import METHOD_LAWS, SCORE_LAWS, SEARCHER_LAWS, SPACE_LAWS, methods, scores, searchers, spaces
+from gapless.testing import (
+    METHOD_LAWS,
+    SCORE_LAWS,
+    SEARCHER_LAWS,
+    SPACE_LAWS,
+    TABLE_LAWS,
+    methods,
+    scores,
+    searchers,
+    spaces,
+    tables,
+    title,
+)
 from gapless.testing.examples import Paths, Ragged, Softmax, patched
 
 RAGGED = Ragged()
@@ -528,6 +544,138 @@ def test_a_broken_judge_is_found(name):
 
 def test_every_law_of_a_score_bites():
     assert {law.__name__ for law in SCORE_LAWS} == set(BROKEN_JUDGES)
+
+
+# ---------------------------------------------------------------------- tables
+
+DIGITS = Insights64(size=8, width=4, cells=1)
+
+
+class RightTable(BenchmarkTable):
+    """Half of the networks of a small space, with values that are made up; some are equal."""
+
+    label = "right"
+    source = "made for tests"
+    looks_like = "nothing that lies in a file"
+    space = DIGITS
+    default_column = "test"
+    search_column = "valid"
+
+    @classmethod
+    def read(cls, path: Path | None = None) -> Self:
+        archs = cls.rows()
+        worth = torch.tensor([sum(map(int, arch)) + int(arch[0]) / 10 for arch in archs], dtype=torch.float64)
+        return cls(archs, cls.measured(worth))
+
+    @classmethod
+    def rows(cls) -> list[str]:
+        return [DIGITS.write(arch) for arch in DIGITS.every()][::2]
+
+    @classmethod
+    def measured(cls, worth: Tensor) -> list[Column]:
+        latency = Column("latency", 20 - worth, unit="ms", higher_is_better=False)
+        return [
+            Column("test", 80 + worth, test=True, repeated_by="valid"),
+            Column("valid", 79 + worth.floor()),
+            latency,
+        ]
+
+
+class FoldedTable(RightTable):
+    """Networks with the same operations are one row, whatever their edges."""
+
+    @classmethod
+    def rows(cls) -> list[str]:
+        return [text for arch in DIGITS.every() if (text := DIGITS.write(arch)) == "".join(sorted(text))]
+
+    def key(self, arch: Arch) -> str:
+        return "".join(sorted(self.space.write(arch)))
+
+
+def table_with(base: type[RightTable] = RightTable, **members: Any) -> type[RightTable]:
+    return type("WrongTable", (base,), members)
+
+
+def columns_with(name: str, **fields: Any) -> classmethod:
+    def measured(cls: type[RightTable], worth: Tensor) -> list[Column]:
+        return [replace(c, **fields) if c.name == name else c for c in RightTable.measured(worth)]
+
+    return classmethod(measured)
+
+
+def larger_is_better(self: RightTable, arch: Arch, column: str) -> int:
+    return 1 + int((self.column(column).values > self.value(arch, column)).sum())
+
+
+def with_ties(self: RightTable, arch: Arch, column: str) -> float:
+    return 100 * float((self.column(column).values <= self.value(arch, column)).double().mean())
+
+
+def next_row(self: RightTable, arch: Arch) -> dict[str, float]:
+    place = (self.place(arch) + 1) % len(self.archs)
+    return {name: float(column.values[place]) for name, column in self.columns.items()}
+
+
+def two_values(self: RightTable, arch: Arch) -> dict[str, float]:
+    bonus = float(self.space.write(arch) != self.key(arch))
+    return {name: value + bonus for name, value in RightTable.row(self, arch).items()}
+
+
+READINGS = itertools.count()
+
+
+def every_time_other_rows(cls: type[RightTable]) -> list[str]:
+    return RightTable.rows()[next(READINGS) % 2 :]
+
+
+BROKEN_TABLES = {
+    "every_row_is_an_architecture_of_the_space": [
+        table_with(key=lambda self, arch: self.space.write(arch)[::-1]),
+        table_with(find=lambda self, arch: 0),
+    ],
+    "rank_and_percentile_agree_with_sorting": [table_with(rank=larger_is_better), table_with(percentile=with_ties)],
+    "the_best_is_rank_1": [table_with(best=lambda self, column: self.parse(self.archs[0]))],
+    "every_column_is_explained": [
+        table_with(measured=columns_with("test", unit="")),
+        table_with(measured=columns_with("latency", unit="%", higher_is_better=True, values=torch.rand(32))),
+        table_with(measured=columns_with("test", repeated_by="train")),
+        table_with(measured=columns_with("valid", test=True)),
+        table_with(measured=columns_with("valid", values=torch.ones(3))),
+        table_with(default_column="accuracy"),
+        table_with(default_column="latency"),
+    ],
+    "rows_and_single_values_agree": [table_with(row=next_row)],
+    "what_it_lacks_is_refused": [
+        table_with(find=lambda self, arch: self.places.get(self.key(arch)), place=lambda self, arch: 0),
+        table_with(column=lambda self, name: self.columns["test"]),
+        table_with(check=lambda self, space, whose: None),
+    ],
+    "it_holds_its_own_space": [
+        table_with(holds=lambda self, space: space == self.space),
+        table_with(holds=lambda self, space: True),
+    ],
+    "the_same_file_says_the_same": [
+        table_with(rows=classmethod(every_time_other_rows)),
+        table_with(fingerprint=lambda self, column: "the same"),
+    ],
+    "folded_architectures_are_one_row": [table_with(FoldedTable, row=two_values)],
+    "it_says_what_it_is": [table_with(source=""), table_with(params=torch.zeros(32))],
+}
+
+
+@pytest.mark.parametrize("base", [RightTable, FoldedTable])
+@pytest.mark.parametrize("law", TABLE_LAWS, ids=title)
+def test_a_right_table_obeys_every_law(law, base):
+    law(base.read)
+
+
+@pytest.mark.parametrize(("name", "broken"), [(name, b) for name, found in BROKEN_TABLES.items() for b in found])
+def test_a_broken_table_is_found(name, broken):
+    assert breaks(getattr(tables, name), broken.read)
+
+
+def test_every_law_of_a_table_bites():
+    assert {law.__name__ for law in TABLE_LAWS} == set(BROKEN_TABLES)
 
 
 # ---------------------------------------------------------------------- the examples

@@ -19,14 +19,13 @@ from gapless.report.comparison import markdown
 from gapless.runs.checked import check, settings_of
 from gapless.runs.comparison import Comparison, Folder
 from gapless.runs.recipe import MEASURED, Recipe
-from gapless.studies.compare import SEEDS, Compared, compare
-from gapless.tables.nasbench201 import DEFAULT
+from gapless.studies.compare import SEEDS, SPACE, Compared, compare
 
 DOC = """Search with several methods under several seeds, and tell what the answers are worth and what so few seeds can
 show.
 
 Give a recipe, whose `[methods.NAME]` hold settings of single methods, or `--space`. What an answer is worth is its
-value in a table (`--table`, for NAS-Bench-201), else the accuracy of the answer trained alone (`--retrain`).
+value in a benchmark table (`--table`), else the accuracy of the answer trained alone (`--retrain`).
 
 The same command again goes on with what was interrupted or failed; runs that have ended are not run again. Name more
 methods or seeds, and they are added; `gapless compare FOLDER` goes on with what was asked last. A failed run does not
@@ -42,7 +41,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the methods that they name."""
     wanted = arguments[:1] == ["compare"]
     before = _before(arguments) if wanted else None
-    recipe = _base(arguments, before) if wanted else Recipe(space={"name": "nasbench201"})
+    recipe = _base(arguments, before) if wanted else Recipe(space={"name": SPACE})
     space = catalogue.find(recipe.space["name"], "spaces")
     score = catalogue.find(recipe.score["name"], "scores") if "name" in recipe.score else None
     named = _listed(peek(arguments, "methods") if wanted else None) or (before.methods if before else ())
@@ -60,9 +59,11 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         ),
         Option("space", str, "Where to search: a space of `gapless list spaces`.", default=recipe.space["name"]),
         Option("baseline", str, "The method that the others are compared with; by default the first.", default=None),
-        Option("table", Path, "The NAS-Bench-201 table (Parquet) that says what answers are worth."),
+        Option("table", Path, "A benchmark table that says what answers are worth."),
         Option(
-            "column", str, "Column of the table; with commas one for each of several sets of images.", default=DEFAULT
+            "column",
+            str,
+            "Column of the table; with commas one for each of several sets of images. By default the table's own.",
         ),
         Option("retrain", bool, "Train every answer alone: its test accuracy is what it is worth, without a table."),
         Option("protocol", str, f"How: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),
@@ -133,7 +134,7 @@ def _base(arguments: Sequence[str], before: Comparison | None) -> Recipe:
         base = Recipe(**{**vars(base), "method": {}, "methods": {**base.methods, base.method["name"]: own}})
     named = {t: {"name": n} for t in ("space", "score") if (n := peek(arguments, t)) is not None}
     base = base.over(**named)
-    return base if base.space else base.over(space={"name": "nasbench201"})
+    return base if base.space else base.over(space={"name": SPACE})
 
 
 def _given(arguments: Sequence[str]) -> str | None:
@@ -168,11 +169,11 @@ def _run(recipe: Recipe, before: Comparison | None, folder: Path | None, typed: 
     asked = {
         "baseline": typed.get("baseline") or (before.baseline if before and before.baseline in methods else None),
         "table": typed.get("table") or (before.table or None if before else None),
-        "columns": _listed(typed.get("column")) or ((before.columns or (DEFAULT,)) if before else (DEFAULT,)),
+        "columns": _listed(typed.get("column")) or (before.columns if before else ()),
         "retrain": typed.get("retrain", (before.retrain if before else False) or bool(changes["retrain"])),
     }
     if "column" in typed and asked["table"] is None:
-        raise UserError("--column is a column of the NAS-Bench-201 table; give the table, too: --table PATH.")
+        raise UserError("--column is a column of a benchmark table; give the table, too: --table PATH.")
     if folder is not None and typed.get("out") not in (None, folder):
         raise UserError(f"{folder} is a comparison to go on with: leave --out out, or give a recipe and not a folder.")
     out = folder or typed.get("out") or Path(f"runs/{Path(recipe.space['name']).stem}-comparison")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from gapless.commands.options import Option, bind, peek, print_json, settings, t
 from gapless.core import catalogue
 from gapless.core.errors import UserError
 from gapless.core.space import Space
+from gapless.core.table import Column
 from gapless.studies.evaluate import evaluate, locate
-from gapless.tables.nasbench201 import DEFAULT
+from gapless.tables import load
 
 DOC = """Print parameters and multiply-adds of an architecture, and its row, rank and percentile in a table.
 
@@ -28,8 +30,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     space = space_of(arguments) if arguments[:1] == ["evaluate"] else None
     options = [
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
-        Option("table", Path, "The NAS-Bench-201 table (Parquet)."),
-        Option("column", str, "What of the table is ranked.", default=DEFAULT),
+        Option("table", Path, "A benchmark table that holds the architecture."),
+        Option("column", str, "The column of the table by which it is ranked; by default the table's own."),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
     ]
     if space is not None:
@@ -54,22 +56,26 @@ def space_of(arguments: Sequence[str]) -> Space | None:
     return next((space() for word in words for space in spaces if space.claims(word)), None)
 
 
+def _said(column: Column, value: float) -> str:
+    """Return short name and value; percent is what is meant where no unit stands."""
+    return f"{column.short or column.name} {f'{value:.2f}' if column.is_accuracy else column.text(value)}"
+
+
 def _run(given: str, typed: Mapping[str, Any]) -> None:
-    column = typed.get("column", DEFAULT)
+    rows = load(typed["table"]) if "table" in typed else None
     found = evaluate(
-        given, space=typed.get("space"), fields=table(typed, "space"), table=typed.get("table"), column=column
+        given, space=typed.get("space"), fields=table(typed, "space"), table=rows, column=typed.get("column")
     )
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"{found['space']}: {found['notation']}")
     console.print(f"  {found['params']:,} parameters, {found['macs']:,} MACs")
-    if row := found.get("table"):
+    if rows is not None:
+        row = found["table"]
         console.print(
-            f"  {column}: {row[column]:.2f} %, rank {row['rank']:,} of {row['cells']:,}; "
-            f"better than {row['percentile']:.2f} % of all cells"
+            f"  {row['column']}: {rows.column(row['column']).text(row[row['column']])}, rank {row['rank']:,} of "
+            f"{row['cells']:,}; better than {row['percentile']:.2f} % of all {rows.noun}s"
         )
-        for epochs in ("200", "12"):
-            values = [f"{n.removesuffix(f'_{epochs}')} {v:.2f}" for n, v in row.items() if n.endswith(f"_{epochs}")]
-            if values:
-                console.print(f"  trained {epochs} epochs: {', '.join(values)}")
+        for group, columns in itertools.groupby(rows.columns.values(), key=lambda c: c.group):
+            console.print(f"  {group}: {', '.join(_said(column, row[column.name]) for column in columns)}")
     if typed.get("json"):
         print_json(found)

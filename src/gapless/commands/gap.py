@@ -18,7 +18,6 @@ from gapless.report.gap import WORDS
 from gapless.studies.alone import Trainings
 from gapless.studies.gap import ARCHS, BUDGETS, IMAGES, drawn, gap
 from gapless.studies.jobs import Came, Job
-from gapless.tables import nasbench201
 
 DOC = """Measure how far what the supernet of a search says can be trusted: the way from the supernet to its answer
 alone, how well it ranks architectures, how firmly it had decided, and what parameters and chance would have said.
@@ -41,8 +40,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     options = [
-        Option("table", Path, "NAS-Bench-201 table: what architectures are worth alone."),
-        Option("column", str, "Column of the table.", default=nasbench201.DEFAULT),
+        Option("table", Path, "A benchmark table: what architectures are worth alone."),
+        Option("column", str, "Column of the table; by default the table's own."),
         Option("archs", int, "Random architectures to rank beside the answer.", default=ARCHS),
         Option("images", int, "Test images by which all are judged.", default=IMAGES),
         Option(
@@ -85,7 +84,7 @@ def _run(run: Path, typed: Mapping[str, Any]) -> None:
     found = gap(
         run,
         table=typed.get("table"),
-        column=typed.get("column", nasbench201.DEFAULT),
+        column=typed.get("column"),
         archs=typed.get("archs", ARCHS),
         images=typed.get("images", IMAGES),
         budgets=() if budgets == (0,) else budgets,

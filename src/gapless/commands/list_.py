@@ -11,7 +11,7 @@ from rich.console import Console
 from gapless.commands.options import print_json
 from gapless.studies.listing import Kind, listing
 
-DOC = """List methods, scores, spaces, data sets and recipes: a line each, with the source."""
+DOC = """List methods, scores, spaces, benchmark tables, data sets and recipes: a line each, with the source."""
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

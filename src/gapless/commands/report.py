@@ -29,7 +29,7 @@ def _run(
     ] = None,
     table: Annotated[
         Path | None,
-        Parameter(help="NAS-Bench-201 table: show how good the architectures are that a search draws, too."),
+        Parameter(help="A benchmark table: show how good the architectures are that a search draws, too."),
     ] = None,
     column: Annotated[str | None, Parameter(help="Column of the table [default: the table's own].")] = None,
     json: Annotated[

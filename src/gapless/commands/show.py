@@ -41,7 +41,7 @@ def _run(
     ] = None,
     table: Annotated[
         Path | None,
-        Parameter(help="NAS-Bench-201 table: draw how good the architectures are that a search draws, too."),
+        Parameter(help="A benchmark table: draw how good the architectures are that a search draws, too."),
     ] = None,
     column: Annotated[str | None, Parameter(help="Column of the table [default: the table's own].")] = None,
     tensorboard: Annotated[
@@ -57,7 +57,6 @@ def _run(
 ) -> None:
     from gapless.studies.evaluate import locate
     from gapless.studies.show import figures, show
-    from gapless.tables import nasbench201
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
     is_file = out is not None and bool(out.suffix) and not out.is_dir()
@@ -75,7 +74,7 @@ def _run(
             print_json(told)
         return
     if column and table is None:
-        raise UserError("--column is a column of the NAS-Bench-201 table; give the table, too: --table PATH.")
+        raise UserError("--column is a column of a benchmark table; give the table, too: --table PATH.")
     if space is not None:
         locate(given, space)  # says where the run is of another space
     found = figures(
@@ -83,7 +82,7 @@ def _run(
         out=out,
         kind=format or "svg",
         table=table,
-        column=column or nasbench201.DEFAULT,
+        column=column,
         tensorboard=tensorboard,
     )
     for path in found.files.values():

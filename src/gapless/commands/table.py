@@ -79,17 +79,19 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what a table holds: cells, columns, the best of each, percentiles, and where it is from."""
+    from gapless.core.table import PERCENT
     from gapless.studies.tables import PERCENTILES, show_table
 
     found = show_table(path)
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{found['table']}: {found['cells']:,} cells")
-    width = max(len(name) for name in found["columns"])
+    console.print(f"{found['table']}: {found['cells']:,} {found['noun']}s")
+    names = {n: n if c["unit"] == PERCENT else f"{n} ({c['unit']})" for n, c in found["columns"].items()}
+    width = max(len(name) for name in names.values())
     marks = "".join(f"{f'{p} %':>8}" for p in PERCENTILES)
-    console.print(f"  {'':{width}}{marks}{'best':>8}  best cell")
+    console.print(f"  {'':{width}}{marks}{'best':>8}  best {found['noun']}")
     for name, column in found["columns"].items():
-        levels = "".join(f"{value:8.2f}" for value in column["percentiles"].values())
-        console.print(f"  {name:{width}}{levels}{column['best']:8.2f}  {column['arch']}")
+        levels = "".join(f" {value:7.2f}" for value in column["percentiles"].values())
+        console.print(f"  {names[name]:{width}}{levels} {column['best']:7.2f}  {column['arch']}")
     told = found["provenance"]
     if not told:
         console.print("The file does not say where it is from.")

@@ -14,14 +14,14 @@ from typing import Any
 
 from gapless.core.errors import UserError, unknown
 
-KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE"}
+KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE", "tables": "TABLE"}
 """Folder of the package -> the name that its modules give to what they define."""
 
 
 def names(kind: str) -> list[str]:
-    """Return what a folder of the package lists, sorted."""
+    """Return the plug-ins that a folder of the package lists, sorted; subfolders hold none."""
     package = importlib.import_module(f"gapless.{kind}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
 
 
 def find(name: str, *kinds: str) -> Any:

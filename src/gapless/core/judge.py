@@ -57,7 +57,7 @@ class Judge(abc.ABC):
 
     label: ClassVar[str] = ""
     source: ClassVar[str] = ""
-    unit: ClassVar[str] = "%"
+    unit: str = "%"
 
     def __init__(self, space: Space, device: torch.device) -> None:
         self.space, self.device = space, device
@@ -68,6 +68,11 @@ class Judge(abc.ABC):
     def settles(cls, **settings: Any) -> Settled | None:
         """Return what follows from the settings; None where space and data are free."""
         return None
+
+    @classmethod
+    def completed(cls, **settings: Any) -> Mapping[str, Any]:
+        """Return the settings with those filled in that the others determine; a run records the result."""
+        return settings
 
     @abc.abstractmethod
     def __call__(self, arch: Arch) -> float:

@@ -31,7 +31,6 @@ from gapless.formats.layout import WIDTH, Call, Named, Node, Unwritable, lay_out
 from gapless.formats.model import Model
 from gapless.formats.reader import read_safetensors, read_weights
 from gapless.formats.source import Sources, is_own, keep_methods, reachable, text_of
-from gapless.spaces.patched import Patched
 
 BASIC = (zeros, rejoin, HalvesModule, NoiseModule)
 """What operations and cells are written with: it comes first in a file."""
@@ -61,7 +60,7 @@ def write(model: Model, folder: Path) -> dict[str, Any]:
     UserError
         Where the network cannot stand in a file of its own.
     """
-    if isinstance(model.space, Patched):
+    if model.space.python_only:
         raise UserError(
             "A patched model cannot be written as a file of its own, for its modules are yours and not described by a "
             "space. Try the `format` onnx or torch."

@@ -12,12 +12,12 @@ from typing import Any
 
 from gapless.analysis.statistics import Difference, can_show, deviation, difference, mean
 from gapless.core.size import size_of
+from gapless.core.table import BenchmarkTable
 from gapless.runs.checked import check
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
-from gapless.tables import nasbench201
-from gapless.tables.nasbench201 import Table
+from gapless.tables import load
 
 TEST = "test accuracy"
 """What an answer is worth that was trained alone: percent of the test images, after the last epoch."""
@@ -141,12 +141,12 @@ class Report:
 def report(folder: Folder) -> Report:
     """Read a comparison."""
     asked = folder.asked()
-    table = nasbench201.load(asked.table) if asked.table else None
+    table = load(asked.table) if asked.table else None
     groups = tuple(_group(folder, asked, table, data) for data in asked.data)
     return Report(asked, groups, tuple(_limits(asked, groups)))
 
 
-def _group(folder: Folder, asked: Comparison, table: Table | None, data: str) -> Group:
+def _group(folder: Folder, asked: Comparison, table: BenchmarkTable | None, data: str) -> Group:
     column = asked.column(data)
     rows = {
         method: tuple(_row(folder, asked, table, column, Cell(method, data, seed)) for seed in asked.seeds)
@@ -163,7 +163,7 @@ def _group(folder: Folder, asked: Comparison, table: Table | None, data: str) ->
     return Group(data, measure, rows, _references(table, column), differences)
 
 
-def _row(folder: Folder, asked: Comparison, table: Table | None, column: str, cell: Cell) -> Row:
+def _row(folder: Folder, asked: Comparison, table: BenchmarkTable | None, column: str, cell: Cell) -> Row:
     run, alone = folder.run(cell), folder.retrained(cell)
     facts = _facts(run, table, column) if begun(run) else {}
     trained = asked.retrain and begun(alone) and alone.ended
@@ -185,7 +185,7 @@ def _row(folder: Folder, asked: Comparison, table: Table | None, column: str, ce
     return Row(cell, state, error, value if state == "ended" else None, facts)
 
 
-def _facts(run: Run, table: Table | None, column: str) -> dict[str, Any]:
+def _facts(run: Run, table: BenchmarkTable | None, column: str) -> dict[str, Any]:
     """Return what a search's folder tells, as far as it has come."""
     records, judged = list(run.trace()), run.judged()
     found: dict[str, Any] = {name: run.machine().get(name) for name in MACHINE}
@@ -199,23 +199,23 @@ def _facts(run: Run, table: Table | None, column: str) -> dict[str, Any]:
     text = space.write(arch)
     found |= {"architecture": text, **size_of(continued_size(check(run.recipe()), space) or space.alone(), arch)}
     if table is not None:
-        place = {"rank": table.rank(text, column), "percentile": table.percentile(text, column)}
-        found |= {"column": table.row(text)[column], **place}
+        place = {"rank": table.rank(arch, column), "percentile": table.percentile(arch, column)}
+        found |= {"column": table.row(arch)[column], **place}
     return found
 
 
-def _references(table: Table | None, column: str) -> tuple[Reference, ...]:
-    """Return what a table says of cells that nobody searched for."""
+def _references(table: BenchmarkTable | None, column: str) -> tuple[Reference, ...]:
+    """Return what a table says of architectures that nobody searched for."""
     if table is None:
         return ()
-    values = table.columns[column]
-    largest = max(table.archs, key=lambda text: (text.count("nor_conv_3x3"), text.count("nor_conv_1x1")))
-    best = table.archs[int(values.argmax())]
+    values, noun = table.column(column).values.numpy(), table.noun
+    largest = table.parse(table.archs[int(table.params.numpy().argmax())])
+    named = ((f"the {noun} with most parameters", largest), (f"the best {noun}", table.best(column)))
     return (
-        Reference(f"one random cell (mean of all {len(values):,})", float(values.mean()), float(values.std())),
+        Reference(f"one random {noun} (mean of all {len(values):,})", float(values.mean()), float(values.std())),
         *(
-            Reference(name, table.row(text)[column], None, table.percentile(text, column), text)
-            for name, text in (("the cell with most parameters", largest), ("the best cell", best))
+            Reference(name, table.row(arch)[column], None, table.percentile(arch, column), table.key(arch))
+            for name, arch in named
         ),
     )
 
@@ -223,8 +223,8 @@ def _references(table: Table | None, column: str) -> tuple[Reference, ...]:
 def _limits(asked: Comparison, groups: Sequence[Group]) -> Iterator[str]:
     if not any(group.measure for group in groups):
         yield (
-            "Nothing here says what the architectures are worth, only what it cost to find them: give --table (cells "
-            "of NAS-Bench-201), or --retrain."
+            "Nothing here says what the architectures are worth, only what it cost to find them: give --table (a "
+            "benchmark table), or --retrain."
         )
         return
     if not asked.table and "random" not in asked.methods:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError, unknown
 from gapless.core.space import Space
+from gapless.core.table import BenchmarkTable
 from gapless.report.curves import starts
 from gapless.report.panel import (
     BOTTOM,
@@ -34,7 +34,6 @@ from gapless.report.panel import (
     write,
 )
 from gapless.report.scale import ErrorScale
-from gapless.tables.nasbench201 import DEFAULT, Table
 
 CHOICE, MEDIAN, EDGE, OPTIMUM = Look("#0072b2"), Look("#333333"), Look("#666666"), Look("#b87a00")
 OUTER, INNER = "#e3e3e3", "#c2c2c2"
@@ -66,7 +65,7 @@ class Range:
     choice: float
 
 
-def ranges(records: Sequence[Mapping[str, Any]], space: Space, table: Table, column: str = DEFAULT) -> list[Range]:
+def ranges(records: Sequence[Mapping[str, Any]], space: Space, table: BenchmarkTable, column: str) -> list[Range]:
     """Look up the draws of every epoch.
 
     Parameters
@@ -74,7 +73,7 @@ def ranges(records: Sequence[Mapping[str, Any]], space: Space, table: Table, col
     records
         The trace of a search.
     space
-        NAS-Bench-201.
+        The space that was searched.
     table, column
         Where the accuracies stand.
 
@@ -86,34 +85,31 @@ def ranges(records: Sequence[Mapping[str, Any]], space: Space, table: Table, col
     Raises
     ------
     UserError
-        Where the space is another one or the table has no such column.
+        If the table holds another space, or has no such column of accuracies.
     """
-    if space.label != "nasbench201":
-        raise UserError(f"A table holds cells of nasbench201; this run searched {space.label}.")
-    if column not in table.columns:
-        raise unknown("column", column, table.columns)
+    table.check(space, "this run searched")
+    table.accuracy(column)
     if not all(r.get("draws") for r in records):
         return []
     return [_range(record, space, table, column) for record in records]
 
 
-def _range(record: Mapping[str, Any], space: Space, table: Table, column: str) -> Range:
-    def worth(arch: Arch) -> float:
-        return float(table.columns[column][table.index[space.write(arch)]])
-
-    drawn = np.array([worth(space.unpack(text)) for text in record["draws"]])
+def _range(record: Mapping[str, Any], space: Space, table: BenchmarkTable, column: str) -> Range:
+    drawn = np.array([table.value(space.unpack(text), column) for text in record["draws"]])
     low, first, median, third, high = (float(v) for v in np.percentile(drawn, [0, 25, 50, 75, 100]))
-    choice = worth(Arch.parse(record["arch"]))
+    choice = table.value(Arch.parse(record["arch"]), column)
     return Range(record["epoch"] + 1, len(drawn), low, first, median, third, high, choice)
 
 
-def summary(found: Sequence[Range], table: Table, column: str) -> dict[str, Any]:
+def summary(found: Sequence[Range], table: BenchmarkTable, column: str) -> dict[str, Any]:
     """Return the numbers of the last epoch, with the column and the best of the whole table, as plain JSON types."""
     numbers = {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(found[-1]).items()}
-    return {"column": column, **numbers, "optimum": round(float(table.columns[column].max()), 4)}
+    return {"column": column, **numbers, "optimum": round(float(table.column(column).values.max()), 4)}
 
 
-def draw_ranges(found: Sequence[Range], table: Table, column: str, records: Sequence[Mapping[str, Any]]) -> Figure:
+def draw_ranges(
+    found: Sequence[Range], table: BenchmarkTable, column: str, records: Sequence[Mapping[str, Any]]
+) -> Figure:
     """Draw the ranges in the width of a column.
 
     The accuracies stand on a logarithmic scale of the error, for the worst draws lie near chance and the best tenths of
@@ -128,7 +124,7 @@ def draw_ranges(found: Sequence[Range], table: Table, column: str, records: Sequ
     records
         The trace, for the boundaries of stages.
     """
-    best = float(table.columns[column].max())
+    best = float(table.column(column).values.max())
     by_name = {name: np.array([getattr(r, name) for r in found]) for name in asdict(found[0]) if name != "epoch"}
     count = int(by_name["draws"].max())
     ends = [

@@ -50,7 +50,6 @@ from gapless.report.show import draw_run, read
 from gapless.runs.checked import CheckedRecipe, check
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
-from gapless.tables import nasbench201
 
 LATENCIES = "latency.json"
 SCORES = (
@@ -137,7 +136,7 @@ class Told:
         return drawing(self.figures[name], f"f{place}", label, prose(SAID.get(name, "")))
 
 
-def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201.DEFAULT) -> Page:
+def page(run: Run, *, table: str | Path | None = None, column: str | None = None) -> Page:
     """Return the page of a run.
 
     Parameters
@@ -145,7 +144,8 @@ def page(run: Run, *, table: str | Path | None = None, column: str = nasbench201
     run
         A search or a retraining, ended or not.
     table, column
-        The NAS-Bench-201 table and what is read of it: with it the page shows what a search draws.
+        A benchmark table and the column that is read, by default the table's own: with it the page shows what a search
+        draws.
 
     Raises
     ------

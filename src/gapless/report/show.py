@@ -13,7 +13,7 @@ from gapless.core.errors import UserError
 from gapless.core.settings import make
 from gapless.core.space import Space
 from gapless.runs.run import Run
-from gapless.tables import nasbench201
+from gapless.tables import load
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ class Drawn:
     notes: tuple[str, ...] = field(default=())
 
 
-def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbench201.DEFAULT) -> Drawn:
+def draw_run(run: Run, *, table: str | Path | None = None, column: str | None = None) -> Drawn:
     """Draw all figures of a run.
 
     Parameters
@@ -78,9 +78,9 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
     run
         A search or a retraining, ended or not.
     table
-        The NAS-Bench-201 table; with it the figure ``range`` is drawn where the run is a search of that space.
+        A benchmark table; with it the figure ``range`` is drawn where the run is a search of its space.
     column
-        Of the table.
+        Its column, by default the table's own.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
     from gapless.report import curves, draws  # import matplotlib
     from gapless.report.draw import draw
 
-    rows = None if table is None else nasbench201.load(table)
+    rows = None if table is None else load(table)
     records = list(run.trace())
     arch, space, certain = read(run)
     explored = bool(records) and "asked" in records[0]
@@ -117,6 +117,7 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str = nasbenc
                 f"--table shows what a search draws from its distribution; {run.path} is a black-box search and has "
                 "none. Its scores are drawn without the table."
             )
+        column = column or rows.default_column
         found = draws.ranges(records, space, rows, column)
         if found:
             figures["range"] = draws.draw_ranges(found, rows, column, records)

@@ -201,6 +201,7 @@ def _black_box(checked: CheckedRecipe) -> ResolvedBlackBox:
     """Images are read only where the recipe names some and the score does not settle them; where nothing does, the
     space is that of its paper's data."""
     recipe, (score, count) = checked.recipe, checked.judging()
+    score = replace(score, settings=score.cls.completed(**score.settings))
     settled, given = checked.settled, checked.space
     images: Mapping[str, Any] | None = None
     if settled is not None:

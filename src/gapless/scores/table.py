@@ -1,69 +1,74 @@
-"""A column of a benchmark table: NAS-Bench-201, whose cells were all trained alone (arXiv 2001.00326).
+"""A column of a benchmark table: every architecture in it was trained alone, by others.
 
-The baselines of that paper search by the validation accuracy after 12 epochs of training, which is the default; the
-answer is then looked up in a 200-epoch test column. Whoever searches by a test column has an oracle.
+A search by a column of test accuracies is an oracle: it has seen the answers.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError, unknown
+from gapless.core.errors import UserError
 from gapless.core.judge import Judge
 from gapless.core.space import Space
-from gapless.tables import nasbench201
-
-SPACE = "nasbench201"
+from gapless.tables import load
 
 
 class TableAccuracy(Judge):
-    """Accuracy of a trained cell, as a table has it.
+    """Value of an architecture in a column of a benchmark table.
 
     Parameters
     ----------
     file
-        The Parquet file of NAS-Bench-201 accuracies (``gapless table import``), or the folder that holds it.
+        The file of the table (``gapless table import`` writes that of NAS-Bench-201), or the folder that holds it.
     column
-        What to search by: ``cifar10_valid_12`` is what the paper's baselines see.
+        Column to search by, in which larger values are better; by default the one that the table names for it.
     """
 
     label: ClassVar[str] = "table"
-    source: ClassVar[str] = "Accuracies of NAS-Bench-201, Dong and Yang, arXiv 2001.00326"
+    source: ClassVar[str] = "A column of a benchmark table (see the tables)"
 
-    def __init__(self, space: Space, device: torch.device, *, file: Path, column: str = "cifar10_valid_12") -> None:
+    def __init__(self, space: Space, device: torch.device, *, file: Path, column: str | None = None) -> None:
         super().__init__(space, device)
-        if space.label != SPACE:
+        self.table = load(file)
+        if not self.table.holds(space):
+            own = self.table.space.label
             raise UserError(
-                f"A table holds cells of {SPACE}, and this search is over {space.label or type(space).__name__}. "
-                f"Search with --space {SPACE}, or by another score."
+                f"The table holds {self.table.noun}s of {own}, and this search is over "
+                f"{space.label or type(space).__name__}. Search with --space {own}, or by another score."
             )
-        self.table = nasbench201.load(file)
-        if column not in self.table.columns:
-            raise unknown("column", column, self.table.columns)
-        self.values = self.table.columns[column]
-        self.title = f"{column} of {Path(file).name}"
-        if "_test_" in column:
+        self.column = self.table.column(column or self.table.search_column)
+        name = self.column.name
+        if not self.column.higher_is_better:
+            legal = ", ".join(c.name for c in self.table.columns.values() if c.higher_is_better)
+            raise UserError(f"Of {name} the smallest value is the best, and a score is larger for better: {legal}.")
+        self.unit = self.column.unit
+        self.title = f"{name} of {Path(file).name}"
+        if self.column.test:
             self.notice = (
-                f"{column} is a test accuracy: a search by it is an oracle, which no search without the answers can "
-                f"match, and its score is no estimate. The papers search by cifar10_valid_12."
+                f"{name} is a test accuracy: a search by it is an oracle, which no search without the answers can "
+                f"match, and its score is no estimate. The papers search by {self.table.search_column}."
             )
-        digest = hashlib.sha256("\n".join(self.table.archs).encode())
-        digest.update(self.values.astype("<f8").tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
+        self.fingerprint = self.table.fingerprint(name)
+
+    @classmethod
+    def completed(cls, **settings: Any) -> Mapping[str, Any]:
+        """Return the settings with the column by which the search goes."""
+        return {**settings, "column": settings.get("column") or load(settings["file"]).search_column}
 
     def __call__(self, arch: Arch) -> float:
-        """Return percent."""
-        text = self.space.write(arch)
-        if text not in self.table.index:
+        """Return the value in the column, in its unit."""
+        place = self.table.find(arch)
+        if place is None:
             raise UserError(
-                f"The table holds no cell {text}: it is a part of the benchmark, and a search needs the whole of it."
+                f"The table holds no {self.table.noun} {self.table.key(arch)}: it is a part of the benchmark, and a "
+                "search needs the whole of it."
             )
-        return float(self.values[self.table.index[text]])
+        return float(self.column.values[place])
 
 
 SCORE = TableAccuracy

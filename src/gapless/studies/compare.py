@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from gapless.core.errors import Stopped, UserError, unknown
+from gapless.core.errors import Stopped, UserError
+from gapless.core.space import Space
+from gapless.core.table import BenchmarkTable
 from gapless.report.comparison import Report, report, write
 from gapless.runs.checked import RunSettings, check
 from gapless.runs.checkpoint import held
@@ -21,9 +23,11 @@ from gapless.runs.run import Run
 from gapless.studies.bring import bring
 from gapless.studies.device import device_of
 from gapless.studies.jobs import Came, Here, Job, OnRay, Told
-from gapless.tables import nasbench201
+from gapless.tables import load
 
 SEEDS = (0, 1, 2)
+SPACE = "nasbench201"
+"""Where a comparison searches if neither a recipe nor an option says where."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,7 @@ def compare(
     data: Sequence[str] = (),
     baseline: str | None = None,
     table: str | Path | None = None,
-    columns: Sequence[str] = (nasbench201.DEFAULT,),
+    columns: Sequence[str] = (),
     retrain: bool = False,
     out: str | Path,
     jobs: int = 1,
@@ -98,8 +102,8 @@ def compare(
     baseline
         The method that the others are compared with; by default the first.
     table, columns
-        The NAS-Bench-201 table that says what an answer is worth, and what is read of it: a column for all sets of
-        images or one for each.
+        A benchmark table (:func:`gapless.tables.load`) that says what an answer is worth, and its column of accuracies:
+        one for all sets of images or one for each; by default the table's own.
     retrain
         Whether every answer is trained alone, as the recipe's ``[retrain]`` says.
     out
@@ -125,9 +129,12 @@ def compare(
         When interrupted, with every run saved.
     """
     base = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else Recipe.read(recipe)
-    base = base if base.space else base.over(space={"name": "nasbench201"})
+    base = base if base.space else base.over(space={"name": SPACE})
     if not data:
         data = [base.data["name"]] if "name" in base.data else [] if base.score else ["digits"]
+    rows = None if table is None else load(table)
+    if rows is not None and not columns:
+        columns = (rows.default_column,)
     asked = Comparison.of(
         base,
         tuple(methods),
@@ -138,7 +145,7 @@ def compare(
         columns=tuple(columns),
         retrain=retrain,
     )
-    _check(asked)
+    _check(asked, rows)
     threads = RunSettings.of(asked.recipe).threads or 1
     runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
     folder = Folder(Path(out))
@@ -173,24 +180,26 @@ def compare(
     return Compared(folder, found, came, files)
 
 
-def _check(asked: Comparison) -> None:
+def _check(asked: Comparison, table: BenchmarkTable | None) -> None:
     """Find what is wrong with any of the runs before one begins, as far as that needs no data."""
     for cell in asked.cells():
         checked = check(asked.recipe_of(cell))
         if checked.kind == "black-box":
             checked.judging()
+        if table is not None:
+            _check_table(table, checked.space.cls.usual(**checked.space.settings))
     if asked.retrain and not all("name" in asked.recipe_of(cell).data for cell in asked.cells()):
         raise UserError("--retrain trains on images: say which, as --data digits, a folder, or a name on the hub.")
-    if asked.table:
-        if asked.recipe.space["name"] != "nasbench201":
-            raise UserError(
-                f"A table holds cells of nasbench201; this comparison is of {asked.recipe.space['name']}. "
-                "Leave --table out, or give --retrain: then every answer is trained alone."
-            )
-        legal = nasbench201.load(asked.table).columns
+    if table is not None:
         for column in asked.columns:
-            if column not in legal:
-                raise unknown("column", column, legal)
+            table.accuracy(column)
+
+
+def _check_table(table: BenchmarkTable, space: Space) -> None:
+    try:
+        table.check(space, "this comparison is of")
+    except UserError as error:
+        raise UserError(f"{error} Leave `table` out, or give `retrain`: then every answer is trained alone.") from None
 
 
 def _ended(folder: Folder, asked: Comparison, cell: Cell) -> bool:

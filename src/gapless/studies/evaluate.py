@@ -13,8 +13,9 @@ from gapless.core.errors import UserError, nearest
 from gapless.core.settings import fields_of, typed
 from gapless.core.size import size_of
 from gapless.core.space import Space
+from gapless.core.table import BenchmarkTable
 from gapless.runs.run import Run
-from gapless.tables import nasbench201
+from gapless.tables import load
 
 
 def locate(
@@ -75,10 +76,10 @@ def evaluate(
     *,
     space: str | None = None,
     fields: Mapping[str, Any] | None = None,
-    table: str | Path | None = None,
-    column: str = nasbench201.DEFAULT,
+    table: str | Path | BenchmarkTable | None = None,
+    column: str | None = None,
 ) -> dict[str, Any]:
-    """Return parameters and MACs, and with a table the row, rank and percentile among all cells.
+    """Return parameters and MACs, and with a table the row, rank and percentile among all its architectures.
 
     Parameters
     ----------
@@ -87,9 +88,9 @@ def evaluate(
     fields
         Fields of the space that differ from the size at which the paper trains an architecture alone.
     table
-        The NAS-Bench-201 table.
+        A benchmark table, or its file (:func:`gapless.tables.load`).
     column
-        What is ranked.
+        The column by which it is ranked; by default the table's own.
     """
     arch, own, run = locate(given, space, fields)
     given_fields = typed(type(own), fields or {}, of="space")
@@ -102,15 +103,14 @@ def evaluate(
         **size_of(full, arch),
     }
     if table is not None:
-        if own.label != "nasbench201":
-            raise UserError(f"A table holds cells of nasbench201; this architecture is of {own.label}.")
-        rows = nasbench201.load(table)
-        text = own.write(arch)
+        rows = table if isinstance(table, BenchmarkTable) else load(table)
+        rows.check(own, "this architecture is of")
+        column = column or rows.default_column
         found["table"] = {
-            **rows.row(text),
+            **rows.row(arch),
             "column": column,
-            "rank": rows.rank(text, column),
-            "percentile": round(rows.percentile(text, column), 4),
+            "rank": rows.rank(arch, column),
+            "percentile": round(rows.percentile(arch, column), 4),
             "cells": len(rows.archs),
         }
     return found

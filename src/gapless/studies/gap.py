@@ -27,6 +27,7 @@ from gapless.core.mix import Mix
 from gapless.core.progress import stream
 from gapless.core.size import size_of
 from gapless.core.space import Space
+from gapless.core.table import BenchmarkTable, Column
 from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision
 from gapless.measure.gap import Yardstick
@@ -38,7 +39,7 @@ from gapless.runs.searched import TrainedSupernet, inherited, trained
 from gapless.studies.alone import Size, Trainings, sizes, train_alone
 from gapless.studies.device import device_of, use_threads
 from gapless.studies.jobs import Told as ToldOfJobs
-from gapless.tables import nasbench201
+from gapless.tables import load
 
 ARCHS, IMAGES, BUDGETS, LATE = 20, 2000, (8, 64), 10
 """Random architectures; test images; batches of fine-tuning (arXiv 2001.01431: 5 to 10, and 64); late epochs."""
@@ -148,7 +149,7 @@ def gap(
     run: str | Path,
     *,
     table: str | Path | None = None,
-    column: str = nasbench201.DEFAULT,
+    column: str | None = None,
     archs: int = ARCHS,
     images: int = IMAGES,
     budgets: Sequence[int] = BUDGETS,
@@ -168,7 +169,8 @@ def gap(
     run
         Folder of a search that trained a supernet.
     table, column
-        The NAS-Bench-201 table, and which of its accuracies is the truth.
+        A benchmark table (:func:`gapless.tables.load`), and which of its accuracies is the truth; by default the
+        table's own.
     archs
         Random architectures beside the answer.
     images
@@ -204,11 +206,12 @@ def gap(
         raise UserError(f"--budgets are {list(budgets)}; give ascending numbers of batches from 1 on, such as 8 64.")
     source, _ = trained(run)
     arch, space = source.found()
-    rows = None if table is None else nasbench201.load(table)
-    if rows is not None:
-        if space.label != "nasbench201":
-            raise UserError(f"A table holds cells of nasbench201; {run} searched {space.label}.")
-        rows.rank(space.write(arch), column)
+    truth = None
+    if table is not None:
+        rows = load(table)
+        rows.check(space, f"{run} searched")
+        rows.place(arch)
+        truth = Truth(rows, rows.accuracy(column or rows.default_column))
     others = [trained(path)[0] for path in beside]
     for other in others:
         if other.found()[1].decisions != space.decisions:
@@ -218,12 +221,24 @@ def gap(
                 f"--beside takes runs of the same images; {other.path} had other settings of data than {run}."
             )
     use_threads(threads)
-    measured = _Measured(source, device_of(device), images, tuple(budgets), rows, column, told or (lambda _: None))
+    measured = _Measured(source, device_of(device), images, tuple(budgets), truth, told or (lambda _: None))
     sample = measured.drawn(archs, seed)
     alone = {} if trainings is None else measured.from_scratch(sample, trainings, begun)
     found = measured.all(sample, alone, others)
     source.write_json(report.NAME, found.plain())
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What architectures are worth alone: a column of accuracies of a benchmark table."""
+
+    rows: BenchmarkTable
+    column: Column
+
+    def of(self, arch: Arch) -> float:
+        """Return the accuracy of an architecture in percent, to four decimals."""
+        return self.rows.row(arch)[self.column.name]
 
 
 class _Measured:
@@ -235,14 +250,13 @@ class _Measured:
         device: torch.device,
         images: int,
         budgets: tuple[int, ...],
-        rows: nasbench201.Table | None,
-        column: str,
+        table: Truth | None,
         told: Told,
     ) -> None:
         precision: Precision = RunSettings.of(source.recipe()).precision
         self.precision: Precision = "float32" if precision == "bfloat16" else precision
         self.device, self.images, self.budgets = device, images, budgets
-        self.source, self.rows, self.column, self.told = source, rows, column, told
+        self.source, self.table, self.told = source, table, told
         self.arch, _ = source.found()
         self.records = list(source.trace())
         self.by = self.opened(source)
@@ -271,7 +285,7 @@ class _Measured:
 
     def from_scratch(self, archs: Sequence[Arch], asked: Trainings, told: ToldOfJobs | None) -> Alone:
         at = sizes(self.source)
-        if self.rows is not None:
+        if self.table is not None:
             at.pop("full")
         if not at:
             raise UserError(
@@ -337,17 +351,17 @@ class _Measured:
         if small := trained.get("small"):
             what = f"trained from scratch at the supernet's depth and width, {_trained(len(small))}"
             looked_up("retrained", what, mean(small))
-        if self.rows is not None:
-            value = self.rows.row(self.space.write(self.arch))[self.column]
-            looked_up("alone", f"trained from scratch at full size: {self.column} of the table", value)
+        if self.table is not None:
+            value = self.table.of(self.arch)
+            looked_up("alone", f"trained from scratch at full size: {self.table.column.name} of the table", value)
         elif full := trained.get("full"):
             looked_up("alone", f"trained from scratch at full size, {_trained(len(full))}", mean(full))
         return found, statistics
 
     def truth(self, alone: Alone) -> str | None:
         """Return what the truth is, in words; None without."""
-        if self.rows is not None:
-            return self.column
+        if self.table is not None:
+            return self.table.column.name
         return f"test accuracy from scratch, {_trained(len(alone['full'][self.arch]))}" if "full" in alone else None
 
     # ------------------------------------------------------------------ the sample
@@ -380,8 +394,8 @@ class _Measured:
             scores["retrained"] = mean(trainings["small"])
         scores = {name: round(value, 4) for name, value in scores.items()} | sizes
         truth = None
-        if self.rows is not None:
-            truth = self.rows.row(text)[self.column]
+        if self.table is not None:
+            truth = self.table.of(arch)
         elif "full" in trainings:
             truth = round(mean(trainings["full"]), 4)
         return Judged(str(arch), text, scores, truth, trainings)
@@ -402,15 +416,15 @@ class _Measured:
 
     def ceiling(self, sample: list[Judged]) -> float | None:
         """Return what noise allows (see :class:`Gap`)."""
-        if self.rows is None:
+        if self.table is None:
             trainings = [judged.trainings.get("full", ()) for judged in sample]
             again = list(zip(*trainings, strict=True))
             return _known(stability(again)[0]) if len(again) > 1 else None
-        one = self.column.replace("_test_", "_valid_")
-        if one == self.column or one not in self.rows.columns:
+        column = self.table.column
+        if not column.repeated_by:
             return None
-        rows = [self.rows.row(judged.notation) for judged in sample]
-        return _known(kendall([row[one] for row in rows], [row[self.column] for row in rows]))
+        rows = [self.table.rows.row(self.space.read(judged.notation)) for judged in sample]
+        return _known(kendall([row[column.repeated_by] for row in rows], [row[column.name] for row in rows]))
 
     # ------------------------------------------------------------------ how firmly it had decided
 

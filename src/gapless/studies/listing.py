@@ -7,8 +7,8 @@ from typing import Literal
 from gapless.core import catalogue
 from gapless.runs.recipe import Recipe, folder
 
-Kind = Literal["methods", "scores", "spaces", "datasets", "recipes"]
-FOLDERS = {"methods": ("methods", "searchers"), "scores": ("scores",), "spaces": ("spaces",)}
+Kind = Literal["methods", "scores", "spaces", "tables", "datasets", "recipes"]
+FOLDERS = {"methods": ("methods", "searchers"), **{kind: (kind,) for kind in ("scores", "spaces", "tables")}}
 """What is listed -> folders of the package that hold it."""
 DATASETS = {
     "digits": "8x8 grey digits bundled with scikit-learn (UCI ML hand-written digits, Alpaydin and Kaynak 1998)",

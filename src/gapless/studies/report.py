@@ -14,7 +14,6 @@ from gapless.report import page as run_page
 from gapless.runs.comparison import NAME as COMPARISON
 from gapless.runs.comparison import Folder, begun
 from gapless.runs.run import Run
-from gapless.tables import nasbench201
 
 NAME = "report.html"
 
@@ -61,7 +60,8 @@ def page(
     out
         The file, ending in .html; by default ``report.html`` in the folder.
     table, column
-        The NAS-Bench-201 table and what is read of it; with a table the page of a run shows what a search draws.
+        A benchmark table (:func:`gapless.tables.load`) and the column that is read, by default the table's own; with a
+        table the page of a run shows what a search draws.
 
     Raises
     ------
@@ -89,8 +89,8 @@ def _page(folder: Path, table: str | Path | None, column: str | None) -> parts.P
     if not begun(Run(folder)):
         raise UserError(f"{folder} is neither a run nor a comparison: it has no recipe.toml and no {COMPARISON}.")
     if column is not None and table is None:
-        raise UserError("--column is a column of the NAS-Bench-201 table; give the table, too: --table PATH.")
-    return run_page.page(Run(folder), table=table, column=column or nasbench201.DEFAULT)
+        raise UserError("--column is a column of a benchmark table; give the table, too: --table PATH.")
+    return run_page.page(Run(folder), table=table, column=column)
 
 
 def _write(path: Path, content: bytes) -> None:

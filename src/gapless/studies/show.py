@@ -15,7 +15,6 @@ from gapless.report import tensorboard as board
 from gapless.report.show import SUFFIXES, Format
 from gapless.runs.run import Run
 from gapless.studies.evaluate import locate
-from gapless.tables import nasbench201
 
 
 def show(given: str | Path, *, space: str | None = None, out: str | Path | None = None) -> Path:
@@ -67,7 +66,7 @@ def figures(
     out: str | Path | None = None,
     kind: Format = "svg",
     table: str | Path | None = None,
-    column: str = nasbench201.DEFAULT,
+    column: str | None = None,
     tensorboard: bool = False,
 ) -> Figures:
     """Draw all figures of a run, fit to print, and return where they are.
@@ -81,7 +80,8 @@ def figures(
     kind
         ``svg`` (text stays text), ``png`` (300 dpi) or ``pdf`` (fonts embedded).
     table, column
-        The NAS-Bench-201 table and what is read of it; with a table the figure ``range`` is drawn.
+        A benchmark table (:func:`gapless.tables.load`) and the column that is read, by default the table's own; with a
+        table the figure ``range`` is drawn.
     tensorboard
         Whether to write the trace as TensorBoard event files, too, into ``tensorboard`` in the run folder.
 

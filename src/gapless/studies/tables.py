@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gapless.core.errors import UserError
-from gapless.tables import nasbench201, natsbench
+from gapless.tables import load
+from gapless.tables.official import natsbench
 
 PERCENTILES = (10, 50, 90)
 
@@ -67,7 +68,8 @@ def import_table(
     Raises
     ------
     UserError
-        For anything wrong with what was given (see :func:`gapless.tables.natsbench.read`); nothing is written then.
+        For anything wrong with what was given (see :func:`gapless.tables.official.natsbench.read`); nothing is written
+        then.
     """
     out = Path(out).expanduser()
     if out.suffix != ".parquet":
@@ -87,30 +89,33 @@ def show_table(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``table``; ``cells``; ``columns``: name -> ``best`` (percent), ``arch`` of it, and ``percentiles``: percent of
-        the cells -> accuracy that so many do not exceed, interpolated; ``provenance``: what the file says of itself,
-        empty where it says nothing.
+        ``table``; ``plugin`` that reads it; ``space`` of its architectures; ``noun``: what a row is; ``cells``: the
+        number of rows; ``columns``: name -> ``unit``, ``higher_is_better``, ``best`` value, ``arch`` of it, and
+        ``percentiles``: percent of the architectures -> value that they do not exceed, interpolated; ``provenance``:
+        what the file says of its origin, empty where it says nothing.
 
     Raises
     ------
     UserError
         Where the file is no table.
     """
-    data = nasbench201.load(path)
-    if not data.archs:
-        raise UserError(f"{path} holds no cell.")
+    data = load(path)
     columns = {}
-    for name, values in data.columns.items():
-        best = int(values.argmax())
-        levels = np.percentile(values, PERCENTILES)
+    for name, column in data.columns.items():
+        levels = np.percentile(column.values.numpy(), PERCENTILES)
         columns[name] = {
-            "best": round(float(values[best]), 4),
-            "arch": data.archs[best],
+            "unit": column.unit,
+            "higher_is_better": column.higher_is_better,
+            "best": round(float(column.values[column.best]), 4),
+            "arch": data.archs[column.best],
             "percentiles": {str(p): round(float(v), 4) for p, v in zip(PERCENTILES, levels, strict=True)},
         }
     return {
         "table": str(path),
+        "plugin": data.label,
+        "space": data.space.label,
+        "noun": data.noun,
         "cells": len(data.archs),
         "columns": columns,
-        "provenance": natsbench.provenance(path),
+        "provenance": data.provenance,
     }

@@ -1,1 +1,111 @@
-"""Benchmark tables: what architectures are worth alone, measured by others."""
+"""Benchmark tables: what architectures are worth on their own, as others measured it. One file is one benchmark.
+
+:func:`load` reads a table; which plug-in does it follows from the columns and the metadata of the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gapless.core import catalogue
+from gapless.core.errors import UserError
+
+if TYPE_CHECKING:  # to list the folder imports neither torch nor pyarrow
+    from torch import Tensor
+
+    from gapless.core.table import BenchmarkTable
+
+KEY = b"gapless"
+"""Key of the Parquet metadata under which a file says where it is from, as JSON."""
+FILE = "accuracy.parquet"
+"""The file that a folder stands for."""
+
+
+def load(path: str | Path) -> BenchmarkTable:
+    """Read a benchmark table.
+
+    Parameters
+    ----------
+    path
+        A Parquet file, or a folder that holds ``accuracy.parquet``. A table of your own is named with its plug-in, as
+        ``mine.py:FILE``; there FILE is relative to the folder of ``mine.py``.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or no plug-in reads it.
+    """
+    plugin, outside, file = str(path).partition(".py:")
+    if outside:
+        kind: type[BenchmarkTable] = catalogue.find(f"{Path(plugin).expanduser()}.py", "tables")
+        return kind.read(Path(plugin).expanduser().parent / Path(file).expanduser())
+    path = Path(path)
+    if path.is_dir() and (path / FILE).is_file():
+        path = path / FILE
+    if not path.is_file():
+        raise UserError(f"There is no table {path}. {known()}")
+    if path.suffix == ".py":
+        raise UserError(f"{path} is a plug-in; name the file that it reads, too, as {path}:FILE.")
+    names, metadata = _schema(path)
+    kinds = [kind for kind in _kinds() if kind.recognizes(names, metadata)]
+    if not kinds:
+        raise UserError(f"No plug-in reads the table {path}: it has the columns {', '.join(names)}. {known()}")
+    if len(kinds) > 1:
+        raise UserError(f"Several plug-ins read the table {path}: {' and '.join(kind.label for kind in kinds)}.")
+    return kinds[0].read(path)
+
+
+def known() -> str:
+    """Return what the tables look like that there are plug-ins for, as a sentence."""
+    return f"Tables that Gapless reads: {'; '.join(f'{kind.label}, {kind.looks_like}' for kind in _kinds())}."
+
+
+def read_parquet(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Return the ``pyarrow.Table`` of a file, and what the file says of its origin (see :data:`KEY`).
+
+    Raises
+    ------
+    UserError
+        If it is no Parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        data = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+    return data, json.loads((data.schema.metadata or {}).get(KEY, b"{}"))
+
+
+def numbers(data: Any, name: str) -> Tensor:
+    """Return a column of a ``pyarrow.Table`` as [N] float64, NaN where there is no value.
+
+    Raises
+    ------
+    UserError
+        If it holds something else than numbers.
+    """
+    import torch
+
+    try:
+        return torch.tensor(data[name].cast("double").to_numpy())
+    except ValueError as error:
+        raise UserError(f"The column {name} of the table holds no numbers: {error}") from None
+
+
+def _kinds() -> list[type[BenchmarkTable]]:
+    return [catalogue.find(name, "tables") for name in catalogue.names("tables")]
+
+
+def _schema(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Return names of columns, and metadata."""
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
+    metadata = {key.decode(): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()}
+    return list(schema.names), metadata

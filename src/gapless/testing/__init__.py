@@ -1,4 +1,5 @@
-"""Published conformance suites: what a new space, method, searcher or score must obey, as plain functions, a law each.
+"""Published conformance suites: what a new space, method, searcher, score or
+benchmark table must obey, as plain functions, a law each.
 
 In a test file of your own::
 
@@ -25,8 +26,9 @@ from gapless.testing.methods import METHOD_LAWS
 from gapless.testing.scores import SCORE_LAWS
 from gapless.testing.searchers import SEARCHER_LAWS
 from gapless.testing.spaces import SPACE_LAWS
+from gapless.testing.tables import TABLE_LAWS
 
-__all__ = ["METHOD_LAWS", "SCORE_LAWS", "SEARCHER_LAWS", "SPACE_LAWS", "title"]
+__all__ = ["METHOD_LAWS", "SCORE_LAWS", "SEARCHER_LAWS", "SPACE_LAWS", "TABLE_LAWS", "title"]
 
 
 def title(law: object) -> str:

@@ -27,12 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gapless.core.errors import UserError
-from gapless.tables.nasbench201 import CELLS
+from gapless.tables import KEY
+from gapless.tables.nasbench201 import CELLS, EPOCHS
 
 NAME = "NATS-tss-v1_0-3ffb9"
 """Base name of the official files."""
 SUFFIX = ".pickle.pbz2"
-EPOCHS = ("200", "12")
 SETS: dict[str, tuple[str, str]] = {
     "cifar10_valid": ("cifar10-valid", "x-valid"),
     "cifar10_test": ("cifar10", "ori-test"),
@@ -47,8 +47,6 @@ CIFAR-10 was trained twice: ``cifar10-valid`` on 25,000 images, whose other 25,0
 50,000, whose ``ori-test`` are the 10,000 test images. CIFAR-100 and ImageNet16-120 were trained once, and their test
 images divided into ``x-valid`` and ``x-test``; ``ori-test`` there is both together, and is not used.
 """
-KEY = b"gapless"
-"""Of the Parquet metadata that says where a table is from."""
 _OPTION = r"(?:none|skip_connect|nor_conv_1x1|nor_conv_3x3|avg_pool_3x3)"
 _ARCH = re.compile(rf"\|{_OPTION}~0\|\+\|{_OPTION}~0\|{_OPTION}~1\|\+\|{_OPTION}~0\|{_OPTION}~1\|{_OPTION}~2\|")
 _DAMAGE = (
@@ -172,8 +170,7 @@ def read(path: str | Path, *, trust: bool = False, told: Callable[[int, int], No
 
 
 def write(cells: Cells, out: str | Path) -> None:
-    """Write the table as Parquet at once: to a temporary name beside it, synced, renamed. :func:`provenance` reads the
-    metadata back.
+    """Write the table as Parquet at once: to a temporary name beside it, synced, renamed.
 
     Raises
     ------
@@ -199,25 +196,6 @@ def write(cells: Cells, out: str | Path) -> None:
         raise UserError(f"{out} cannot be written: {error.strerror}.") from None
     finally:
         draft.unlink(missing_ok=True)
-
-
-def provenance(path: str | Path) -> dict[str, Any]:
-    """Return what a table that :func:`write` wrote says of itself; empty for tables from elsewhere.
-
-    Raises
-    ------
-    UserError
-        Where the file is no Parquet.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "accuracy.parquet"
-    try:
-        found = pq.read_schema(path).metadata or {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as Parquet: {error}") from None
-    told: dict[str, Any] = json.loads(found.get(KEY, b"{}"))
-    return told
 
 
 # ---------------------------------------------------------------------- what is there
