@@ -1,10 +1,9 @@
-"""All that leaves a state of a cell, on a CPU, in a few walks over memory.
+"""Fused CPU implementation of a fan, compiled by Numba.
 
-It computes what :func:`gapless.kernels.plain.fan` computes, in the loops of
-:mod:`gapless.kernels.cpu.walks`. Each image goes through a whole step of each chain (ReLU,
-depthwise convolution, convolution, moments) while it lies in the cache; between steps only the
-moments of all images have to meet. Kept for the backward pass is what normalisations read, and
-nothing else: what follows a normalisation is a scale, a shift and a ReLU away.
+It computes what :func:`gapless.kernels.plain.fan` computes, in the walks of :mod:`gapless.kernels.cpu.walks`. Each image
+passes through a whole step of each chain (ReLU, depthwise convolution, convolution, moments) while it lies in the cache;
+between steps only the moments of all images are exchanged. Saved for the backward pass are the inputs of normalisations
+and nothing else: what follows a normalisation is a scale, a shift and a ReLU away.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from gapless.kernels.cpu import walks
 from gapless.kernels.cpu.memory import memory_of
-from gapless.kernels.cpu.workers import threads
+from gapless.kernels.cpu.records import BUFFER, CENTRE, VARIANCE, Array, Buffers
+from gapless.kernels.cpu.threads import thread_count
 from gapless.kernels.forms import Moments, Route
-from gapless.kernels.layout import FORMATS, Array, Layout, layout_of, supported
+from gapless.kernels.layout import FORMATS, Layout, layout_of, supported
 
 __all__ = ["fan", "judged", "serves"]
 
@@ -46,20 +46,21 @@ def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> 
 # ---------------------------------------------------------------------- memory
 
 
-_MEMORY = threading.local()
+_SCRATCH = threading.local()
 LINE = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
+EMPTY = np.empty(0)
 
 
-def _scratch(slot: str, count: int, kind: Any) -> Array:
-    """Return memory that the next call with this slot, in this thread, returns again. It begins where a line of the
-    cache does, for a vector that lies in two lines takes two loads."""
-    held: dict[Any, Array] = _MEMORY.__dict__
-    found = held.get((slot, kind))
+def _scratch(name: str, count: int, dtype: Any) -> Array:
+    """Return memory that the next call with this name returns again in this thread. It begins at a cache line, because a
+    vector across two lines takes two loads."""
+    held: dict[Any, Array] = _SCRATCH.__dict__
+    found = held.get((name, dtype))
     if found is None or len(found) < count:
-        whole = np.empty(count * np.dtype(kind).itemsize + LINE, np.uint8)
+        whole = np.empty(count * np.dtype(dtype).itemsize + LINE, np.uint8)
         begin = -whole.ctypes.data % LINE
-        held[slot, kind] = found = whole[begin : len(whole) - LINE + begin].view(kind)
+        held[name, dtype] = found = whole[begin : len(whole) - LINE + begin].view(dtype)
     return found[:count]
 
 
@@ -68,8 +69,8 @@ def _flat(x: Tensor) -> Array:
     return array
 
 
-def _addresses(tensors: Sequence[Tensor | None], before: Sequence[Tensor | None] = ()) -> Array:
-    """Return where tensors lie, and whether there was something before."""
+def _targets(tensors: Sequence[Tensor | None], before: Sequence[Tensor | None] = ()) -> Array:
+    """Return the addresses of tensors, and whether each target had a sum before."""
     held = [t is not None for t in before] or [False] * len(tensors)
     return np.array([[0 if t is None else t.data_ptr() for t in tensors], held], np.int64)
 
@@ -93,30 +94,29 @@ def fan(
 class _Fan(Function):
     @staticmethod
     def forward(
-        ctx: Any, layout: Layout, coefficient: Tensor, x: Tensor, *tensors: Tensor | None
+        ctx: Any, layout: Layout, coefficients: Tensor, x: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        arrived, parameters = tensors[: len(layout.outputs)], tensors[len(layout.outputs) :]
+        before, parameters = tensors[: len(layout.outputs)], tensors[len(layout.outputs) :]
         saved = x.new_empty(layout.lengths["saved"])
-        run = _Pass(layout, coefficient, x, saved, parameters, backward=False)  # type: ignore[arg-type]
+        run = _Pass(layout, coefficients, x, saved, parameters, backward=False)  # type: ignore[arg-type]
         memory = run.memory
-        sums = [x.new_empty(layout.outputs[t]) if before is None else before for t, before in enumerate(arrived)]
-        targets = _addresses(sums, arrived)
-        moments64 = np.empty((3, layout.lengths["norms"]))
+        sums = [x.new_empty(layout.outputs[t]) if before is None else before for t, before in enumerate(before)]
+        targets = _targets(sums, before)
+        moments64 = np.empty(3 * layout.lengths["norms"])
         for depth in range(layout.depth):
             if len(memory.steps) or len(memory.pools):
-                run.walk(
-                    walks.ahead, run.scratch, run.x, run.saved, run.packed, run.inverse_counts, run.vectors, run.sums,
-                    memory.steps, memory.pools, memory.scratch, depth,
-                )  # fmt: skip
-            walks.settle(
-                run.params, run.coefficients, run.sums, moments64, run.vectors, layout.norms, run.images, depth
-            )
-        run.walk(walks.gather, run.x, run.saved, run.vectors, targets, layout.ends, memory.scratch)
-        ctx.layout, ctx.moments64, ctx.coefficient = layout, moments64, coefficient.detach()
+                run.walk(walks.forward, run.buffers, memory.steps, memory.pools, memory.scratch, depth)
+            walks.norm_forward(
+                run.params, run.coefficients, run.arrays.sums, moments64, run.arrays.vectors, layout.norms, run.images,
+                depth, run.vector,
+            )  # fmt: skip
+        run.walk(walks.node_sum, run.buffers, targets, layout.ends, memory.scratch)
+        ctx.layout, ctx.moments64, ctx.coefficients = layout, moments64, coefficients.detach()
         ctx.save_for_backward(x, saved, *parameters)
         ctx.set_materialize_grads(False)
-        ctx.mark_dirty(*(t for t in arrived if t is not None))
-        means, variances = (torch.from_numpy(moments64[row]).to(x) for row in (walks.CENTRE, walks.VARIANCE))
+        ctx.mark_dirty(*(t for t in before if t is not None))
+        rows = torch.from_numpy(moments64.reshape(3, -1))
+        means, variances = rows[CENTRE].to(x), rows[VARIANCE].to(x)
         ctx.mark_non_differentiable(means, variances)
         return *sums, means, variances
 
@@ -127,34 +127,31 @@ class _Fan(Function):
         x, saved, *parameters = ctx.saved_tensors
         count, wanted = len(layout.outputs), ctx.needs_input_grad
         state, weights = wanted[2], any(wanted[3 + count :])
-        run = _Pass(layout, ctx.coefficient, x, saved, parameters, backward=True)
+        dx = torch.empty_like(x) if state else x.new_empty(0)
+        run = _Pass(layout, ctx.coefficients, x, saved, parameters, backward=True, dx=dx)
         memory = run.memory
         target_grads = [None if g is None else g.contiguous() for g in grads[:count]]
-        targets = _addresses(target_grads)
+        targets = _targets(target_grads)
         steps, ends, norms = memory.steps, layout.ends, layout.norms
         dead = [t for t, g in enumerate(target_grads) if g is None]
         if dead:  # no loss depends on these targets: as in the reference execution, their gradients are None, not zero
             steps, ends, norms = (table[~np.isin(table["target"], dead)] for table in (steps, ends, norms))
-        walks.restore(run.params, ctx.moments64, run.vectors, norms)
-        run.walk(walks.correlate, run.x, run.saved, run.vectors, run.sums, targets, ends, memory.scratch)
+        walks.norm_restore(run.params, ctx.moments64, run.arrays.vectors, norms, run.vector)
+        run.walk(walks.end_grad_sums, run.buffers, targets, ends, memory.scratch)
         grad_coefficients = np.zeros(len(layout.ends))
-        dx = torch.empty_like(x) if state else x.new_empty(0)
         grad_params = x.new_empty(layout.lengths["parameters"])
-        grad_saved = _scratch("grad_saved", layout.lengths["grad_saved"], run.kind)
-        grad_packed = _scratch("grad_packed", run.threads * memory.packed, np.float64).reshape(run.threads, -1)
-        grad_packed[:] = 0
         for depth in reversed(range(layout.depth)):
-            walks.carry(
-                run.params, _flat(grad_params), run.coefficients, grad_coefficients, run.sums, ctx.moments64,
-                run.vectors, norms, run.images, -1 if depth == layout.depth - 1 else depth,
+            walks.norm_grads(
+                run.params, _flat(grad_params), run.coefficients, grad_coefficients, run.arrays.sums, ctx.moments64,
+                run.arrays.vectors, norms, run.images, -1 if depth == layout.depth - 1 else depth, run.vector,
             )  # fmt: skip
             if state or weights:
                 run.walk(
-                    walks.behind, run.scratch, run.x, run.saved, run.packed, run.flipped, run.inverse_counts,
-                    run.vectors, run.sums, targets, grad_saved, grad_packed, _flat(dx), steps, memory.pools, ends,
-                    memory.scratch, depth, weights, state,
-                )  # fmt: skip
-        run.walk(walks.unpack, grad_packed, _flat(grad_params), steps, run.images)
+                    walks.backward, run.buffers, targets, steps, memory.pools, ends, memory.scratch, depth, weights, state
+                )
+        run.walk(
+            walks.unpack_grads, run.buffers, _flat(grad_params), steps, run.threads, run.images, memory.scratch
+        )
         parts = grad_params.split([p.numel() for p in parameters])
         param_grads = [
             part.view(p.shape) if want and owner not in dead else None
@@ -165,32 +162,44 @@ class _Fan(Function):
 
 
 class _Pass:
-    """Arrays of one forward or backward pass."""
+    """The arrays of one forward or backward pass."""
 
     def __init__(
         self,
         layout: Layout,
-        coefficient: Tensor,
+        coefficients: Tensor,
         x: Tensor,
         saved: Tensor,
         parameters: Sequence[Tensor],
+        *,
         backward: bool,
+        dx: Tensor | None = None,
     ) -> None:
-        self.memory, self.kind = memory_of(layout), FORMATS[x.dtype]
-        self.images, self.threads = x.shape[0], threads(x.shape[0])
-        self.x, self.saved = _flat(x), _flat(saved)
+        self.memory = memory = memory_of(layout)
+        self.vector = memory.vectors[x.dtype]
+        self.images, self.threads = x.shape[0], thread_count(x.shape[0])
         self.params = _flat(torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)]))
-        self.coefficients = coefficient.detach().double().numpy()
-        self.inverse_counts = self.memory.inverse_counts[x.dtype]
-        self.packed = _scratch("packed", self.memory.packed, self.kind)
-        self.flipped = _scratch("flipped", self.memory.packed if backward else 0, self.kind)
-        channels = layout.lengths["norms"]
-        self.sums = _scratch("sums", 2 * self.images * channels, np.float64)
-        self.vectors = _scratch("vectors", 6 * channels, self.kind)
-        scratch = _scratch("scratch", self.threads * self.memory.scratch_length, self.kind)
-        self.scratch = scratch.reshape(self.threads, -1)
-        self.walk(walks.pack, self.params, self.packed, self.flipped, self.memory.steps, self.images, backward)
+        self.coefficients = coefficients.detach().double().numpy()
+        kind, channels = FORMATS[x.dtype], layout.lengths["norms"]
+        grad_packed = _scratch("grad_packed", self.threads * memory.packed if backward else 0, np.float64)
+        grad_packed[:] = 0
+        self.arrays = Buffers(
+            x=_flat(x),
+            saved=_flat(saved),
+            packed=_scratch("packed", memory.packed, kind),
+            flipped=_scratch("flipped", memory.packed if backward else 0, kind),
+            inverse_counts=memory.inverse_counts[x.dtype],
+            vectors=_scratch("vectors", 6 * channels, kind),
+            sums=_scratch("sums", 2 * self.images * channels, np.float64),
+            scratch=_scratch("scratch", self.threads * memory.length, kind),
+            grad_saved=_scratch("grad_saved", layout.lengths["grad_saved"] if backward else 0, kind),
+            grad_packed=grad_packed,
+            dx=EMPTY if dx is None else _flat(dx),
+        )
+        pairs = [(array.__array_interface__["data"][0], array.size) for array in self.arrays]
+        self.buffers = np.array(pairs, BUFFER)
+        self.walk(walks.pack_weights, self.params, self.buffers, memory.steps, self.images, backward)
 
     def walk(self, walk: Callable[..., None], *arguments: Any) -> None:
         """Run a walk on the threads, each over its own images."""
-        walk(self.threads, self.images, *arguments, self.memory.vector)
+        walk(self.threads, self.images, *arguments, self.vector)

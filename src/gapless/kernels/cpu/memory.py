@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from llvmlite import binding
 
-from gapless.kernels import layout
-from gapless.kernels.cpu.lanes import Width
-from gapless.kernels.cpu.loops import PATCHES, PLACES
-from gapless.kernels.layout import FORMATS, Layout, Row, as_dicts, as_records
+from gapless.kernels.cpu.records import PATCHES, PLACES, POOL, SCRATCH, STEP, Array
+from gapless.kernels.cpu.vectors import Vector
+from gapless.kernels.layout import FORMATS, Layout
+from gapless.kernels.records import Row, as_dicts, as_records
 
 AVX512 = bool(binding.get_host_cpu_features().get("avx512f", False))
-WIDTHS = {count: Width(count, AVX512) for count in ((16, 8, 4) if AVX512 else (8, 4))}
-"""Vectors by how many numbers they hold: sixteen sums of the longest fit 32 registers, eight fit 16."""
+COUNTS = (16, 8, 4) if AVX512 else (8, 4)
+"""Numbers in a vector: sixteen sums of the longest fit 32 registers, eight fit 16."""
 
-_INT = np.int64
-STEP = np.dtype([*layout.STEP.descr, *((name, _INT) for name in (
-    "packed_depthwise", "packed_conv",  # where its weights lie, packed for the forward pass or flipped
-    "winograd", "winograd_grad",  # whether it uses Winograd's F(2x2, 3x3), and where a thread sums its weight gradient
-))])  # fmt: skip
-"""A step of a chain, with the places of its packed weights."""
-POOL = np.dtype([*layout.POOL.descr, ("inverse_counts", _INT)])
-"""A pool, with the place of one over the number of pixels under each window (averages only)."""
-SCRATCH = np.dtype([(name, _INT) for name in (
-    "images", "channels", "H", "W", "C", "border", "phases", "strided", "winograd",
-    "input", "split", "padded", "z", "dz", "e", "dinput", "dsplit", "dstrided", "pool", "patches", "products",
-    "dpatches", "gradients",
-)])  # fmt: skip
-"""The state, the length of a norm vector, and where the buffers lie in a thread's scratch memory."""
+
+@cache
+def vector_of(dtype: np.dtype[Any], *channels: int) -> Vector:
+    """Return the longest vectors that divide all numbers of channels."""
+    return _vector(dtype, next(count for count in COUNTS if all(c % count == 0 for c in channels)))
+
+
+@cache
+def _vector(dtype: np.dtype[Any], count: int) -> Vector:
+    return Vector(dtype, count, AVX512)
 
 
 class Memory:
@@ -40,9 +37,9 @@ class Memory:
     ----------
     steps, pools, scratch
         Records, as described above.
-    vector
-        The longest vector that divides all numbers of channels.
-    packed, scratch_length
+    vectors
+        For each precision, the longest vectors that divide all numbers of channels.
+    packed, length
         Numbers in the packed weights (the flipped ones take as many) and in one thread's scratch memory.
     inverse_counts
         For each precision, one over the number of pixels under each window of average pools.
@@ -50,7 +47,7 @@ class Memory:
 
     def __init__(self, made: Layout) -> None:
         self._layout = made
-        self.packed = self.scratch_length = 0
+        self.packed = self.length = 0
         steps = as_dicts(made.steps)
         gradients = 0
         for row in steps:
@@ -62,13 +59,14 @@ class Memory:
             self.packed += depthwise + conv
             gradients += conv if row["winograd"] else 0
         pools = as_dicts(made.pools)
-        counts: list[layout.Array] = [np.empty(0)]
+        counts: list[Array] = [np.empty(0)]
         for row in pools:
             row["inverse_counts"] = sum(map(len, counts))
             if not row["maximum"]:
                 counts.append(_inverse_counts(row, made.H, made.W))
         self.inverse_counts = {t: np.concatenate(counts).astype(f) for t, f in FORMATS.items()}
-        self.vector = _vector(made.C, *(step[name] for step in steps for name in ("C", "O")))
+        channels = sorted({made.C, *(step[name] for step in steps for name in ("C", "O"))})
+        self.vectors = {t: vector_of(f, *channels) for t, f in FORMATS.items()}
         self.steps, self.pools = as_records(steps, STEP), as_records(pools, POOL)
         self.scratch = as_records([self._scratch(steps, pools, gradients)], SCRATCH)
 
@@ -115,15 +113,16 @@ class Memory:
             "patches": patched("C"),
             "products": patched("O"),
             "dpatches": patched("C"),
-            "gradients": gradients,
+            "winograd_grads": gradients,
         }
         row: Row = {}
         for name, size in sizes.items():
-            row[name] = self.scratch_length
-            self.scratch_length += int(size)
+            row[name] = self.length
+            self.length += int(size)
         return row | {
             "images": self._layout.images, "channels": self._layout.lengths["norms"], "H": H, "W": W, "C": C,
             "border": border, "phases": phases, "strided": strided, "winograd": sum(s["winograd"] for s in first),
+            "packed": self.packed, "length": self.length,
         }  # fmt: skip
 
 
@@ -133,18 +132,14 @@ def _winograd(row: Row) -> bool:
     return kernel == (0, 3, 1, 1, 1) and row["h"] % 2 == 0 and row["w"] % 2 == 0
 
 
-def _inverse_counts(pool: Row, H: int, W: int) -> layout.Array:
+def _inverse_counts(pool: Row, H: int, W: int) -> Array:
     """Return one over the number of pixels under each window of a pool."""
     starts = (np.arange(out) * pool["s"] - pool["p"] for out in (pool["h"], pool["w"]))
     counts = [
         np.minimum(start + pool["K"], side) - np.maximum(start, 0) for start, side in zip(starts, (H, W), strict=True)
     ]
-    inverse: layout.Array = 1 / np.outer(*counts)
+    inverse: Array = 1 / np.outer(*counts)
     return inverse.ravel()
-
-
-def _vector(*channels: int) -> Width:
-    return next(width for count, width in WIDTHS.items() if all(c % count == 0 for c in channels))
 
 
 @lru_cache(maxsize=1024)

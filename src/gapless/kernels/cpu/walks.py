@@ -1,182 +1,215 @@
-"""Compiled walks over the images of a batch: what a fan does between two moments at which all images have to meet.
+"""Walks over the images of a batch: what a fan does between two points at which the moments of all images are exchanged.
 
-Records, whose fields :mod:`gapless.kernels.layout` describes, say what is done and where in the arrays numbers lie. A
-walk takes the images one after the other, so that an image stays in the cache while all that reads it is computed.
+Records, whose fields :mod:`gapless.kernels.cpu.records` describes, say what is computed and where in the arrays numbers
+lie. A walk takes one image after the other, so that an image stays in the cache while everything that reads it is
+computed. The arrays of a pass are given together, as ``buffers``; ``targets`` holds the addresses of the targets' sums or
+of their gradients, and whether there was a sum before.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
 
-from gapless.kernels.cpu.lanes import pointer
+from gapless.kernels.cpu.declare import (
+    Addresses,
+    Buffers,
+    Doubles,
+    Ends,
+    Host,
+    Image,
+    Norms,
+    Numbers,
+    Pools,
+    Scratch,
+    Steps,
+    loop,
+)
 from gapless.kernels.cpu.loops import (
+    STRETCH,
+    conv,
+    conv_weight_grad,
+    depthwise,
+    depthwise_input_grad,
+    depthwise_weight_grad,
+    grad_sums,
+    join_phases,
+    moments,
+    norm_backward,
+    pad,
+    pad_relu,
+    pad_scale_shift_relu,
+    pool,
+    pool_backward,
+    relu_backward,
+    scale_shift,
+    split_phases,
+    unpad_add,
+    winograd_filter,
+    winograd_filter_backward,
+    winograd_input,
+    winograd_input_backward,
+    winograd_multiply,
+    winograd_multiply_weight_grad,
+    winograd_output,
+    winograd_output_backward,
+    zero_border,
+)
+from gapless.kernels.cpu.records import (
+    CENTRE,
+    DX,
+    FIRST,
+    FLIPPED,
+    GRAD_PACKED,
+    GRAD_SAVED,
+    INVERSE,
+    INVERSE_COUNTS,
+    LAST,
+    LEAD,
+    MEAN,
+    PACKED,
     PATCHES,
     PLACES,
-    STRETCH,
-    compiled,
-    conv,
-    conv_weight,
-    error,
-    filters,
-    filters_back,
-    frame,
-    frame_positive,
-    frame_relu,
-    gate,
-    halve,
-    hem,
-    moments,
-    multiply,
-    multiply_weight,
-    outputs,
-    outputs_back,
-    patches,
-    patches_back,
-    pool,
-    pool_back,
-    products,
-    slide,
-    slide_back,
-    slide_weight,
-    unframe,
-    unhalve,
-    weigh,
-)  # fmt: skip
-from gapless.kernels.cpu.workers import Walk
-
-SCALE, SHIFT, LEAD, FIRST, LAST, MEAN = range(6)
-"""Rows of ``lines``, vectors over all channels that are normalised, in the precision of the images."""
-CENTRE, VARIANCE, INVERSE = range(3)
-"""Rows of ``book``, the same vectors in double precision."""
-
+    SAVED,
+    SCALE,
+    SCRATCH_MEMORY,
+    SHIFT,
+    SUMS,
+    VARIANCE,
+    VECTORS,
+    X,
+)
+from gapless.kernels.cpu.threads import Walk
+from gapless.kernels.cpu.vectors import Vector, doubles, numbers, numbers_at
 
 # ---------------------------------------------------------------------- weights
 
 
 @Walk
-def pack(rank: int, lo: int, hi: int, flat: Any, packed: Any, turned: Any, steps: Any, images: int, back: bool,
-         v: Any) -> None:  # fmt: skip
-    """Lay the weights out as the loops read them: forward, or turned for the way back (and depthwise ones forward, too,
-    whose outputs are computed again there). Of each step the part of the channels that the images from ``lo`` to ``hi``
-    are of all."""
+def pack_weights(
+    rank: int, lo: int, hi: int, params: Numbers, buffers: Buffers, steps: Steps, images: int, backward: bool, v: Vector
+) -> None:
+    """Pack the weights as the loops read them: for the forward pass, or flipped for the backward pass, which needs the
+    depthwise ones both ways, since it recomputes depthwise convolutions. Of each step the share of the channels that the
+    images from ``lo`` to ``hi`` are of all images."""
+    packed, flipped = numbers(buffers, PACKED, v), numbers(buffers, FLIPPED, v)
     for i in range(len(steps)):
         t = steps[i]
         C, K, k, O = t.C, t.K, t.k, t.O
         for c in range(C * lo // images, C * hi // images):
             for place in range(K * K):
-                weight = flat[t.depthwise + c * K * K + place]
+                weight = params[t.depthwise + c * K * K + place]
                 packed[t.packed_depthwise + place * C + c] = weight
-                if back:
-                    turned[t.packed_depthwise + (K * K - 1 - place) * C + c] = weight
-        sides = O if back else C
-        first, last = sides * lo // images, sides * hi // images
+                if backward:
+                    flipped[t.packed_depthwise + (K * K - 1 - place) * C + c] = weight
+        channels = O if backward else C
+        first, last = channels * lo // images, channels * hi // images
         if t.winograd:
-            filters(
-                flat,
-                t.conv,
-                turned if back else packed,
-                t.packed_conv,
-                C,
-                O,
-                first,
-                last,
-                back,
-            )
+            into = flipped if backward else packed
+            winograd_filter(params, t.conv, into, t.packed_conv, C, O, first, last, backward, v)
             continue
-        for c in range(0 if back else first, 0 if back else last):
+        for c in range(0 if backward else first, 0 if backward else last):
             for place in range(k * k):
                 for o in range(O):
-                    packed[t.packed_conv + (place * C + c) * O + o] = flat[t.conv + (o * C + c) * k * k + place]
-        for o in range(first if back else 0, last if back else 0):
+                    packed[t.packed_conv + (place * C + c) * O + o] = params[t.conv + (o * C + c) * k * k + place]
+        for o in range(first if backward else 0, last if backward else 0):
             for place in range(k * k):
                 to = t.packed_conv + ((k * k - 1 - place) * O + o) * C
                 for c in range(C):
-                    turned[to + c] = flat[t.conv + (o * C + c) * k * k + place]
+                    flipped[to + c] = params[t.conv + (o * C + c) * k * k + place]
 
 
 @Walk
-def unpack(rank: int, lo: int, hi: int, found: Any, flat: Any, steps: Any, images: int, v: Any) -> None:
-    """Sum the gradients at the weights over threads, and lay them out as PyTorch does; of each step a part of the
-    channels, as :func:`pack`."""
+def unpack_grads(
+    rank: int, lo: int, hi: int, buffers: Buffers, grad_params: Numbers, steps: Steps, threads: int, images: int,
+    scratch: Scratch, v: Vector,
+) -> None:  # fmt: skip
+    """Sum the weight gradients over threads and write them as PyTorch lays weights out; of each step a share of the
+    channels, as in :func:`pack_weights`."""
+    grad_packed, length = doubles(buffers, GRAD_PACKED), scratch[0].packed
     for i in range(len(steps)):
         t = steps[i]
         C, K, k, O = t.C, t.K, t.k, t.O
         first, last = C * lo // images, C * hi // images
         for c in range(first, last):
             for place in range(K * K):
-                whole = 0.0
-                for other in range(len(found)):
-                    whole += found[other, t.packed_depthwise + place * C + c]
-                flat[t.depthwise + c * K * K + place] = whole
+                total = 0.0
+                for other in range(threads):
+                    total += grad_packed[other * length + t.packed_depthwise + place * C + c]
+                grad_params[t.depthwise + c * K * K + place] = total
         if t.winograd:
-            filters_back(found, t.packed_conv, flat, t.conv, C, O, first, last)
+            winograd_filter_backward(
+                grad_packed, threads, length, t.packed_conv, grad_params, t.conv, C, O, first, last, v
+            )
             continue
         for c in range(first, last):
             for o in range(O):
                 for place in range(k * k):
-                    whole = 0.0
-                    for other in range(len(found)):
-                        whole += found[other, t.packed_conv + (place * C + c) * O + o]
-                    flat[t.conv + (o * C + c) * k * k + place] = whole
+                    total = 0.0
+                    for other in range(threads):
+                        total += grad_packed[other * length + t.packed_conv + (place * C + c) * O + o]
+                    grad_params[t.conv + (o * C + c) * k * k + place] = total
 
 
 # ---------------------------------------------------------------------- forward
 
 
-@compiled
-def filtered(n: int, room: Any, source: Any, at: int, row: int, packed: Any, kept: Any, steps: Any, begin: int,
-             end: int, depth: int, H: int, W: int, C: int, fan: Any, v: Any) -> None:  # fmt: skip
-    """Compute by minimal filtering the steps of this depth among those from ``begin`` to ``end`` that go by it, for an
-    image. What they read is transformed once for all of them."""
-    a = fan[0]
-    here, there = room[a.patches :], room[a.products :]
+@loop
+def winograd_forward(
+    n: int, rank: int, buffers: Buffers, source: Image, steps: Steps, begin: int, end: int, scratch: Scratch, depth: int,
+    H: int, W: int, C: int, v: Vector,
+) -> None:  # fmt: skip
+    """Compute by Winograd's F(2x2, 3x3), for one image, the steps of this depth from ``begin`` to ``end`` that use it.
+    Their common input is transformed once."""
+    a, packed, saved = scratch[0], numbers(buffers, PACKED, v), numbers(buffers, SAVED, v)
+    room = numbers(buffers, SCRATCH_MEMORY, v)[rank * a.length :]
+    transformed, products = room[a.patches :], room[a.products :]
     T = W // 2
     some = max(1, PATCHES // T)
     for r in range(0, H // 2, some):
         R = min(some, H // 2 - r)
-        patches(source, at + 2 * r * row, row, here, R, T, C, v)
+        winograd_input(Image(source.data, source.start + 2 * r * source.row, source.row), transformed, R, T, C, v)
         for i in range(begin, end):
             s = steps[i]
             if s.winograd and s.depth == depth:
                 O = s.O
-                multiply(here, packed[s.packed_conv :], there, R * T, C, O, depth < 0, v)
-                outputs(there, kept, s.y + (n * H + 2 * r) * W * O, W * O, R, T, O, v)
+                winograd_multiply(transformed, packed[s.packed_conv :], products, R * T, C, O, False, v)
+                winograd_output(products, Image(saved, s.y + (n * H + 2 * r) * W * O, W * O), R, T, O, v)
 
 
 @Walk
-def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, shares: Any, lines: Any, seen: Any,
-          steps: Any, pools: Any, fan: Any, depth: int, v: Any) -> None:  # fmt: skip
-    """Compute the steps of this depth (and, at the first, the pools), and the moments of each image."""
-    a, room = fan[0], rooms[rank]
+def forward(
+    rank: int, lo: int, hi: int, buffers: Buffers, steps: Steps, pools: Pools, scratch: Scratch, depth: int, v: Vector
+) -> None:
+    """Compute the steps of this depth (and, at depth 0, the pools), and the moments of each image."""
+    a = scratch[0]
+    x, saved, packed = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, PACKED, v)
+    inverse_counts, vectors = numbers(buffers, INVERSE_COUNTS, v), numbers(buffers, VECTORS, v)
+    mean = doubles(buffers, SUMS)
+    second = mean[a.channels :]
+    room = numbers(buffers, SCRATCH_MEMORY, v)[rank * a.length :]
     H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
-    whole, split, buffer, z = room[a.input :], room[a.split :], room[a.padded :], room[a.z :]
-    second = seen[V:]
-    none, never = 0 * depth, depth < 0  # written out, such numbers would have the compiler make the loops anew for them
+    input, split, padded, z = room[a.input :], room[a.split :], room[a.padded :], room[a.z :]
+    row = (W + 2 * B) * C
     if depth == 0:
-        hem(whole, H, W, C, B)
+        zero_border(input, H, W, C, B, v)
     for n in range(lo, hi):
         if depth == 0:
             for i in range(len(pools)):
                 t = pools[i]
-                inside = room[a.pool : a.pool + (H + 2 * t.p) * (W + 2 * t.p) * C]
-                inside[:] = -np.inf if t.maximum else 0.0
-                frame(x, n * H * W * C, inside, H, W, C, t.p)
+                under = room[a.pool : a.pool + (H + 2 * t.p) * (W + 2 * t.p) * C]
+                under[:] = -np.inf if t.maximum else 0.0
+                pad(x, n * H * W * C, under, H, W, C, t.p, v)
                 j = t.y + n * t.h * t.w * C
-                pool(inside, kept, j, shares[t.inverse_counts :], t.maximum, t.h, t.w, W + 2 * t.p, C, t.K, t.s, v)
+                pool(under, saved, j, inverse_counts[t.inverse_counts :], t.maximum != 0, t.h, t.w, W + 2 * t.p, C, t.K, t.s, v)
                 if t.norm >= 0:
-                    moments(kept, j, t.h * t.w, C, seen, second, n * 2 * V + t.norm, v)
+                    moments(saved, j, t.h * t.w, C, mean, second, n * 2 * V + t.norm, v)
             if len(steps):
-                frame_positive(x, n * H * W * C, whole, H, W, C, B, v)
+                pad_relu(x, n * H * W * C, input, H, W, C, B, v)
             if a.phases:
-                row = (W + 2 * B) * C
-                halve(whole, B * (row + C), row, split, H, W, C, v)
+                split_phases(Image(input, B * (row + C), row), split, H, W, C, v)
             if a.winograd:
-                row = (W + 2 * B) * C
-                filtered(n, room, whole, (B - 1) * (row + C), row, packed, kept, steps, none, len(steps), depth, H, W,
-                         C, fan, v)  # fmt: skip
+                source = Image(input, (B - 1) * (row + C), row)
+                winograd_forward(n, rank, buffers, source, steps, 0, len(steps), scratch, depth, H, W, C, v)
         for i in range(len(steps)):
             s = steps[i]
             if s.depth != depth:
@@ -184,125 +217,115 @@ def ahead(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: An
             h, w, O = s.h, s.w, s.O
             p = s.p if s.K else s.kp
             if depth:
-                hem(buffer, s.H, s.W, s.C, p)
-                frame_relu(kept, s.x + n * s.H * s.W * s.C, buffer, s.H, s.W, s.C, p,
-                           lines[SCALE * V + s.norm_before :],
-                           lines[SHIFT * V + s.norm_before :], v)  # fmt: skip
-                source, at, row = buffer, 0, (s.W + 2 * p) * s.C
+                scale, shift = vectors[SCALE * V + s.norm_before :], vectors[SHIFT * V + s.norm_before :]
+                zero_border(padded, s.H, s.W, s.C, p, v)
+                pad_scale_shift_relu(saved, s.x + n * s.H * s.W * s.C, padded, s.H, s.W, s.C, p, scale, shift, v)
+                source = Image(padded, 0, (s.W + 2 * p) * s.C)
             elif s.phases:
-                source, at, row = split, 0, s.W * s.C
+                source = Image(split, 0, s.W * s.C)
             else:
-                source, row = whole, (W + 2 * B) * C
-                at = (B - p) * (row + C)
+                source = Image(input, (B - p) * (row + C), row)
             j = s.y + n * h * w * O
-            k, ks, kd = s.k, s.ks, s.kd
             if s.K:
-                slide(
-                    source, at, row, packed[s.packed_depthwise :], z, none, w * s.C, h, w, s.C, s.K, s.s, s.d, never, v
-                )
-                source, at, row = z, none, w * s.C
+                between = Image(z, 0, w * s.C)
+                depthwise(source, packed[s.packed_depthwise :], between, h, w, s.C, s.K, s.s, s.d, False, v)
+                source = between
             if not s.winograd:
-                conv(source, at, row, packed[s.packed_conv :], kept, j, w * O, h, w, s.C, O, k, ks, kd, never, v)
+                y = Image(saved, j, w * O)
+                conv(source, packed[s.packed_conv :], y, h, w, s.C, O, s.k, s.ks, s.kd, False, v)
             elif depth:
-                filtered(n, room, source, at, row, packed, kept, steps, i, i + 1, depth, s.H, s.W, s.C, fan, v)
-            moments(kept, j, h * w, O, seen, second, n * 2 * V + s.norm, v)
+                winograd_forward(n, rank, buffers, source, steps, i, i + 1, scratch, depth, s.H, s.W, s.C, v)
+            moments(saved, j, h * w, O, mean, second, n * 2 * V + s.norm, v)
 
 
-@compiled
-def settle(flat: Any, share: Any, seen: Any, book: Any, lines: Any, slots: Any, images: int, depth: int) -> None:
-    """Join the moments of all images, for the normalisations of this depth."""
-    V = book.shape[1]
-    for i in range(len(slots)):
-        s = slots[i]
+@Walk
+def node_sum(
+    rank: int, lo: int, hi: int, buffers: Buffers, targets: Addresses, ends: Ends, scratch: Scratch, v: Vector
+) -> None:
+    """Write the sum at each target, or add to it."""
+    images, V = scratch[0].images, scratch[0].channels
+    x, saved, vectors = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, VECTORS, v)
+    for n in range(lo, hi):
+        for i in range(len(ends)):
+            t = ends[i]
+            count = t.pixels * t.C
+            out = numbers_at(targets[0, t.target], images * count, v)
+            y, yo = (x, n * count) if t.y < 0 else (saved, t.y + n * count)
+            accumulate = t.accumulate != 0 or targets[1, t.target] != 0
+            scale, shift = vectors[SCALE * V + t.norm :], vectors[SHIFT * V + t.norm :]
+            scale_shift(y, yo, out, n * count, scale, shift, t.pixels, t.C, accumulate, v)
+
+
+# ---------------------------------------------------------------------- normalisations, over all images
+
+
+@Host
+def norm_forward(
+    params: Numbers, coefficients: Doubles, sums: Doubles, moments64: Doubles, vectors: Numbers, norms: Norms,
+    images: int, depth: int, v: Vector,
+) -> None:  # fmt: skip
+    """Reduce the moments of all images to scale and shift, for the normalisations of this depth."""
+    V = len(moments64) // 3
+    for i in range(len(norms)):
+        s = norms[i]
         if s.depth != depth:
             continue
-        c = share[s.route] if s.route >= 0 else 1.0
-        centre, variance, inverse = book[CENTRE, s.start :], book[VARIANCE, s.start :], book[INVERSE, s.start :]
-        scale, shift = lines[SCALE * V + s.start :], lines[SHIFT * V + s.start :]
+        c = coefficients[s.route] if s.route >= 0 else 1.0
+        centre = moments64[CENTRE * V + s.start :]
+        variance, inverse = moments64[VARIANCE * V + s.start :], moments64[INVERSE * V + s.start :]
+        scale, shift = vectors[SCALE * V + s.start :], vectors[SHIFT * V + s.start :]
         if not s.normalised:
             centre[: s.C], variance[: s.C], inverse[: s.C], scale[: s.C], shift[: s.C] = 0.0, 1.0, 1.0, c, 0.0
             continue
         centre[: s.C], variance[: s.C] = 0.0, 0.0
         for n in range(images):
             for k in range(s.C):
-                centre[k] += seen[n * 2 * V + s.source + k]
+                centre[k] += sums[n * 2 * V + s.source + k]
         for k in range(s.C):
             centre[k] /= images
         for n in range(images):
             for k in range(s.C):
-                mean, second = seen[n * 2 * V + s.source + k], seen[(2 * n + 1) * V + s.source + k]
+                mean, second = sums[n * 2 * V + s.source + k], sums[(2 * n + 1) * V + s.source + k]
                 variance[k] += second + s.pixels * (mean - centre[k]) ** 2
         for k in range(s.C):
             variance[k] /= images * s.pixels
             inverse[k] = 1.0 / np.sqrt(variance[k] + s.eps)
-            gamma = inverse[k] if s.affine < 0 else inverse[k] * flat[s.affine + k]
-            beta = 0.0 if s.affine < 0 else flat[s.affine + s.C + k]
+            gamma = inverse[k] if s.affine < 0 else inverse[k] * params[s.affine + k]
+            beta = 0.0 if s.affine < 0 else params[s.affine + s.C + k]
             scale[k], shift[k] = c * gamma, c * (beta - centre[k] * gamma)
 
 
-@Walk
-def gather(
-    rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, targets: Any, ways: Any, fan: Any, v: Any
-) -> None:
-    """Write or add what arrives at each target."""
-    V = fan[0].channels
-    for n in range(lo, hi):
-        for i in range(len(ways)):
-            t = ways[i]
-            count = t.pixels * t.C
-            out = carray(pointer(targets[0, t.target]), (fan[0].images * count,), x.dtype)
-            y, yo = (x, n * count) if t.y < 0 else (kept, t.y + n * count)
-            more = t.accumulate or targets[1, t.target] != 0
-            weigh(y, yo, out, n * count, lines[SCALE * V + t.norm :], lines[SHIFT * V + t.norm :], t.pixels, t.C, more,
-                  v)  # fmt: skip
-
-
-# ---------------------------------------------------------------------- backward
-
-
-@compiled
-def restore(flat: Any, book: Any, lines: Any, slots: Any) -> None:
-    """Write again the lines that the way back reads: of normalisations inside scale and shift, of all the mean."""
-    V = book.shape[1]
-    for i in range(len(slots)):
-        s = slots[i]
+@Host
+def norm_restore(params: Numbers, moments64: Doubles, vectors: Numbers, norms: Norms, v: Vector) -> None:
+    """Write again the vectors that the backward pass reads: the mean of all normalisations, and scale and shift without
+    the weight of the mix."""
+    V = len(moments64) // 3
+    for i in range(len(norms)):
+        s = norms[i]
         for k in range(s.C):
             at = s.start + k
-            scale = book[INVERSE, at] if s.affine < 0 else book[INVERSE, at] * flat[s.affine + k]
-            beta = 0.0 if s.affine < 0 else flat[s.affine + s.C + k]
-            lines[MEAN * V + at] = book[CENTRE, at]
-            lines[SCALE * V + at], lines[SHIFT * V + at] = scale, beta - book[CENTRE, at] * scale
+            inverse, centre = moments64[INVERSE * V + at], moments64[CENTRE * V + at]
+            scale = inverse if s.affine < 0 else inverse * params[s.affine + k]
+            beta = 0.0 if s.affine < 0 else params[s.affine + s.C + k]
+            vectors[MEAN * V + at] = centre
+            vectors[SCALE * V + at], vectors[SHIFT * V + at] = scale, beta - centre * scale
 
 
-@Walk
-def correlate(rank: int, lo: int, hi: int, x: Any, kept: Any, lines: Any, sums: Any, targets: Any, ways: Any, fan: Any,
-              v: Any) -> None:  # fmt: skip
-    """For the end of each way write the sums over each image of the gradient g and of g * (y - mean)."""
-    V = fan[0].channels
-    second = sums[V:]
-    for n in range(lo, hi):
-        for i in range(len(ways)):
-            t = ways[i]
-            count = t.pixels * t.C
-            g = carray(pointer(targets[0, t.target]), (fan[0].images * count,), x.dtype)
-            y, yo = (x, n * count) if t.y < 0 else (kept, t.y + n * count)
-            products(
-                g, n * count, y, yo, t.pixels, t.C, lines[MEAN * V + t.norm :], sums, second, n * 2 * V + t.norm, v
-            )
-
-
-@compiled
-def carry(flat: Any, dflat: Any, share: Any, dshare: Any, sums: Any, book: Any, lines: Any, slots: Any, images: int,
-          depth: int) -> None:  # fmt: skip
-    """Join the sums of all images: gradients of shares, scales and shifts, and what :func:`error` needs. For the ends
-    of ways (depth -1), or the normalisations inside of this depth."""
-    V = book.shape[1]
-    for i in range(len(slots)):
-        s = slots[i]
+@Host
+def norm_grads(
+    params: Numbers, grad_params: Numbers, coefficients: Doubles, grad_coefficients: Doubles, sums: Doubles,
+    moments64: Doubles, vectors: Numbers, norms: Norms, images: int, depth: int, v: Vector,
+) -> None:  # fmt: skip
+    """Reduce the sums of all images to the gradients of coefficients, scales and shifts and to what
+    :func:`~gapless.kernels.cpu.loops.norm_backward` needs: for the ends of routes (depth -1), or for the normalisations
+    of this depth inside of chains."""
+    V = len(moments64) // 3
+    for i in range(len(norms)):
+        s = norms[i]
         if (s.route < 0) if depth < 0 else (s.route >= 0 or s.depth != depth):
             continue
-        c = share[s.route] if s.route >= 0 else 1.0
-        s1, s2, whole = np.zeros(s.C), np.zeros(s.C), 0.0
+        c = coefficients[s.route] if s.route >= 0 else 1.0
+        s1, s2, total = np.zeros(s.C), np.zeros(s.C), 0.0
         for n in range(images):
             for k in range(s.C):
                 s1[k] += sums[n * 2 * V + s.start + k]
@@ -310,243 +333,254 @@ def carry(flat: Any, dflat: Any, share: Any, dshare: Any, sums: Any, book: Any, 
         for k in range(s.C):
             at = s.start + k
             if not s.normalised:
-                lines[LEAD * V + at], lines[FIRST * V + at], lines[LAST * V + at] = c, 0.0, 0.0
-                whole += s2[k]
+                vectors[LEAD * V + at], vectors[FIRST * V + at], vectors[LAST * V + at] = c, 0.0, 0.0
+                total += s2[k]
                 continue
-            inverse, count = book[INVERSE, at], images * s.pixels
-            scale = inverse if s.affine < 0 else inverse * flat[s.affine + k]
-            lines[LEAD * V + at] = c * scale
-            lines[FIRST * V + at] = s1[k] / count
-            lines[LAST * V + at] = -c * scale * inverse**2 * s2[k] / count
-            whole += s2[k] * scale
+            inverse, count = moments64[INVERSE * V + at], images * s.pixels
+            scale = inverse if s.affine < 0 else inverse * params[s.affine + k]
+            vectors[LEAD * V + at] = c * scale
+            vectors[FIRST * V + at] = s1[k] / count
+            vectors[LAST * V + at] = -c * scale * inverse**2 * s2[k] / count
+            total += s2[k] * scale
             if s.affine >= 0:
-                whole += s1[k] * flat[s.affine + s.C + k]
-                dflat[s.affine + k], dflat[s.affine + s.C + k] = c * s2[k] * inverse, c * s1[k]
+                total += s1[k] * params[s.affine + s.C + k]
+                grad_params[s.affine + k], grad_params[s.affine + s.C + k] = c * s2[k] * inverse, c * s1[k]
         if s.route >= 0:
-            dshare[s.route] = whole
+            grad_coefficients[s.route] = total
 
 
-@compiled
-def to_state(n: int, room: Any, x: Any, kept: Any, shares: Any, lines: Any, targets: Any, dx: Any, pools: Any,
-             ways: Any, fan: Any, v: Any) -> None:  # fmt: skip
-    """Write the gradient at an image of the state: what its chains left in the thread's buffers, and through pools and
-    skips."""
-    a = fan[0]
+# ---------------------------------------------------------------------- backward
+
+
+@Walk
+def end_grad_sums(
+    rank: int, lo: int, hi: int, buffers: Buffers, targets: Addresses, ends: Ends, scratch: Scratch, v: Vector
+) -> None:
+    """Write, for the end of each route and each image, the sums of the gradient g and of g * (y - mean)."""
+    images, V = scratch[0].images, scratch[0].channels
+    x, saved, vectors = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, VECTORS, v)
+    first = doubles(buffers, SUMS)
+    second = first[V:]
+    for n in range(lo, hi):
+        for i in range(len(ends)):
+            t = ends[i]
+            count = t.pixels * t.C
+            g = numbers_at(targets[0, t.target], images * count, v)
+            y, yo = (x, n * count) if t.y < 0 else (saved, t.y + n * count)
+            mean = vectors[MEAN * V + t.norm :]
+            grad_sums(g, n * count, y, yo, t.pixels, t.C, mean, first, second, n * 2 * V + t.norm, v)
+
+
+@loop
+def state_grad(
+    n: int, rank: int, buffers: Buffers, targets: Addresses, pools: Pools, ends: Ends, scratch: Scratch, v: Vector
+) -> None:
+    """Write the gradient at an image of the state: what its chains left in the thread's buffers, and what comes through
+    pools and skips."""
+    a = scratch[0]
+    x, saved, dx = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, DX, v)
+    inverse_counts, vectors = numbers(buffers, INVERSE_COUNTS, v), numbers(buffers, VECTORS, v)
+    room = numbers(buffers, SCRATCH_MEMORY, v)[rank * a.length :]
     H, W, C, V = a.H, a.W, a.C, a.channels
-    image, e = room[a.dinput :], room[a.e :]
-    first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
+    dinput, e = room[a.dinput :], room[a.e :]
     o = n * H * W * C
     if a.strided:
-        unframe(room[a.dstrided :], image, 0, H, W, C, a.border, v)
+        unpad_add(room[a.dstrided :], dinput, 0, H, W, C, a.border, v)
     if a.phases:
-        unhalve(room[a.dsplit :], image, H, W, C, v)
-    gate(x, o, W * C, image, 0, dx, o, H, W, C, v)
-    for i in range(len(ways)):
-        t = ways[i]
+        join_phases(room[a.dsplit :], dinput, H, W, C, v)
+    relu_backward(Image(x, o, W * C), dinput, 0, dx, o, H, W, C, v)
+    for i in range(len(ends)):
+        t = ends[i]
         if t.y < 0:
-            g = carray(pointer(targets[0, t.target]), (fan[0].images * H * W * C,), x.dtype)
-            error(g, o, x, o, dx, o, W * C, C, H, W, C, lead[t.norm :], first[t.norm :], last[t.norm :],
-                  mean[t.norm :], True, v)  # fmt: skip
+            g = numbers_at(targets[0, t.target], a.images * H * W * C, v)
+            norm_backward(g, o, x, o, Image(dx, o, W * C), C, H, W, C, vectors, V, t.norm, True, v)
     for i in range(len(pools)):
         t = pools[i]
         count, pixels = t.h * t.w * C, (H + 2 * t.p) * (W + 2 * t.p) * C
         e[:count] = 0
-        for j in range(len(ways)):
-            u = ways[j]
+        for j in range(len(ends)):
+            u = ends[j]
             if u.pool == i:
-                g = carray(pointer(targets[0, u.target]), (fan[0].images * count,), x.dtype)
-                error(g, n * count, kept, t.y + n * count, e, 0, t.w * C, C, t.h, t.w, C, lead[u.norm :],
-                      first[u.norm :], last[u.norm :], mean[u.norm :], True, v)  # fmt: skip
-        under, back = room[a.pool : a.pool + pixels], room[a.pool + pixels : a.pool + 2 * pixels]
-        back[:] = 0
+                g, out = numbers_at(targets[0, u.target], a.images * count, v), Image(e, 0, t.w * C)
+                norm_backward(
+                    g, n * count, saved, t.y + n * count, out, C, t.h, t.w, C, vectors, V, u.norm, True, v
+                )  # fmt: skip
+        under, grad = room[a.pool : a.pool + pixels], room[a.pool + pixels : a.pool + 2 * pixels]
+        grad[:] = 0
         if t.maximum:
             under[:] = -np.inf
-            frame(x, o, under, H, W, C, t.p)
-        pool_back(under, kept, t.y + n * count, e, shares[t.inverse_counts :], t.maximum, back, t.h, t.w,
-                  W + 2 * t.p, C,
-                  t.K, t.s, v)  # fmt: skip
-        unframe(back, dx, o, H, W, C, t.p, v)
+            pad(x, o, under, H, W, C, t.p, v)
+        pool_backward(
+            under, saved, t.y + n * count, e, inverse_counts[t.inverse_counts :], t.maximum != 0, grad, t.h, t.w,
+            W + 2 * t.p, C, t.K, t.s, v,
+        )  # fmt: skip
+        unpad_add(grad, dx, o, H, W, C, t.p, v)
 
 
-@compiled
-def filtered_back(n: int, lo: int, hi: int, room: Any, source: Any, at: int, row: int, kept: Any, turned: Any,
-                  lines: Any, targets: Any, dkept: Any, found: Any, to: Any, place: int, steps: Any, begin: int,
-                  end: int, depth: int, H: int, W: int, C: int, fan: Any, weights: bool, below: bool,
-                  v: Any) -> None:  # fmt: skip
-    """Go back through what :func:`filtered` computed: add to ``to`` the gradient at what they read, if that is wanted,
-    and to ``found`` those at weights."""
-    a = fan[0]
-    here, there, back, e = room[a.patches :], room[a.products :], room[a.dpatches :], room[a.e :]
-    V = a.channels
-    first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
+@loop
+def winograd_backward(
+    n: int, lo: int, hi: int, rank: int, buffers: Buffers, targets: Addresses, source: Image, out: Image, steps: Steps,
+    begin: int, end: int, scratch: Scratch, depth: int, H: int, W: int, C: int, weights: bool, state: bool, v: Vector,
+) -> None:  # fmt: skip
+    """Compute the backward pass of :func:`winograd_forward`: add the input gradient to ``out`` if it is wanted
+    (``state``), and the weight gradients (``weights``) to the thread's. It takes what identifies an image, a thread and a
+    range of steps, each once."""
+    a, flipped, saved = scratch[0], numbers(buffers, FLIPPED, v), numbers(buffers, SAVED, v)
+    grad_saved, vectors = numbers(buffers, GRAD_SAVED, v), numbers(buffers, VECTORS, v)
+    grad_packed = doubles(buffers, GRAD_PACKED)[rank * a.packed :]
+    room = numbers(buffers, SCRATCH_MEMORY, v)[rank * a.length :]
+    transformed, products, back, e = room[a.patches :], room[a.products :], room[a.dpatches :], room[a.e :]
     T = W // 2
     some = max(1, PATCHES // T)
     for r in range(0, H // 2, some):
-        R, more = min(some, H // 2 - r), depth < 0
+        R, accumulate = min(some, H // 2 - r), False
         if weights:
-            patches(source, at + 2 * r * row, row, here, R, T, C, v)
+            winograd_input(Image(source.data, source.start + 2 * r * source.row, source.row), transformed, R, T, C, v)
         for i in range(begin, end):
             s = steps[i]
             if s.winograd and s.depth == depth:
                 O = s.O
                 j = (n * H + 2 * r) * W * O
-                g = dkept if s.g >= 0 else carray(pointer(targets[0, s.target]), (a.images * H * W * O,), dkept.dtype)
-                error(g, j + max(s.g, 0), kept, s.y + j, e, 0 * r, W * O, O, 2 * R, W, O, lead[s.norm :],
-                      first[s.norm :], last[s.norm :], mean[s.norm :], depth < 0, v)  # fmt: skip
-                outputs_back(e, there, R, T, O, v)
+                g = grad_saved if s.g >= 0 else numbers_at(targets[0, s.target], a.images * H * W * O, v)
+                norm_backward(
+                    g, j + max(s.g, 0), saved, s.y + j, Image(e, 0, W * O), O, 2 * R, W, O, vectors, a.channels, s.norm,
+                    False, v,
+                )  # fmt: skip
+                winograd_output_backward(e, products, R, T, O, v)
                 if weights:
-                    multiply_weight(here, there, room[a.gradients + s.winograd_grad :], R * T, C, O, v)
-                if below:
-                    multiply(there, turned[s.packed_conv :], back, R * T, O, C, more, v)
-                    more = depth >= 0
-        if below:
-            patches_back(back, to, place, r, R, T, H, W, C, v)
+                    own = room[a.winograd_grads + s.winograd_grad :]
+                    winograd_multiply_weight_grad(transformed, products, own, R * T, C, O, v)
+                if state:
+                    winograd_multiply(products, flipped[s.packed_conv :], back, R * T, O, C, accumulate, v)
+                    accumulate = True
+        if state:
+            winograd_input_backward(back, out.data, out.start, r, R, T, H, W, C, v)
     count = H * W // 4
     if weights and (n + 1 == hi or (n - lo) * count // STRETCH != (n + 1 - lo) * count // STRETCH):
         for i in range(begin, end):
             s = steps[i]
             if s.winograd and s.depth == depth:
-                own = room[a.gradients + s.winograd_grad :]
+                own = room[a.winograd_grads + s.winograd_grad :]
                 for k in range(PLACES * C * s.O):
-                    found[s.packed_conv + k] += own[k]
+                    grad_packed[s.packed_conv + k] += own[k]
                     own[k] = 0
 
 
 @Walk
-def behind(rank: int, lo: int, hi: int, rooms: Any, x: Any, kept: Any, packed: Any, turned: Any, shares: Any,
-           lines: Any, sums: Any, targets: Any, dkept: Any, dweights: Any, dx: Any, steps: Any, pools: Any, ways: Any,
-           fan: Any, depth: int, weights: bool, below: bool, v: Any) -> None:  # fmt: skip
-    """Go back through the steps of this depth (and, at the first, through pools and skips to the state).
+def backward(
+    rank: int, lo: int, hi: int, buffers: Buffers, targets: Addresses, steps: Steps, pools: Pools, ends: Ends,
+    scratch: Scratch, depth: int, weights: bool, state: bool, v: Vector,
+) -> None:  # fmt: skip
+    """Compute the backward pass of the steps of this depth (and, at depth 0, of pools and skips).
 
-    Inside, the gradient before the ReLU goes to ``dkept``, with the sums that the normalisation before it needs.
+    Inside of chains the gradient before the ReLU goes to ``grad_saved``, with the sums that the preceding normalisation
+    needs. ``weights`` and ``state``: whether the gradients at the weights and at the state are wanted.
     """
-    a, room = fan[0], rooms[rank]
+    a = scratch[0]
+    x, saved, packed, flipped = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, PACKED, v), numbers(buffers, FLIPPED, v)
+    vectors, grad_saved = numbers(buffers, VECTORS, v), numbers(buffers, GRAD_SAVED, v)
+    first = doubles(buffers, SUMS)
+    grad_packed = doubles(buffers, GRAD_PACKED)[rank * a.packed :]
+    room = numbers(buffers, SCRATCH_MEMORY, v)[rank * a.length :]
     H, W, C, B, V = a.H, a.W, a.C, a.border, a.channels
-    whole, split, buffer = room[a.input :], room[a.split :], room[a.padded :]
+    input, split, padded = room[a.input :], room[a.split :], room[a.padded :]
     z, dz, e = room[a.z :], room[a.dz :], room[a.e :]
-    image, dsplit, spread = room[a.dinput :], room[a.dsplit :], room[a.dstrided :]
-    first, last, lead, mean = lines[FIRST * V :], lines[LAST * V :], lines[LEAD * V :], lines[MEAN * V :]
-    wrow, found = (W + 2 * B) * C, dweights[rank]
-    none, never = 0 * depth, depth < 0  # as in :func:`ahead`
-    one = none + 1
+    dinput, dsplit, dstrided = room[a.dinput :], room[a.dsplit :], room[a.dstrided :]
+    second, input_row = first[V:], (W + 2 * B) * C
     if depth == 0:
-        hem(whole, H, W, C, B)
-    live = none  # of those that go by minimal filtering: what no gradient comes to is not among the steps
+        zero_border(input, H, W, C, B, v)
+    live = 0  # steps that use Winograd's F(2x2, 3x3) and receive a gradient; those that do not are not among the steps
     for i in range(len(steps)):
         s = steps[i]
         if s.winograd and s.depth == depth:
             live += 1
             if weights:
-                room[a.gradients + s.winograd_grad : a.gradients + s.winograd_grad + PLACES * s.C * s.O] = 0
+                start = a.winograd_grads + s.winograd_grad
+                room[start : start + PLACES * s.C * s.O] = 0
     for n in range(lo, hi):
         if depth == 0:
             if len(steps):
-                frame_positive(x, n * H * W * C, whole, H, W, C, B, v)
+                pad_relu(x, n * H * W * C, input, H, W, C, B, v)
             if a.phases:
-                halve(whole, B * (wrow + C), wrow, split, H, W, C, v)
-            image[: H * W * C] = 0
+                split_phases(Image(input, B * (input_row + C), input_row), split, H, W, C, v)
+            dinput[: H * W * C] = 0
             dsplit[: a.phases] = 0
-            spread[: a.strided] = 0
+            dstrided[: a.strided] = 0
             if live:
-                filtered_back(n, lo, hi, room, whole, (B - 1) * (wrow + C), wrow, kept, turned, lines, targets, dkept,
-                              found, image, none, steps, none, len(steps), depth, H, W, C, fan, weights, below,
-                              v)  # fmt: skip
+                winograd_backward(
+                    n, lo, hi, rank, buffers, targets, Image(input, (B - 1) * (input_row + C), input_row),
+                    Image(dinput, 0, W * C), steps, 0, len(steps), scratch, depth, H, W, C, weights, state, v,
+                )  # fmt: skip
         for i in range(len(steps)):
             s = steps[i]
-            if s.depth != depth:
+            if s.depth != depth or (s.winograd and depth == 0):
                 continue
             h, w, O, K, k, ks, kd = s.h, s.w, s.O, s.K, s.k, s.ks, s.kd
-            if s.winograd and depth == 0:
-                continue
-            # the gradient at y, spread to the stride of the convolution, with the border that its way back needs
+            # the gradient at y, with the stride of the convolution and the border that its input gradient needs
             margin = 0 if K else kd * (k - 1) - s.kp
             erow = ((s.W + kd * (k - 1)) if not K else w) * O
-            inside, j = margin * (erow + O), n * h * w * O
+            at_output, j = Image(e, margin * (erow + O), ks * erow), n * h * w * O
             if not s.winograd:
                 if margin or ks > 1:
                     e[: (s.H + kd * (k - 1)) * erow] = 0
-                g = dkept if s.g >= 0 else carray(pointer(targets[0, s.target]), (fan[0].images * h * w * O,), x.dtype)
-                error(g, j + max(s.g, 0), kept, s.y + j, e, inside, ks * erow, ks * O, h, w, O, lead[s.norm :],
-                      first[s.norm :], last[s.norm :], mean[s.norm :], False, v)  # fmt: skip
-            # what was read
+                g = grad_saved if s.g >= 0 else numbers_at(targets[0, s.target], a.images * h * w * O, v)
+                norm_backward(
+                    g, j + max(s.g, 0), saved, s.y + j, at_output, ks * O, h, w, O, vectors, V, s.norm, False, v
+                )  # fmt: skip
+            # the input
             p = s.p if K else s.kp
+            own = n * s.H * s.W * s.C
             if depth:
-                hem(buffer, s.H, s.W, s.C, p)
-                frame_relu(kept, s.x + n * s.H * s.W * s.C, buffer, s.H, s.W, s.C, p,
-                           lines[SCALE * V + s.norm_before :],
-                           lines[SHIFT * V + s.norm_before :], v)  # fmt: skip
-                source, at, row, into, io = buffer, 0, (s.W + 2 * p) * s.C, dkept, s.dx + n * s.H * s.W * s.C
+                scale, shift = vectors[SCALE * V + s.norm_before :], vectors[SHIFT * V + s.norm_before :]
+                zero_border(padded, s.H, s.W, s.C, p, v)
+                pad_scale_shift_relu(saved, s.x + own, padded, s.H, s.W, s.C, p, scale, shift, v)
+                source, out = Image(padded, 0, (s.W + 2 * p) * s.C), Image(grad_saved, s.dx + own, s.W * s.C)
             elif s.phases:
-                source, at, row, into, io = split, 0, s.W * s.C, dsplit, 0
+                source, out = Image(split, 0, s.W * s.C), Image(dsplit, 0, s.W * s.C)
             else:
-                source, at, row, into, io = whole, (B - p) * (wrow + C), wrow, image, 0
+                source, out = Image(input, (B - p) * (input_row + C), input_row), Image(dinput, 0, s.W * s.C)
             reach = s.d * (K - 1) - p if K and s.s == 1 else 0
             drow = (w + 2 * reach) * s.C
-            inner = reach * (drow + s.C)
+            at_depthwise = Image(dz, reach * (drow + s.C), drow)
             if s.winograd:
-                into[io : io + s.H * s.W * s.C] = 0
-                filtered_back(n, lo, hi, room, source, at, row, kept, turned, lines, targets, dkept, found, into, io,
-                              steps, i, i + 1, depth, s.H, s.W, s.C, fan, weights, True, v)  # fmt: skip
+                out.data[out.start : out.start + s.H * s.W * s.C] = 0
+                winograd_backward(
+                    n, lo, hi, rank, buffers, targets, source, out, steps, i, i + 1, scratch, depth, s.H, s.W, s.C,
+                    weights, True, v,
+                )  # fmt: skip
             elif weights:
-                sent, to, srow = source, at, row
+                read = source
                 if K:
-                    slide(
-                        source,
-                        at,
-                        row,
-                        packed[s.packed_depthwise :],
-                        z,
-                        none,
-                        w * s.C,
-                        h,
-                        w,
-                        s.C,
-                        K,
-                        s.s,
-                        s.d,
-                        never,
-                        v,
-                    )
-                    sent, to, srow = z, none, w * s.C
-                conv_weight(
-                    sent, to, srow, e, inside, ks * erow, ks * O, found[s.packed_conv :], h, w, s.C, O, k, ks, kd, v
-                )
+                    read = Image(z, 0, w * s.C)
+                    depthwise(source, packed[s.packed_depthwise :], read, h, w, s.C, K, s.s, s.d, False, v)
+                conv_weight_grad(
+                    read, at_output, ks * O, grad_packed[s.packed_conv :], h, w, s.C, O, k, ks, kd, v
+                )  # fmt: skip
             if K:
                 if reach:
-                    hem(dz, h, w, s.C, reach)
-                conv(e, none, erow, turned[s.packed_conv :], dz, inner, drow, h, w, O, s.C, k, ks, kd, never, v)
+                    zero_border(dz, h, w, s.C, reach, v)
+                conv(Image(e, 0, erow), flipped[s.packed_conv :], at_depthwise, h, w, O, s.C, k, ks, kd, False, v)
                 if weights:
-                    slide_weight(
-                        source, at, row, dz, inner, drow, found[s.packed_depthwise :], h, w, s.C, K, s.s, s.d, v
-                    )
-                if (below or depth) and s.s == 1:
-                    slide(dz, none, drow, turned[s.packed_depthwise :], into, io, s.W * s.C, s.H, s.W, s.C, K, one, s.d,
-                          depth == 0, v)  # fmt: skip
-                elif depth == 0 and below:
-                    slide_back(dz, inner, drow, packed[s.packed_depthwise :], spread, at, wrow, h, w, C, K, s.s, s.d, v)
-            elif not s.winograd and (below or depth):
+                    depthwise_weight_grad(
+                        source, at_depthwise, grad_packed[s.packed_depthwise :], h, w, s.C, K, s.s, s.d, v
+                    )  # fmt: skip
+                if (state or depth) and s.s == 1:
+                    depthwise(
+                        Image(dz, 0, drow), flipped[s.packed_depthwise :], out, s.H, s.W, s.C, K, 1, s.d, depth == 0, v
+                    )  # fmt: skip
+                elif depth == 0 and state:
+                    written = Image(dstrided, source.start, source.row)
+                    depthwise_input_grad(at_depthwise, packed[s.packed_depthwise :], written, h, w, C, K, s.s, s.d, v)
+            elif not s.winograd and (state or depth):
                 conv(
-                    e,
-                    none,
-                    erow,
-                    turned[s.packed_conv :],
-                    into,
-                    io,
-                    s.W * s.C,
-                    s.H,
-                    s.W,
-                    O,
-                    s.C,
-                    k,
-                    one,
-                    kd,
-                    depth == 0,
-                    v,
-                )
+                    Image(e, 0, erow), flipped[s.packed_conv :], out, s.H, s.W, O, s.C, k, 1, kd, depth == 0, v
+                )  # fmt: skip
             if depth:
-                gate(source, p * (row + s.C), row, into, io, into, io, s.H, s.W, s.C, v)
-                products(into, io, kept, s.x + n * s.H * s.W * s.C, s.H * s.W, s.C, mean[s.norm_before :], sums,
-                         sums[V:],
-                         n * 2 * V + s.norm_before, v)  # fmt: skip
-        if below and depth == 0:
-            to_state(n, room, x, kept, shares, lines, targets, dx, pools, ways, fan, v)
+                inside = Image(source.data, p * (source.row + s.C), source.row)
+                relu_backward(inside, out.data, out.start, out.data, out.start, s.H, s.W, s.C, v)
+                grad_sums(
+                    out.data, out.start, saved, s.x + own, s.H * s.W, s.C, vectors[MEAN * V + s.norm_before :], first,
+                    second, n * 2 * V + s.norm_before, v,
+                )  # fmt: skip
+        if state and depth == 0:
+            state_grad(n, rank, buffers, targets, pools, ends, scratch, v)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gapless.core.tensors import to_device
 from gapless.kernels.gpu import tiles
-from gapless.kernels.layout import Layout, Row, as_dicts
+from gapless.kernels.layout import Layout
+from gapless.kernels.records import Row, as_dicts
 
 BLOCK = 64
 """Channels of a block, for convolutions that are not depthwise."""

@@ -1,11 +1,11 @@
-"""Short vectors of numbers as values in compiled functions: what one instruction of the processor computes at once.
+"""Short vectors of numbers and register tiles as values in compiled functions.
 
-A compiler finds such vectors in plain loops only where it can prove much; here they are written. Inside a function that
-Numba compiles, ``load(array, index, v)`` is a value of ``v.count`` numbers, and the other functions below compute with
-such values. Called from Python they raise.
+A compiler finds vector instructions in plain loops only where it can prove much; here they are written explicitly.
+Inside a function that Numba compiles, ``load(array, index, v)`` is a value of ``v.count`` numbers, and the other
+functions below compute with such values. Called from Python they raise.
 
-A *tile* is rows by columns of vectors, sums that stay in registers. Its sides, and the sides of a kernel, are whole
-numbers written in the code, so that each pixel is loaded once for all the sums that it has a part in.
+A *tile* is rows by columns of vectors: sums that stay in registers. Its sides, and the sides of a kernel, are literals
+in the code, so that each pixel is loaded once for all the sums that use it.
 """
 
 from __future__ import annotations
@@ -14,66 +14,75 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 from llvmlite import ir
+from numba import from_dtype
 from numba.core import cgutils, types
+from numba.np.arrayobj import populate_array
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
 
-class Width:
-    """How many numbers a vector holds; a value that is handed to compiled functions, which are compiled for each.
+class Vector:
+    """The vectors of a compiled function: precision and how many numbers a vector holds. Functions take one as their last
+    argument, ``v``, and are compiled once for each.
 
-    ``paired``: whether the processor has 32 registers, which hold 16 sums and what is added to them; 16 hold 12.
+    ``wide``: whether the processor has 32 vector registers, which hold 16 sums and what is added to them; 16 hold 12.
     """
 
-    def __init__(self, count: int, paired: bool) -> None:
-        self.count, self.paired = count, paired
-        self._numba_type_ = WidthType(count, paired)
+    def __init__(self, dtype: Any, count: int, wide: bool) -> None:
+        self.dtype, self.count, self.wide = np.dtype(dtype), count, wide
+        self._numba_type_ = VectorType(from_dtype(self.dtype), count, wide)
+
+    def __repr__(self) -> str:
+        return f"Vector({self.dtype}, {self.count}, {self.wide})"
 
 
 def _stamp() -> int:
-    """Return what these sources are known by. What is compiled is kept on disk by the file that it stands in and by the
-    types that it is given; what it calls in another file may have changed since."""
+    """Return a checksum of the sources that compiled functions are made of. Numba's cache on disk is keyed by the file
+    that a function stands in and the types of its arguments; a function that it calls from another file may have
+    changed since."""
     here = Path(__file__)
-    return crc32(b"".join(here.with_name(name).read_bytes() for name in ("lanes.py", "loops.py") if here.exists()))
+    names = ("vectors.py", "declare.py", "loops.py")
+    return crc32(b"".join(here.with_name(name).read_bytes() for name in names if here.with_name(name).exists()))
 
 
 def opaque(kind: type[types.Type]) -> type[types.Type]:
-    """Let Python hand over values of a type that say all they say by their type."""
+    """Let Python pass values of a type that carries all information in the type itself."""
     register_model(kind)(models.OpaqueModel)
     unbox(kind)(lambda typ, obj, c: NativeValue(c.context.get_dummy_value()))
     return kind
 
 
 @opaque
-class WidthType(types.Type):
-    """The compiler's type of a :class:`Width`."""
+class VectorType(types.Type):
+    """Numba's type of a :class:`Vector`."""
 
     STAMP = _stamp()
 
-    def __init__(self, count: int, paired: bool) -> None:
-        self.count, self.paired = count, paired
-        super().__init__(name=f"Width({count}, {paired}, {self.STAMP})")
+    def __init__(self, dtype: types.Float, count: int, wide: bool) -> None:
+        self.dtype, self.count, self.wide = dtype, count, wide
+        super().__init__(name=f"Vector({dtype}, {count}, {wide}, {self.STAMP})")
 
 
 class TileType(types.Type):
-    """The compiler's type of a tile."""
+    """Numba's type of a tile."""
 
     def __init__(self, dtype: types.Float, count: int, rows: int, cols: int) -> None:
         self.dtype, self.count, self.rows, self.cols = dtype, count, rows, cols
         super().__init__(name=f"Tile({dtype}, {count}, {rows}, {cols})")
 
 
-class LanesType(types.Type):
-    """The compiler's type of a vector."""
+class ValueType(types.Type):
+    """Numba's type of a vector's value."""
 
     def __init__(self, dtype: types.Float, count: int) -> None:
         self.dtype, self.count = dtype, count
-        super().__init__(name=f"Lanes({dtype}, {count})")
+        super().__init__(name=f"Value({dtype}, {count})")
 
 
-@register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: LanesType) -> None:
+@register_model(ValueType)
+class _ValueModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: ValueType) -> None:
         super().__init__(manager, kind, _vector(kind))
 
 
@@ -83,7 +92,7 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.ArrayType(_vector(kind), kind.rows * kind.cols))
 
 
-def _vector(kind: LanesType | TileType) -> Any:
+def _vector(kind: ValueType | TileType) -> Any:
     return ir.VectorType(ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType(), kind.count)
 
 
@@ -97,7 +106,7 @@ def _bytes(array: types.Array) -> int:
     return int(array.dtype.bitwidth) // 8
 
 
-def _filled(builder: Any, x: Any, count: int) -> Any:
+def _broadcast(builder: Any, x: Any, count: int) -> Any:
     vector, index = ir.VectorType(x.type, count), ir.VectorType(ir.IntType(32), count)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(index, [0] * count))
@@ -111,7 +120,7 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def size(typing: Any, v: Any) -> Any:
-    """``size(v)``: how many numbers a vector holds, known to the compiler."""
+    """``size(v)``: how many numbers a vector holds, a constant to the compiler."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return context.get_constant(types.intp, v.count)
@@ -120,29 +129,64 @@ def size(typing: Any, v: Any) -> Any:
 
 
 @intrinsic
-def paired(typing: Any, v: Any) -> Any:
-    """``paired(v)``: whether registers hold 16 sums, known to the compiler."""
+def wide(typing: Any, v: Any) -> Any:
+    """``wide(v)``: whether registers hold 16 sums, a constant to the compiler."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return context.get_constant(types.boolean, v.paired)
+        return context.get_constant(types.boolean, v.wide)
 
     return types.boolean(v), build
 
 
+def _array_at(context: Any, builder: Any, kind: types.Array, address: Any, length: Any) -> Any:
+    """Build an array of one axis over memory that somebody else owns."""
+    array = context.make_array(kind)(context, builder)
+    size, pointer = context.get_constant(types.intp, _bytes(kind)), context.get_value_type(kind.dtype).as_pointer()
+    data = builder.inttoptr(address, pointer)
+    populate_array(array, data=data, shape=[length], strides=[size], itemsize=size, meminfo=None)
+    return array._getvalue()
+
+
 @intrinsic
-def pointer(typing: Any, address: Any) -> Any:
-    """``pointer(address)``: an address as Numba's ``carray`` takes it."""
+def numbers_at(typing: Any, address: Any, length: Any, v: Any) -> Any:
+    """``numbers_at(address, length, v)``: an array of the precision of v at an address."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
+        return _array_at(context, builder, sig.return_type, args[0], args[1])
 
-    return types.voidptr(address), build
+    return types.Array(v.dtype, 1, "C")(types.intp, types.intp, v), build
+
+
+def _buffer(kind: types.Array, buffers: Any, index: Any) -> Any:
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        records = context.make_array(buffers)(context, builder, args[0]).data
+        pair = builder.bitcast(records, ir.IntType(64).as_pointer())
+        first = builder.mul(args[1], ir.Constant(ir.IntType(64), 2))
+        second = builder.add(first, ir.Constant(ir.IntType(64), 1))
+        address, length = (builder.load(builder.gep(pair, [place])) for place in (first, second))
+        return _array_at(context, builder, kind, address, length)
+
+    return kind, build
+
+
+@intrinsic
+def numbers(typing: Any, buffers: Any, index: Any, v: Any) -> Any:
+    """``numbers(buffers, index, v)``: the array of the precision of v that a record of an address and a length names."""
+    kind, build = _buffer(types.Array(v.dtype, 1, "C"), buffers, index)
+    return kind(buffers, types.intp, v), build
+
+
+@intrinsic
+def doubles(typing: Any, buffers: Any, index: Any) -> Any:
+    """``doubles(buffers, index)``: the same in double precision."""
+    kind, build = _buffer(types.Array(types.float64, 1, "C"), buffers, index)
+    return kind(buffers, types.intp), build
 
 
 @intrinsic
 def load(typing: Any, array: Any, index: Any, v: Any) -> Any:
-    """``load(array, index, v)``: the numbers from ``index`` on of an array of one axis."""
-    kind = LanesType(array.dtype, v.count)
+    """``load(array, index, v)``: the vector that begins at ``index`` of an array of one axis."""
+    kind = ValueType(array.dtype, v.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.load(_pointer(context, builder, sig, args, kind), align=_bytes(array))
@@ -152,7 +196,7 @@ def load(typing: Any, array: Any, index: Any, v: Any) -> Any:
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, x: Any) -> Any:
-    """``store(array, index, x)``: write the numbers of x from ``index`` on."""
+    """``store(array, index, x)``: write a vector, beginning at ``index``."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.store(args[2], _pointer(context, builder, sig, args, x), align=_bytes(array))
@@ -162,12 +206,12 @@ def store(typing: Any, array: Any, index: Any, x: Any) -> Any:
 
 
 @intrinsic
-def splat(typing: Any, array: Any, index: Any, v: Any) -> Any:
-    """``splat(array, index, v)``: one number of an array in all places."""
-    kind = LanesType(array.dtype, v.count)
+def broadcast(typing: Any, array: Any, index: Any, v: Any) -> Any:
+    """``broadcast(array, index, v)``: one number of an array in all elements."""
+    kind = ValueType(array.dtype, v.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _filled(builder, builder.load(_pointer(context, builder, sig, args, array.dtype)), kind.count)
+        return _broadcast(builder, builder.load(_pointer(context, builder, sig, args, array.dtype)), kind.count)
 
     return kind(array, types.intp, v), build
 
@@ -175,7 +219,7 @@ def splat(typing: Any, array: Any, index: Any, v: Any) -> Any:
 @intrinsic
 def zero(typing: Any, array: Any, v: Any) -> Any:
     """``zero(array, v)``: zeros of the array's type."""
-    kind = LanesType(array.dtype, v.count)
+    kind = ValueType(array.dtype, v.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return ir.Constant(context.get_value_type(kind), [0.0] * kind.count)
@@ -214,8 +258,8 @@ def sub(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def most(typing: Any, a: Any, b: Any) -> Any:
-    """``most(a, b)``: the larger one; if one of them is not a number, that."""
+def maximum(typing: Any, a: Any, b: Any) -> Any:
+    """``maximum(a, b)``: the larger one; NaN if one of them is NaN."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         larger, none = builder.fcmp_ordered(">", args[1], args[0]), builder.fcmp_unordered("uno", args[1], args[1])
@@ -225,8 +269,8 @@ def most(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def same(typing: Any, a: Any, b: Any) -> Any:
-    """``same(a, b)``: 1 where a equals b, else 0."""
+def equal(typing: Any, a: Any, b: Any) -> Any:
+    """``equal(a, b)``: 1 where a equals b, else 0."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         one, none = (ir.Constant(args[0].type, [x] * a.count) for x in (1.0, 0.0))
@@ -236,8 +280,8 @@ def same(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def where(typing: Any, condition: Any, a: Any) -> Any:
-    """``where(condition, a)``: a where the condition is more than 0 (or not a number), else 0."""
+def where_positive(typing: Any, condition: Any, a: Any) -> Any:
+    """``where_positive(condition, a)``: a where the condition is positive or NaN, else 0."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         none = ir.Constant(args[0].type, [0.0] * a.count)
@@ -247,9 +291,9 @@ def where(typing: Any, condition: Any, a: Any) -> Any:
 
 
 @intrinsic
-def double(typing: Any, a: Any) -> Any:
-    """``double(a)``: in double precision."""
-    kind = LanesType(types.float64, a.count)
+def to_double(typing: Any, a: Any) -> Any:
+    """``to_double(a)``: a in double precision."""
+    kind = ValueType(types.float64, a.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return args[0] if a == kind else builder.fpext(args[0], context.get_value_type(kind))
@@ -261,14 +305,14 @@ def double(typing: Any, a: Any) -> Any:
 
 
 class _Places:
-    """Addresses of vectors and numbers of an array, from an index on."""
+    """Addresses of vectors and numbers of an array, counted from an index."""
 
     def __init__(self, context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> None:
         self.builder, self.data = builder, context.make_array(kind)(context, builder, array).data
         self.bytes, self.index = _bytes(kind), index
 
     def number(self, *steps: tuple[Any, int]) -> Any:
-        """Return the address behind so many steps of some lengths."""
+        """Return the address after ``count`` steps of each ``length``."""
         at = self.index
         for length, count in steps:
             if count:
@@ -289,7 +333,7 @@ class _Places:
 
 @intrinsic(prefer_literal=True)
 def tile(typing: Any, array: Any, rows: Any, cols: Any, v: Any) -> Any:
-    """``tile(array, rows, cols, v)``: zeros of the array's type, so many rows and columns of vectors."""
+    """``tile(array, rows, cols, v)``: a tile of zeros of the array's type."""
     kind = TileType(array.dtype, v.count, rows.literal_value, cols.literal_value)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -300,8 +344,9 @@ def tile(typing: Any, array: Any, rows: Any, cols: Any, v: Any) -> Any:
 
 
 @intrinsic
-def plus(typing: Any, a: Any, y: Any, j: Any, down: Any, right: Any) -> Any:
-    """``plus(a, y, j, down, right)``: a tile and what lies in y, a row ``down`` and a column ``right`` numbers on."""
+def tile_add(typing: Any, a: Any, y: Any, j: Any, down: Any, right: Any) -> Any:
+    """``tile_add(a, y, j, down, right)``: a tile plus the numbers of y from j on; its rows are ``down`` numbers apart, its
+    columns ``right``."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         whole, array, index, below, beside = args
@@ -315,8 +360,8 @@ def plus(typing: Any, a: Any, y: Any, j: Any, down: Any, right: Any) -> Any:
 
 
 @intrinsic
-def put(typing: Any, y: Any, j: Any, down: Any, right: Any, a: Any) -> Any:
-    """``put(y, j, down, right, a)``: write a tile, a row ``down`` and a column ``right`` numbers on."""
+def tile_store(typing: Any, y: Any, j: Any, down: Any, right: Any, a: Any) -> Any:
+    """``tile_store(y, j, down, right, a)``: write a tile to y, with the strides of :func:`tile_add`."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, index, below, beside, whole = args
@@ -329,9 +374,9 @@ def put(typing: Any, y: Any, j: Any, down: Any, right: Any, a: Any) -> Any:
 
 
 @intrinsic
-def into(typing: Any, out: Any, k: Any, down: Any, right: Any, a: Any) -> Any:
-    """``into(out, k, down, right, a)``: add a tile to numbers of its own precision, or of double precision."""
-    kind = LanesType(out.dtype, a.count)
+def tile_accumulate(typing: Any, out: Any, k: Any, down: Any, right: Any, a: Any) -> Any:
+    """``tile_accumulate(out, k, down, right, a)``: add a tile to numbers of its own or of double precision."""
+    kind = ValueType(out.dtype, a.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, index, below, beside, whole = args
@@ -346,9 +391,9 @@ def into(typing: Any, out: Any, k: Any, down: Any, right: Any, a: Any) -> Any:
 
 
 @intrinsic
-def outer(typing: Any, a: Any, x: Any, i: Any, step: Any, w: Any, k: Any, v: Any) -> Any:
-    """``outer(a, x, i, step, w, k, v)``: a tile, and the products of numbers of x, ``step`` apart from i on, one a row,
-    with the vectors of w from k on, one a column."""
+def tile_outer(typing: Any, a: Any, x: Any, i: Any, step: Any, w: Any, k: Any, v: Any) -> Any:
+    """``tile_outer(a, x, i, step, w, k, v)``: a tile plus an outer product: numbers of x from i on, ``step`` apart,
+    one per row, times vectors of w from k on, one per column."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         whole, numbers, index, apart, vectors, first, _ = args
@@ -356,7 +401,7 @@ def outer(typing: Any, a: Any, x: Any, i: Any, step: Any, w: Any, k: Any, v: Any
         length = ir.Constant(ir.IntType(64), a.count)
         held = [ws.load(_vector(a), (length, col)) for col in range(a.cols)]
         for row in range(a.rows):
-            e = _filled(builder, builder.load(xs.number((apart, row))), a.count)
+            e = _broadcast(builder, builder.load(xs.number((apart, row))), a.count)
             for at, t in enumerate(held, row * a.cols):
                 whole = builder.insert_value(whole, _fma(builder, e, t, builder.extract_value(whole, at)), at)
         return whole
@@ -365,9 +410,10 @@ def outer(typing: Any, a: Any, x: Any, i: Any, step: Any, w: Any, k: Any, v: Any
 
 
 @intrinsic(prefer_literal=True)
-def taps(typing: Any, a: Any, x: Any, i: Any, C: Any, w: Any, k: Any, K: Any, s: Any, d: Any, v: Any) -> Any:
-    """``taps(a, x, i, C, w, k, K, s, d, v)``: a tile of one column, whose rows are pixels, and a row of K weights times
-    what lies under them: x at pixel ``row * s + kx * d`` behind i, of C numbers each. K, s and d are written out."""
+def tile_taps(typing: Any, a: Any, x: Any, i: Any, C: Any, w: Any, k: Any, K: Any, s: Any, d: Any, v: Any) -> Any:
+    """``tile_taps(a, x, i, C, w, k, K, s, d, v)``: a tile of one column, whose rows are pixels, plus one row of a
+    depthwise kernel: K weights times x at pixel ``row * s + kx * d`` after i, pixels being C numbers apart. K, s and d
+    are literals."""
     side, stride, hop = (n.literal_value for n in (K, s, d))
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -389,10 +435,10 @@ def taps(typing: Any, a: Any, x: Any, i: Any, C: Any, w: Any, k: Any, K: Any, s:
 
 
 @intrinsic(prefer_literal=True)
-def taps_back(typing: Any, a: Any, x: Any, i: Any, row: Any, C: Any, g: Any, j: Any, gap: Any, P: Any, v: Any) -> Any:
-    """``taps_back(a, x, i, row, C, g, j, gap, P, v)``: a tile of rows and columns of a kernel, and what P pixels of g
-    add to it, ``gap`` numbers apart from j on: times x at pixel ``p + kx`` behind i, of C numbers each, ``row`` numbers
-    on for each row. P is written out."""
+def tile_taps_grad(typing: Any, a: Any, x: Any, i: Any, row: Any, C: Any, g: Any, j: Any, gap: Any, P: Any, v: Any) -> Any:
+    """``tile_taps_grad(a, x, i, row, C, g, j, gap, P, v)``: a tile of rows and columns of a depthwise kernel, plus the
+    weight gradient of P pixels of g from j on, ``gap`` numbers apart: times x at pixel ``p + kx`` after i, pixels being
+    C numbers apart and rows ``row``. P is a literal."""
     pixels = P.literal_value
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Threads that share the images of a batch: those of PyTorch, where they can be had.
+"""Threads that share the images of a batch: PyTorch's own threads where possible.
 
-PyTorch's own operations run on the threads of an OpenMP runtime, which wait for the next one by spinning. A second pool
-would fight with them for the cores, so walks run on these very threads wherever the runtime answers to the names that
-GCC's compiler gives it (``GOMP_parallel``; LLVM's and Intel's runtimes have them on Linux too), and on a pool of our
-own elsewhere. Compiled code enters the runtime itself: threads that had to ask for Python's lock before each walk would
-come tens of microseconds late, hundreds of times a step.
+PyTorch's operations run on the threads of an OpenMP runtime, which spin while they wait for the next operation. A second
+pool would compete with them for the cores, so walks run on these threads wherever the runtime has the entry points of
+GCC's OpenMP (``GOMP_parallel``; LLVM's and Intel's runtimes have them on Linux too), and on a thread pool elsewhere.
+Compiled code enters the runtime itself: threads that acquire Python's lock before each walk would start tens of
+microseconds late, hundreds of times a step.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import ctypes
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from llvmlite import ir
-from numba import typeof
-from numba.core import cgutils, types
+from numba.core import cgutils, errors, types
 from numba.extending import intrinsic
 
-from gapless.kernels.cpu.lanes import opaque
-from gapless.kernels.cpu.loops import compiled
+from gapless.kernels.cpu.declare import Declared, compiled
+from gapless.kernels.cpu.vectors import VectorType, opaque
 
 
-def threads(images: int) -> int:
-    """Return how many threads share so many images: at most as many as PyTorch uses."""
+def thread_count(images: int) -> int:
+    """Return how many threads share the images of a batch: at most as many as PyTorch uses."""
+    import torch
+
     return max(1, min(torch.get_num_threads(), images))
 
 
@@ -37,68 +37,75 @@ def threads(images: int) -> int:
 
 
 class Walk:
-    """A function of the number of a thread, the range of images that are its, and more, which threads run side by side.
+    """A compiled function that threads run side by side, each over its own images.
 
-    Call it with the number of threads, the number of images and what more it takes; it returns when all is done.
-    ``function`` is compiled when it is first called with its kinds of arguments.
+    The function takes the rank of a thread, the range of its images, more arguments, and vectors; it is declared as in
+    :mod:`gapless.kernels.cpu.declare`. The walk is called with the number of threads, the number of images, and these
+    more arguments and vectors; it returns when all threads are done.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
-        self.function = compiled(function, called=False)
-        self._numba_type_ = WalkType(function)
+        self.declared = Declared(function)
+        self._numba_type_ = WalkType(self.declared)
 
-    def __call__(self, count: int, images: int, *arguments: Any) -> None:
-        """Walk over all images with so many threads."""
-        given = (*_runtime(), count, images, *arguments, *_PADDING[len(arguments) :])
+    def __call__(self, threads: int, images: int, *arguments: Any) -> None:
+        """Walk over all images."""
+        given = (*_runtime(), threads, images, *arguments, *_PADDING[len(arguments) :])
         status = _walk(self, 0, *given)
         if status == UNKNOWN:
-            status = _walk(self, self._place(arguments), *given)
+            status = _walk(self, self.declared.compile(arguments[-1]._numba_type_), *given)
         if status == FAILED:
-            raise MemoryError("there is no memory left for a walk over images")
+            raise MemoryError("not enough memory for a walk over the images of a batch")
 
-    def _place(self, arguments: Sequence[Any]) -> int:
-        """Return the address of what is compiled for arguments of these kinds."""
-        kinds = (types.intp, types.intp, types.intp, *map(typeof, arguments))
-        self.function.compile(kinds)
-        made = self.function.overloads[kinds]
-        return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+    def compile_entry(self, v: VectorType) -> None:
+        """Compile what Python calls, or load it from the cache."""
+        kinds = self.declared.types(v)[3:]
+        _walk.compile((self._numba_type_, *[types.intp] * 6, *kinds, *[types.none] * (len(_PADDING) - len(kinds))))
 
 
 DONE, FAILED, UNKNOWN = range(3)
-"""What :func:`_walk` says: it is done, a thread failed, or nobody has said yet where the compiled function lies."""
-_PADDING = (None,) * 20
+"""What :func:`_walk` returns: done, a thread failed, or the address of the compiled function is not known yet."""
+_PADDING = (None,) * 12
 
 
 @opaque
 class WalkType(types.Type):
-    """The compiler's type of a :class:`Walk`: every walk has its own, for what is compiled for a type keeps the address
-    of its function. Numbered by name, they are the same in every process, which finds on disk what another compiled."""
+    """Numba's type of a :class:`Walk`. Every walk has its own, because what is compiled for a type remembers the address
+    of its function. Types are numbered by name, so that they are the same in every process that shares a cache."""
 
+    declared: ClassVar[dict[str, Declared]] = {}
     made: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self, function: Callable[..., None]) -> None:
+    def __init__(self, declared: Declared) -> None:
+        function = declared.function.py_func
         name = f"{function.__module__}.{function.__qualname__}"
         self.made[name] += 1
         super().__init__(name=f"Walk({name}, {self.made[name]})")
+        self.declared[self.name] = declared
 
 
 @compiled
-def _walk(walk: Any, place: int, enter: int, rank: int, team: int, count: int, images: int, a: Any, b: Any, c: Any,
-          d: Any, e: Any, f: Any, g: Any, h: Any, i: Any, j: Any, k: Any, z: Any, m: Any, n: Any, o: Any, p: Any,
-          q: Any, r: Any, s: Any, t: Any) -> int:  # fmt: skip
-    """What a walk takes stands here one by one: Numba looks at what is in a tuple for a hundred times as long."""
-    some = (a, b, c, d, e, f, g, h, i, j, k, z, m, n, o, p, q, r, s, t)
-    answer: int = _region(walk, place, enter, rank, team, count, images, some)  # type: ignore[call-arg]
-    return answer
+def _walk(walk: Any, place: int, enter: int, rank: int, team: int, threads: int, images: int, a: Any, b: Any, c: Any,
+          d: Any, e: Any, f: Any, g: Any, h: Any, i: Any, j: Any, k: Any, m: Any) -> int:  # fmt: skip
+    """Enter a walk from Python. Its arguments are not grouped in a tuple, which takes Numba a hundred times as long to
+    look at."""
+    arguments = (a, b, c, d, e, f, g, h, i, j, k, m)
+    status: int = _region(walk, place, enter, rank, team, threads, images, arguments)  # type: ignore[call-arg]
+    return status
 
 
 @intrinsic
 def _region(
     typing: Any, walk: Any, place: Any, enter: Any, rank: Any, team: Any, count: Any, images: Any, arguments: Any
 ) -> Any:
-    """Walk over all images with ``count`` threads; the addresses are those of :class:`Runtime`. Where the function
-    lies, if ``place`` is not 0, is kept for the next time: it is compiled by itself, and not once more in here."""
-    inner = types.void(types.intp, types.intp, types.intp, *(kind for kind in arguments if kind != types.none))
+    """Walk over all images with ``count`` threads; ``enter``, ``rank`` and ``team`` are the addresses of a
+    :class:`Runtime`. ``place``: the address of the compiled function, remembered for later calls if it is not 0. The
+    function is compiled by itself; inlined here, it would be compiled twice."""
+    kinds = tuple(kind for kind in arguments if kind != types.none)
+    declared = WalkType.declared[walk.name].types(kinds[-1])[3:]
+    if kinds != declared:
+        raise errors.TypingError(f"{walk.name} takes {declared}; got {kinds}")
+    inner = types.void(types.intp, types.intp, types.intp, *kinds)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         held = ir.LiteralStructType([WHOLE] * 4 + [context.get_value_type(arguments), NUMBER])
@@ -107,7 +114,7 @@ def _region(
         known.linkage, known.initializer = "internal", WHOLE(0)
 
         def part(b: Any, data: Any, first: Any, step: Any) -> None:
-            """What one thread does: its own ranks, of which there are more if the team is smaller than asked for."""
+            """Do the work of one thread: that of several ranks if the team is smaller than requested."""
             ranks, pictures, given = (b.load(_field(b, data, place)) for place in (2, 3, 4))
             unpacked = [b.extract_value(given, place) for place in range(len(inner.args) - 3)]
             function = b.inttoptr(b.load(known), made)
@@ -121,7 +128,7 @@ def _region(
                     b.store(NUMBER(FAILED), _field(b, data, 5))
 
         def entry(b: Any, data: Any) -> None:
-            """Where a thread of the runtime comes in."""
+            """Enter from a thread of the runtime."""
             data, asked = b.bitcast(data, held.as_pointer()), ir.FunctionType(NUMBER, []).as_pointer()
             who, many = (b.call(b.inttoptr(b.load(_field(b, data, place)), asked), []) for place in (0, 1))
             b.call(one, [data, b.zext(who, WHOLE), b.zext(many, WHOLE)])
@@ -171,9 +178,9 @@ def _function(builder: Any, name: str, kinds: list[Any], body: Callable[..., Non
 
 
 class Runtime(NamedTuple):
-    """Addresses of C functions: one that calls ``entry(data)`` on some threads of a team and returns when all have
-    returned (GCC's ``GOMP_parallel``: entry, data, how many, flags), and two that a thread asks for its number and how
-    many there are."""
+    """Addresses of C functions: one that calls ``entry(data)`` on the threads of a team and returns when all have returned
+    (GCC's ``GOMP_parallel``: entry, data, number of threads, flags), and two that return a thread's rank and the number
+    of threads in its team."""
 
     enter: int
     rank: int
@@ -186,7 +193,9 @@ def _runtime() -> Runtime:
 
 @cache
 def _openmp() -> Runtime | None:
-    """Return PyTorch's own runtime, None if it has none of this kind."""
+    """Return PyTorch's own runtime, None if it does not have these entry points."""
+    import torch
+
     if not torch.backends.openmp.is_available():
         return None
     try:
@@ -200,7 +209,7 @@ def _openmp() -> Runtime | None:
 _SELF = threading.local()
 _POOLS: dict[int, ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOLS.clear)  # in a forked process the threads are not there any more
+    os.register_at_fork(after_in_child=_POOLS.clear)  # a forked process has no threads
 
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -215,7 +224,7 @@ def _enter(entry: int, data: int, count: int, flags: int) -> None:
     for rank in range(1, count):
         try:
             others.append(pool.submit(one, rank))
-        except RuntimeError:  # no more threads can be started; nothing may be raised through compiled code
+        except RuntimeError:  # no more threads can be started, and no exception may pass through compiled code
             one(rank)
     one(0)
     for other in others:
