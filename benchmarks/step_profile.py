@@ -27,9 +27,15 @@ from gapless.core.machine import processor
 from gapless.engine.memory import keep_memory
 from gapless.kernels.cpu import backend as compiled
 from gapless.kernels.cpu import loops, walks
-from gapless.kernels.cpu.memory import WIDTHS
+from gapless.kernels.cpu.declare import Image, from_python
+from gapless.kernels.cpu.memory import COUNTS, vector_of
 
-WALKS = {"forward": "ahead", "backward": "behind", "sums at nodes": "gather", "sums of gradients": "correlate"}
+WALKS = {
+    "forward": "forward",
+    "backward": "backward",
+    "sums at nodes": "node_sum",
+    "sums of gradients": "end_grad_sums",
+}
 
 
 def main() -> None:
@@ -97,24 +103,26 @@ def rates() -> dict[str, float]:
     """Return GFLOP/s of one thread: a matrix product, and the loops on images of 16 channels and 32 pixels a side (the
     best of some rounds)."""
     torch.set_num_threads(1)
-    v, C, H = max(WIDTHS.items())[1], 16, 32
+    C, H = 16, 32
+    v = vector_of(np.dtype(np.float32), max(COUNTS))
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     x, y = np.random.default_rng(0).standard_normal((2, (H + 4) ** 2 * C), dtype=np.float32)
     w, found = np.ones(25 * C * C, np.float32), np.zeros(25 * C * C)
-    row = (H + 4) * C
+    image, out = Image(x, 0, (H + 4) * C), Image(y, 0, H * C)
+    depthwise, conv, conv_weight_grad = map(from_python, (loops.depthwise, loops.conv, loops.conv_weight_grad))
     works: dict[str, tuple[float, Callable[[], Any]]] = {
         "matrix product": (2 * 1024**3, lambda: torch.mm(a, b)),
         "depthwise 5x5": (
             2 * 25 * C * H * H,
-            lambda: loops.slide(x, 0, row, w, y, 0, H * C, H, H, C, 5, 1, 1, False, v),
+            lambda: depthwise(image, w, out, H, H, C, 5, 1, 1, False, v),
         ),
         "convolution 3x3": (
             2 * 9 * C * C * H * H,
-            lambda: loops.conv(x, 0, row, w, y, 0, H * C, H, H, C, C, 3, 1, 1, False, v),
+            lambda: conv(image, w, out, H, H, C, C, 3, 1, 1, False, v),
         ),
         "weights of a 3x3": (
             2 * 9 * C * C * H * H,
-            lambda: loops.conv_weight(x, 0, row, y, 0, H * C, C, found, H, H, C, C, 3, 1, 1, v),
+            lambda: conv_weight_grad(image, out, C, found, H, H, C, C, 3, 1, 1, v),
         ),
     }
     best: dict[str, float] = {}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gapless.kernels import plain
 from gapless.kernels.cpu import backend as compiled
-from gapless.kernels.cpu import loops
-from gapless.kernels.cpu.memory import WIDTHS, Memory, memory_of
+from gapless.kernels.cpu import declare
+from gapless.kernels.cpu.memory import COUNTS, Memory, memory_of
 from gapless.kernels.forms import Chain, Pointwise, Pool, Route, Skip, Spatial, Step, Window
 from gapless.kernels.layout import Layout, layout_of
 
@@ -189,20 +189,22 @@ def test_memory_kept_is_one_image_for_each_normalisation():
 def test_vectors_divide_the_channels(monkeypatch):
     monkeypatch.setattr("gapless.kernels.cpu.memory.WIDTHS", WIDTHS)
     for channels in (4, 8, 12, 16, 20, 24, 32, 48):
-        width = Memory(Layout([Route(0, Skip())], (1, 2, 2, channels), [])).vector.count
-        assert channels % width == 0
-        assert all(channels % wider for wider in WIDTHS if wider > width)
+        memory = Memory(Layout([Route(0, Skip())], (1, 2, 2, channels), []))
+        for dtype in (torch.float32, torch.float64):
+            count = memory.vectors[dtype].count
+            assert channels % count == 0
+            assert all(channels % longer for longer in COUNTS if longer > count)
 
 
-def test_without_a_place_for_what_was_compiled_it_is_compiled_all_the_same():
-    """As in a container whose file system may not be written to."""
+def test_without_a_cache_functions_are_compiled_all_the_same():
+    """As in a container whose file system cannot be written."""
 
     def njit(function, *, cache=False, **how):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return function, how
 
-    with mock.patch("gapless.kernels.cpu.loops.njit", njit):
-        found, how = loops.compiled(len)
+    with mock.patch("gapless.kernels.cpu.declare.njit", njit):
+        found, how = declare.compiled(len)
     assert found is len
     assert how["nogil"]

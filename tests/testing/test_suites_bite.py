@@ -28,7 +28,8 @@ from gapless.core.table import BenchmarkTable, Column
 from gapless.engine.search import Search
 from gapless.engine.step import Updater
 from gapless.engine.supernet import MixedSite, Supernet
-from gapless.kernels.cpu.walks import SCALE, SHIFT, carry, settle
+from gapless.kernels.cpu.records import SCALE, SHIFT
+from gapless.kernels.cpu.walks import norm_forward, norm_grads
 from gapless.kernels.plain import Normed, linear_backward
 from gapless.searchers.random import Random
 from gapless.spaces.insights64 import Insights64
@@ -198,22 +199,23 @@ def without_statistics(self: Normed, g: Tensor, s1: Tensor, scale: Tensor, wante
     return *linear_backward(self.linear, g * scale, self.z, self.weight, wanted), torch.zeros_like(s1)
 
 
-def loose_scale(flat, share, seen, book, lines, *rest):
-    """The compiled moments, and a scale that is a little off."""
-    settle(flat, share, seen, book, lines, *rest)
-    lines[SCALE * book.shape[1] : SHIFT * book.shape[1]] *= 1 + 1e-6
+def loose_scale(params, coefficients, sums, moments64, vectors, *rest):
+    """The CPU's normalisation, with a scale that is a little off."""
+    norm_forward(params, coefficients, sums, moments64, vectors, *rest)
+    V = len(moments64) // 3
+    vectors[SCALE * V : SHIFT * V] *= 1 + 1e-6
 
 
-def no_sums(flat, dflat, share, dshare, sums, *rest):
-    """The compiled gradient without what flows through the statistics."""
-    carry(flat, dflat, share, dshare, 0 * sums, *rest)
+def no_sums(params, grad_params, coefficients, grad_coefficients, sums, *rest):
+    """The CPU's gradient without the part that flows through the batch statistics."""
+    norm_grads(params, grad_params, coefficients, grad_coefficients, 0 * sums, *rest)
 
 
 BROKEN_KERNELS = {
     "moments": ("gapless.kernels.plain.centre", unbiased),
     "gradient": ("gapless.kernels.plain.Normed.backward", without_statistics),
-    "compiled moments": ("gapless.kernels.cpu.walks.settle", loose_scale),
-    "compiled gradient": ("gapless.kernels.cpu.walks.carry", no_sums),
+    "compiled moments": ("gapless.kernels.cpu.walks.norm_forward", loose_scale),
+    "compiled gradient": ("gapless.kernels.cpu.walks.norm_grads", no_sums),
     "statistics": ("gapless.kernels.fan.RunningStatistics.update", lambda self: None),
     "bypass": ("gapless.engine.supernet.bypass", lambda mixed, present, partial, mix: mixed.repeat(1, 1, 1, partial)),
 }

@@ -1,6 +1,8 @@
-"""What a fan computes, as records: made once for each combination of routes and shapes, for compiled back ends.
+"""What a fan computes, as records: made once for each combination of routes and shapes, for
+compiled back ends.
 
 The records are those of :mod:`gapless.kernels.records`.
+
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ FORMATS: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32)
 
 @lru_cache(maxsize=4096)
 def supported(routes: tuple[Route, ...]) -> bool:
-    """Return whether a layout can describe these routes: each step has at most one spatial convolution, and only the
-    first step of a chain has a stride."""
+    """Return whether a layout can describe these routes: each step has at most one spatial
+    convolution, and only the first step of a chain has a stride."""
     for form in (route.form for route in routes if isinstance(route.form, Chain)):
         for depth, step in enumerate(form.steps):
             spatial = step.linear.window if isinstance(step.linear, Spatial) else None

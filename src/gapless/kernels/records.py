@@ -1,10 +1,11 @@
 """Records that describe what a fan computes, as NumPy structured types.
 
-Records hold offsets into flat buffers. ``saved`` holds what the backward pass needs, ``grad_saved`` gradients inside of
-chains, ``parameters`` all parameters one after the other, and a *norm vector* one number for each channel of each
-normalisation.
+Records hold offsets into flat buffers. ``saved`` holds what the backward pass needs, ``grad_saved``
+gradients inside of chains, ``parameters`` all parameters one after the other, and a *norm vector*
+one number for each channel of each normalisation.
 
-This module needs neither PyTorch nor a compiler, so that processes that only compile kernels start fast.
+This module needs neither PyTorch nor a compiler, so that processes that only compile kernels start
+fast.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ STEP = np.dtype([(name, _INT) for name in (
 )])  # fmt: skip
 """A step of a chain."""
 POOL = np.dtype([(name, _INT) for name in ("y", "norm", "maximum", "h", "w", "K", "s", "p")])
-"""A pool of the state, which several routes may share; ``norm``: where its moments go, -1 if they are not needed."""
+"""A pool of the state, which several routes may share; ``norm``: where its moments go, -1 if they
+are not needed."""
 NORM = np.dtype(
     [(name, _INT) for name in ("start", "C", "pixels", "depth", "normalised", "affine", "target", "route", "source")]
     + [("eps", np.float64)]
 )
-"""A normalisation (``normalised`` 0: only the weight of a mix), whose vectors begin at ``start``; ``affine``: scale and
-shift in the parameters (-1: none), ``route``: the route that ends with it (-1: it is inside of a chain), ``source``:
-the norm vector that holds its moments."""
+"""A normalisation (``normalised`` 0: only the weight of a mix), whose vectors begin at ``start``;
+``affine``: scale and shift in the parameters (-1: none), ``route``: the route that ends with it
+(-1: it is inside of a chain), ``source``: the norm vector that holds its moments."""
 END = np.dtype([(name, _INT) for name in ("target", "norm", "y", "pool", "pixels", "C", "accumulate")])
 """The end of a route; ``accumulate``: an earlier route leads to the same target."""
 

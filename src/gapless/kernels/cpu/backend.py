@@ -1,8 +1,9 @@
 """Fused CPU implementation of a fan, compiled by Numba.
 
-It computes what :func:`gapless.kernels.plain.fan` computes, in the walks of :mod:`gapless.kernels.cpu.walks`. Each image
-passes through a whole step of each chain (ReLU, depthwise convolution, convolution, moments) while it lies in the cache;
-between steps only the moments of all images are exchanged. Saved for the backward pass are the inputs of normalisations
+It computes what :func:`gapless.kernels.plain.fan` computes, in the walks of
+:mod:`gapless.kernels.cpu.walks`. Each image passes through a whole step of each chain (ReLU,
+depthwise convolution, convolution, moments) while it lies in the cache; between steps only the
+moments of all images are exchanged. Saved for the backward pass are the inputs of normalisations
 and nothing else: what follows a normalisation is a scale, a shift and a ReLU away.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from gapless.kernels.cpu import walks
+from gapless.kernels.cpu import compile, walks
 from gapless.kernels.cpu.memory import memory_of
 from gapless.kernels.cpu.records import BUFFER, CENTRE, VARIANCE, Array, Buffers
 from gapless.kernels.cpu.threads import thread_count
@@ -32,8 +33,8 @@ judged = None
 
 
 def serves(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor]) -> bool:
-    """Return whether the CPU kernels compute these routes, for a state like ``x``: on the CPU, in single or double
-    precision, with numbers of channels that are multiples of 4."""
+    """Return whether the CPU kernels compute these routes, for a state like ``x``: on the CPU, in
+    single or double precision, with numbers of channels that are multiples of 4."""
     return (
         x.device.type == "cpu"
         and x.dtype in FORMATS
@@ -53,8 +54,8 @@ EMPTY = np.empty(0)
 
 
 def _scratch(name: str, count: int, dtype: Any) -> Array:
-    """Return memory that the next call with this name returns again in this thread. It begins at a cache line, because a
-    vector across two lines takes two loads."""
+    """Return memory that the next call with this name returns again in this thread. It begins at a
+    cache line, because a vector across two lines takes two loads."""
     held: dict[Any, Array] = _SCRATCH.__dict__
     found = held.get((name, dtype))
     if found is None or len(found) < count:
@@ -147,11 +148,18 @@ class _Fan(Function):
             )  # fmt: skip
             if state or weights:
                 run.walk(
-                    walks.backward, run.buffers, targets, steps, memory.pools, ends, memory.scratch, depth, weights, state
+                    walks.backward,
+                    run.buffers,
+                    targets,
+                    steps,
+                    memory.pools,
+                    ends,
+                    memory.scratch,
+                    depth,
+                    weights,
+                    state,
                 )
-        run.walk(
-            walks.unpack_grads, run.buffers, _flat(grad_params), steps, run.threads, run.images, memory.scratch
-        )
+        run.walk(walks.unpack_grads, run.buffers, _flat(grad_params), steps, run.threads, run.images, memory.scratch)
         parts = grad_params.split([p.numel() for p in parameters])
         param_grads = [
             part.view(p.shape) if want and owner not in dead else None
@@ -177,6 +185,8 @@ class _Pass:
     ) -> None:
         self.memory = memory = memory_of(layout)
         self.vector = memory.vectors[x.dtype]
+        if self.vector not in compile.READY:
+            compile.prepare([self.vector])
         self.images, self.threads = x.shape[0], thread_count(x.shape[0])
         self.params = _flat(torch.cat([x.new_empty(0), *(p.detach().reshape(-1) for p in parameters)]))
         self.coefficients = coefficients.detach().double().numpy()

@@ -1,22 +1,27 @@
-"""Declares functions that Numba compiles: the types of their parameters follow from annotations and from the vectors.
+"""Declares functions that Numba compiles: the types of their parameters follow from annotations and
+from the vectors.
 
 A parameter is annotated by a name of :data:`KINDS`, and the last one, ``v``, is a
-:class:`~gapless.kernels.cpu.vectors.Vector`: so a function has exactly one type for each ``v``, whatever literals its
-callers write, and it is known before anything runs.
+:class:`~gapless.kernels.cpu.vectors.Vector`: so a function has exactly one type for each ``v``,
+whatever literals its callers write, and it is known before anything runs.
 
-A *loop* works on one image and is called from other compiled functions, by a symbol: it is compiled once, by itself, in
-any process and in any order, and not again inside of each caller.
+A *loop* works on one image and is called from other compiled functions, by a symbol: it is compiled
+once, by itself, in any process and in any order, and not again inside of each caller.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
+from filelock import FileLock
 from llvmlite import binding
-from numba import njit, typeof  # type: ignore[attr-defined]
+from numba import njit, typeof
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -63,16 +68,18 @@ KINDS: dict[str, Callable[[VectorType], Any]] = {
     "bool": lambda v: types.boolean,
     "Vector": lambda v: v,
 }
-"""What an annotation means: arrays of one axis in the precision of the images (``Numbers``), in that or in double
-precision (``Sums``: the function is compiled for both) or in double precision (``Doubles``), and records."""
+"""What an annotation means: arrays of one axis in the precision of the images (``Numbers``), in
+that or in double precision (``Sums``: the function is compiled for both) or in double precision
+(``Doubles``), and records."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
 """Options of all compiled functions."""
 
 
 def compiled(function: Any, *, python: bool = True) -> Any:
-    """Compile a function when it is first needed, and cache it on disk where that is possible. ``python``: whether
-    Python calls it; compiled functions that it never calls need no wrapper, and compile faster."""
+    """Compile a function when it is first needed, and cache it on disk where that is possible.
+    ``python``: whether Python calls it; compiled functions that it never calls need no wrapper, and
+    compile faster."""
 
     def lazily(cache: bool) -> Any:
         return njit(function, **OPTIONS | {"cache": cache, "no_cpython_wrapper": not python})
@@ -81,6 +88,25 @@ def compiled(function: Any, *, python: bool = True) -> Any:
         return lazily(cache=True)
     except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
         return lazily(cache=False)
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Return the folder of the functions in the cache, None if it cannot be written."""
+    path = compiled(cache_folder.__wrapped__).stats.cache_path
+    return None if path is None else Path(path)
+
+
+@cache
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder / "gapless.lock")
+
+
+def cache_lock() -> FileLock | nullcontext[None]:
+    """Return a lock that processes hold while they add to the cache: Numba's index of the types of
+    a function loses entries when two processes write it at once."""
+    folder = cache_folder()
+    return nullcontext() if folder is None else _lock(folder)
 
 
 def unrolled(function: Any) -> Any:
@@ -137,7 +163,8 @@ class Loop(Declared):
     defined: ClassVar[set[str]] = set()
     """Symbols that have an address: a function can be loaded only after the loops that it calls."""
     stand_in: ClassVar[int] = 0
-    """An address to give to all symbols in a process that compiles functions, but never calls them."""
+    """An address to give to all symbols in a process that compiles functions, but never calls
+    them."""
 
     def symbol(self, v: VectorType, doubles: bool = False) -> str:
         """Return its symbol for some vectors."""
@@ -160,7 +187,8 @@ LOOPS: dict[str, Loop] = {}
 
 
 def loop(function: Callable[..., None]) -> Any:
-    """Declare a loop. What is returned can be called by compiled functions only; see :func:`from_python`."""
+    """Declare a loop. What is returned can be called by compiled functions only; see
+    :func:`from_python`."""
     made = LOOPS[function.__name__] = Loop(function)
 
     def typed(typing: Any, *given: Any) -> Any:
@@ -183,7 +211,7 @@ def loop(function: Callable[..., None]) -> Any:
     typed.__name__, typed.__doc__ = function.__name__, function.__doc__
     first = inspect.Parameter("typing", inspect.Parameter.POSITIONAL_ONLY)
     own = [each.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for each in made.parameters.values()]
-    typed.__signature__ = inspect.Signature([first, *own])  # type: ignore[attr-defined]
+    typed.__signature__ = inspect.Signature([first, *own])
     return intrinsic(typed)
 
 

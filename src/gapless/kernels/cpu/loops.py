@@ -1,12 +1,14 @@
-"""Loops over one image that Numba compiles: convolutions, moments, normalisations, and their gradients.
+"""Loops over one image that Numba compiles: convolutions, moments, normalisations, and their
+gradients.
 
-All arrays have one axis here; an image is [H, W, C], the channels of a pixel are contiguous and are processed
-``size(v)`` at a time. A convolution reads an image that already has its border of zeros, so it has no cases. Tiles keep
-sums in registers: as many as hide the latency of a multiply-add, in a shape that saves loads. Their sides are literals,
-and so are the kernel sizes that networks use. Sums over pixels continue in double precision after every ``RUN`` pixels.
+All arrays have one axis here; an image is [H, W, C], the channels of a pixel are contiguous and are
+processed ``size(v)`` at a time. A convolution reads an image that already has its border of zeros,
+so it has no cases. Tiles keep sums in registers: as many as hide the latency of a multiply-add, in
+a shape that saves loads. Their sides are literals, and so are the kernel sizes that networks use.
+Sums over pixels continue in double precision after every ``RUN`` pixels.
 
-Weights are [K, K, C] in depthwise convolutions and [K, K, C, O] in convolutions. The letters are explained at the head of
-:mod:`gapless.kernels`.
+Weights are [K, K, C] in depthwise convolutions and [K, K, C, O] in convolutions. The letters are
+explained at the head of :mod:`gapless.kernels`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from numba import literally  # type: ignore[attr-defined]
 
 from gapless.kernels.cpu.declare import Doubles, Image, Numbers, Sums, loop, unrolled
-from gapless.kernels.cpu.records import LEAD, FIRST, LAST, MEAN, SCALE, SHIFT, PLACES
+from gapless.kernels.cpu.records import FIRST, LAST, LEAD, MEAN, PLACES
 from gapless.kernels.cpu.vectors import (
     Vector,
     add,
@@ -45,15 +47,18 @@ from gapless.kernels.cpu.vectors import (
 RUN = 32
 """Pixels that are summed in single precision before the sum continues in double precision."""
 STRETCH = 256
-"""The same for weight gradients, which fill whole tiles: as many rows as have this many pixels, at least one."""
+"""The same for weight gradients, which fill whole tiles: as many rows as have this many pixels, at
+least one."""
 
 
 # ---------------------------------------------------------------------- convolutions of one image
 
 
 @unrolled
-def _depthwise_tile(x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C: int, K: int, s: int, d: int, accumulate: bool,
-                v: Any, P: int) -> None:  # fmt: skip
+def _depthwise_tile(
+    x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C: int, K: int, s: int, d: int, accumulate: bool, v: Any,
+    P: int,
+) -> None:  # fmt: skip
     """P pixels of a row of :func:`depthwise`, for a vector of channels."""
     literally(P)
     a = tile(y, P, 1, v)
@@ -64,8 +69,10 @@ def _depthwise_tile(x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C:
 
 
 @unrolled
-def _depthwise_known_tile(x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C: int, K: int, s: int, d: int, accumulate: bool,
-                 v: Any, P: int) -> None:  # fmt: skip
+def _depthwise_known_tile(
+    x: Any, i: int, row: int, w: Any, c: int, y: Any, j: int, C: int, K: int, s: int, d: int, accumulate: bool, v: Any,
+    P: int,
+) -> None:  # fmt: skip
     """The same, for a kernel that the compiler knows."""
     literally(K), literally(s), literally(d), literally(P)
     a = tile(y, P, 1, v)
@@ -78,7 +85,8 @@ def _depthwise_known_tile(x: Any, i: int, row: int, w: Any, c: int, y: Any, j: i
 def depthwise(
     image: Image, w: Numbers, out: Image, H: int, W: int, C: int, K: int, s: int, d: int, accumulate: bool, v: Vector
 ) -> None:
-    """Write (or, if ``accumulate``, add) the depthwise convolution of an image to ``out`` [H, W, C]."""
+    """Write (or, if ``accumulate``, add) the depthwise convolution of an image to ``out`` [H, W,
+    C]."""
     x, xo, row = image
     y, yo, yrow = out
     for r in range(H):
@@ -108,8 +116,8 @@ def depthwise(
 def depthwise_input_grad(
     grad: Image, w: Numbers, out: Image, H: int, W: int, C: int, K: int, s: int, d: int, v: Vector
 ) -> None:
-    """Add the input gradient of a depthwise convolution of any stride, of the gradient at its output [H, W, C], to ``out``,
-    which has the border that the input has."""
+    """Add the input gradient of a depthwise convolution of any stride, of the gradient at its
+    output [H, W, C], to ``out``, which has the border that the input has."""
     g, go, grow = grad
     x, xo, row = out
     for r in range(H):
@@ -125,10 +133,13 @@ def depthwise_input_grad(
 
 
 @unrolled
-def _depthwise_weight_grad_tile(x: Any, xo: int, row: int, step: int, below: int, g: Any, go: int, grow: int, out: Any, k: int,
-                  down: int, H: int, W: int, C: int, v: Any, rows: int, cols: int) -> None:  # fmt: skip
-    """Some weights of :func:`depthwise_weight_grad`, for a vector of channels. ``step`` lies between two pixels of x and two
-    columns, ``below`` between two rows of the tile in x, ``down`` in the weights."""
+def _depthwise_weight_grad_tile(
+    x: Any, xo: int, row: int, step: int, below: int, g: Any, go: int, grow: int, out: Any, k: int, down: int, H: int,
+    W: int, C: int, v: Any, rows: int, cols: int,
+) -> None:  # fmt: skip
+    """Some weights of :func:`depthwise_weight_grad`, for a vector of channels. ``step`` lies
+    between two pixels of x and two columns, ``below`` between two rows of the tile in x, ``down``
+    in the weights."""
     literally(rows), literally(cols)
     some = max(1, STRETCH // W)
     for start in range(0, H, some):
@@ -148,7 +159,8 @@ def _depthwise_weight_grad_tile(x: Any, xo: int, row: int, step: int, below: int
 def depthwise_weight_grad(
     image: Image, grad: Image, out: Doubles, H: int, W: int, C: int, K: int, s: int, d: int, v: Vector
 ) -> None:
-    """Add the weight gradient [K, K, C] of a depthwise convolution to ``out``, in double precision."""
+    """Add the weight gradient [K, K, C] of a depthwise convolution to ``out``, in double
+    precision."""
     x, xo, row = image
     g, go, grow = grad
     m, n, plain = d * row, d * C, s == 1 and d == 1
@@ -175,7 +187,9 @@ def depthwise_weight_grad(
                 rows = 1
             else:
                 for kx in range(K):
-                    _depthwise_weight_grad_tile(x, i + kx * n, s * row, s * C, n, g, j, grow, out, k + kx * C, C, H, W, C, v, 1, 1)
+                    _depthwise_weight_grad_tile(
+                        x, i + kx * n, s * row, s * C, n, g, j, grow, out, k + kx * C, C, H, W, C, v, 1, 1
+                    )
                 rows = 1
             i += rows * m
             k += rows * K * C
@@ -183,8 +197,10 @@ def depthwise_weight_grad(
 
 
 @unrolled
-def _conv_tile(x: Any, xo: int, row: int, step: int, w: Any, o: int, y: Any, j: int, C: int, O: int, K: int, d: int,
-          accumulate: bool, v: Any, rows: int, cols: int) -> None:  # fmt: skip
+def _conv_tile(
+    x: Any, xo: int, row: int, step: int, w: Any, o: int, y: Any, j: int, C: int, O: int, K: int, d: int,
+    accumulate: bool, v: Any, rows: int, cols: int,
+) -> None:  # fmt: skip
     """A tile of :func:`conv`: pixels of a row, vectors of channels."""
     literally(rows), literally(cols)
     a = tile(y, rows, cols, v)
@@ -201,7 +217,8 @@ def conv(
     image: Image, w: Numbers, out: Image, H: int, W: int, C: int, O: int, K: int, s: int, d: int, accumulate: bool,
     v: Vector,
 ) -> None:  # fmt: skip
-    """Write (or, if ``accumulate``, add) the convolution of an image [., ., C] to ``out`` [H, W, O]."""
+    """Write (or, if ``accumulate``, add) the convolution of an image [., ., C] to ``out`` [H, W,
+    O]."""
     x, xo, row = image
     y, yo, yrow = out
     step, z = s * C, size(v)
@@ -231,9 +248,12 @@ def conv(
 
 
 @unrolled
-def _conv_weight_grad_tile(x: Any, xo: int, row: int, step: int, g: Any, go: int, grow: int, gap: int, out: Any, k: int, H: int,
-                 W: int, O: int, v: Any, rows: int, cols: int) -> None:  # fmt: skip
-    """A tile of :func:`conv_weight_grad`, for one place of the kernel: channels of x, vectors of channels of g."""
+def _conv_weight_grad_tile(
+    x: Any, xo: int, row: int, step: int, g: Any, go: int, grow: int, gap: int, out: Any, k: int, H: int, W: int,
+    O: int, v: Any, rows: int, cols: int,
+) -> None:  # fmt: skip
+    """A tile of :func:`conv_weight_grad`, for one place of the kernel: channels of x, vectors of
+    channels of g."""
     literally(rows), literally(cols)
     some = max(1, STRETCH // W)
     for start in range(0, H, some):
@@ -249,8 +269,8 @@ def _conv_weight_grad_tile(x: Any, xo: int, row: int, step: int, g: Any, go: int
 def conv_weight_grad(
     image: Image, grad: Image, gap: int, out: Sums, H: int, W: int, C: int, O: int, K: int, s: int, d: int, v: Vector
 ) -> None:
-    """Add the weight gradient [K, K, C, O] of a convolution to ``out``; C is a multiple of 4. Pixels of the gradient at the
-    output are ``gap`` numbers apart."""
+    """Add the weight gradient [K, K, C, O] of a convolution to ``out``; C is a multiple of 4.
+    Pixels of the gradient at the output are ``gap`` numbers apart."""
     x, xo, row = image
     g, go, grow = grad
     z, o = size(v), 0
@@ -272,7 +292,7 @@ def conv_weight_grad(
         o += cols * z
 
 
-# ---------------------------------------------------------------------- 3x3 convolutions by Winograd's minimal filtering
+# ---------------------------------------------------------------------- 3x3 convolutions by Winograd's algorithm
 
 # Winograd's F(2x2, 3x3) (Lavin and Gray, arXiv 1509.09308): patches of 4x4 pixels d give patches of
 # 2x2 outputs A' [(G w G') * (B' d B)] A by 16 products in place of 36, with
@@ -297,8 +317,8 @@ def _filter_column(a: Any, b: Any, c: Any) -> Any:
 def winograd_filter(
     w: Numbers, wo: int, out: Numbers, k: int, C: int, O: int, first: int, last: int, flip: bool, v: Vector
 ) -> None:
-    """Write G w G' of weights [O, C, 3, 3], rounded once: as [16, C, O] for channels from ``first`` to ``last`` of C or, if
-    ``flip``, as [16, O, C] for the input gradient and channels of O."""
+    """Write G w G' of weights [O, C, 3, 3], rounded once: as [16, C, O] for channels from ``first``
+    to ``last`` of C or, if ``flip``, as [16, O, C] for the input gradient and channels of O."""
     runs, others, step = (O, C, C * 9) if not flip else (C, O, 9)
     held = np.empty((PLACES, runs))
     for one in range(first, last):
@@ -328,8 +348,8 @@ def _filter_column_backward(a: Any, b: Any, c: Any, d: Any) -> Any:
 def winograd_filter_backward(
     d: Doubles, threads: int, length: int, k: int, w: Numbers, wo: int, C: int, O: int, first: int, last: int, v: Vector
 ) -> None:
-    """Write G' d G to w [O, C, 3, 3], for channels from ``first`` to ``last`` of C. d [16, C, O] is the sum over threads,
-    each of which has ``length`` numbers; it begins at k."""
+    """Write G' d G to w [O, C, 3, 3], for channels from ``first`` to ``last`` of C. d [16, C, O] is
+    the sum over threads, each of which has ``length`` numbers; it begins at k."""
     m = np.empty((PLACES, O))
     for c in range(first, last):
         m[:] = 0
@@ -403,7 +423,8 @@ def _input_column_backward(a: Any, b: Any, c: Any, d: Any) -> Any:
 def winograd_input_backward(
     d: Numbers, x: Numbers, xo: int, r: int, R: int, T: int, H: int, W: int, C: int, v: Vector
 ) -> None:
-    """Add B d B' of R rows of T patches [16, R T, C] to x [H, W, C], from its row 2 r - 1 on, without the border."""
+    """Add B d B' of R rows of T patches [16, R T, C] to x [H, W, C], from its row 2 r - 1 on,
+    without the border."""
     z, hop, row = size(v), R * T * C, W * C
     for down in range(R):
         for c in range(0, C, z):
@@ -490,12 +511,24 @@ def _store_output_row(out: Any, k: int, hop: int, a: Any, b: Any) -> None:
 
 
 @loop
-def winograd_multiply(
-    x: Numbers, w: Numbers, y: Numbers, P: int, C: int, O: int, accumulate: bool, v: Vector
-) -> None:
-    """Write (or, if ``accumulate``, add) the products of x [16, P, C] and w [16, C, O] to y [16, P, O]."""
+def winograd_multiply(x: Numbers, w: Numbers, y: Numbers, P: int, C: int, O: int, accumulate: bool, v: Vector) -> None:
+    """Write (or, if ``accumulate``, add) the products of x [16, P, C] and w [16, C, O] to y [16, P,
+    O]."""
     for place in range(PLACES):
-        conv(Image(x, place * P * C, 0), w[place * C * O :], Image(y, place * P * O, 0), 1, P, C, O, 1, 1, 1, accumulate, v)
+        conv(
+            Image(x, place * P * C, 0),
+            w[place * C * O :],
+            Image(y, place * P * O, 0),
+            1,
+            P,
+            C,
+            O,
+            1,
+            1,
+            1,
+            accumulate,
+            v,
+        )
 
 
 @loop
@@ -511,7 +544,8 @@ def winograd_multiply_weight_grad(x: Numbers, g: Numbers, out: Numbers, P: int, 
 
 @loop
 def moments(y: Numbers, yo: int, P: int, C: int, mean: Doubles, second: Doubles, at: int, v: Vector) -> None:
-    """Write the mean of each channel of [P, C] and the sum of squared differences from it, from ``at`` on."""
+    """Write the mean of each channel of [P, C] and the sum of squared differences from it, from
+    ``at`` on."""
     for c in range(0, C, size(v)):
         whole = zero(mean, v)
         for start in range(0, P, RUN):
@@ -635,7 +669,8 @@ def pad_relu(x: Numbers, xo: int, out: Numbers, H: int, W: int, C: int, p: int, 
 def pad_scale_shift_relu(
     x: Numbers, xo: int, out: Numbers, H: int, W: int, C: int, p: int, scale: Numbers, shift: Numbers, v: Vector
 ) -> None:
-    """Write max(scale * x + shift, 0) into a buffer with a border of p pixels, which is not written."""
+    """Write max(scale * x + shift, 0) into a buffer with a border of p pixels, which is not
+    written."""
     row = (W + 2 * p) * C
     for c in range(0, C, size(v)):
         a, b = load(scale, c, v), load(shift, c, v)
@@ -653,11 +688,16 @@ def norm_backward(
     g: Numbers, go: int, y: Numbers, yo: int, out: Image, gap: int, H: int, W: int, C: int, vectors: Numbers, V: int,
     at: int, accumulate: bool, v: Vector,
 ) -> None:  # fmt: skip
-    """Write (or, if ``accumulate``, add) the gradient before a normalisation, lead * (g - first) + last * (y - mean), to an
-    image whose pixels are ``gap`` numbers apart. ``vectors``: norm vectors of length V, of which the normalisation has
-    the part that begins at ``at``."""
+    """Write (or, if ``accumulate``, add) the gradient before a normalisation, lead * (g - first) +
+    last * (y - mean), to an image whose pixels are ``gap`` numbers apart. ``vectors``: norm vectors
+    of length V, of which the normalisation has the part that begins at ``at``."""
     written, oo, row = out
-    lead, first, last, mean = vectors[LEAD * V + at :], vectors[FIRST * V + at :], vectors[LAST * V + at :], vectors[MEAN * V + at :]
+    lead, first, last, mean = (
+        vectors[LEAD * V + at :],
+        vectors[FIRST * V + at :],
+        vectors[LAST * V + at :],
+        vectors[MEAN * V + at :],
+    )
     for c in range(0, C, size(v)):
         a, s1, b, m, none = load(lead, c, v), load(first, c, v), load(last, c, v), load(mean, c, v), zero(g, v)
         for r in range(H):
@@ -680,9 +720,7 @@ def unpad_add(x: Numbers, out: Numbers, oo: int, H: int, W: int, C: int, p: int,
 
 
 @loop
-def relu_backward(
-    image: Image, g: Numbers, go: int, out: Numbers, oo: int, H: int, W: int, C: int, v: Vector
-) -> None:
+def relu_backward(image: Image, g: Numbers, go: int, out: Numbers, oo: int, H: int, W: int, C: int, v: Vector) -> None:
     """Write g [H, W, C] where an image is positive or NaN, and zero elsewhere."""
     h, ho, row = image
     for r in range(H):
@@ -693,8 +731,8 @@ def relu_backward(
 
 @loop
 def split_phases(image: Image, out: Numbers, H: int, W: int, C: int, v: Vector) -> None:
-    """Write the input of a factorised reduction's convolutions, [ceil(H / 2), ceil(W / 2), 2 C]: every second pixel, and
-    after it the pixel below and to the right, zeros where there is none."""
+    """Write the input of a factorised reduction's convolutions, [ceil(H / 2), ceil(W / 2), 2 C]:
+    every second pixel, and after it the pixel below and to the right, zeros where there is none."""
     x, xo, row = image
     none = zero(x, v)
     j = 0
@@ -730,8 +768,8 @@ def pool(
     x: Numbers, y: Numbers, yo: int, inverse_counts: Numbers, largest: bool, h: int, w: int, W: int, C: int, K: int,
     s: int, v: Vector,
 ) -> None:  # fmt: skip
-    """Pool x, in a buffer whose rows have W pixels. ``inverse_counts`` [h, w], for averages: one over the pixels under each
-    window."""
+    """Pool x, in a buffer whose rows have W pixels. ``inverse_counts`` [h, w], for averages: one
+    over the pixels under each window."""
     for r in range(h):
         for q in range(w):
             for c in range(0, C, size(v)):
@@ -754,7 +792,8 @@ def pool_backward(
     x: Numbers, y: Numbers, yo: int, g: Numbers, inverse_counts: Numbers, largest: bool, out: Numbers, h: int, w: int,
     W: int, C: int, K: int, s: int, v: Vector,
 ) -> None:  # fmt: skip
-    """Add the input gradient of :func:`pool` to ``out``, a buffer like x. The first of equal pixels receives all of it."""
+    """Add the input gradient of :func:`pool` to ``out``, a buffer like x. The first of equal pixels
+    receives all of it."""
     for r in range(h):
         for q in range(w):
             for c in range(0, C, size(v)):

@@ -1,4 +1,5 @@
-"""Memory of the CPU kernels: where packed weights, constants and each thread's scratch buffers lie, for a layout."""
+"""Memory of the CPU kernels: where packed weights, constants and each thread's scratch buffers lie,
+for a layout."""
 
 from __future__ import annotations
 
@@ -19,7 +20,6 @@ COUNTS = (16, 8, 4) if AVX512 else (8, 4)
 """Numbers in a vector: sixteen sums of the longest fit 32 registers, eight fit 16."""
 
 
-@cache
 def vector_of(dtype: np.dtype[Any], *channels: int) -> Vector:
     """Return the longest vectors that divide all numbers of channels."""
     return _vector(dtype, next(count for count in COUNTS if all(c % count == 0 for c in channels)))
@@ -40,7 +40,8 @@ class Memory:
     vectors
         For each precision, the longest vectors that divide all numbers of channels.
     packed, length
-        Numbers in the packed weights (the flipped ones take as many) and in one thread's scratch memory.
+        Numbers in the packed weights (the flipped ones take as many) and in one thread's scratch
+        memory.
     inverse_counts
         For each precision, one over the number of pixels under each window of average pools.
     """
@@ -127,7 +128,8 @@ class Memory:
 
 
 def _winograd(row: Row) -> bool:
-    """Return whether a step uses Winograd's F(2x2, 3x3): a 3x3 convolution of stride 1 that keeps even sides."""
+    """Return whether a step uses Winograd's F(2x2, 3x3): a 3x3 convolution of stride 1 that keeps
+    even sides."""
     kernel = (row["K"], row["k"], row["ks"], row["kp"], row["kd"])
     return kernel == (0, 3, 1, 1, 1) and row["h"] % 2 == 0 and row["w"] % 2 == 0
 

@@ -1,4 +1,5 @@
-"""Records of the CPU kernels: those of :mod:`gapless.kernels.records` with the places of packed weights, and buffers."""
+"""Records of the CPU kernels: those of :mod:`gapless.kernels.records` with the places of packed
+weights, and buffers."""
 
 from __future__ import annotations
 
@@ -24,13 +25,14 @@ SCRATCH = np.dtype([(name, _INT) for name in (
     "input", "split", "padded", "z", "dz", "e", "dinput", "dsplit", "dstrided", "pool", "patches", "products",
     "dpatches", "winograd_grads",
 )])  # fmt: skip
-"""One record: the state, the lengths of a norm vector, of the packed weights and of a thread's scratch memory, and where
-its buffers begin: ``input`` (ReLU of the state, with a border), ``split`` (its phases), ``padded`` (input of an inner
-step), ``z`` (output of a depthwise convolution), ``e`` (gradient at the output of a step), ``d...`` (gradients), a pool's
-input, and what Winograd's transforms read and write."""
+"""One record: the state, the lengths of a norm vector, of the packed weights and of a thread's
+scratch memory, and where its buffers begin: ``input`` (ReLU of the state, with a border), ``split``
+(its phases), ``padded`` (input of an inner step), ``z`` (output of a depthwise convolution), ``e``
+(gradient at the output of a step), ``d...`` (gradients), a pool's input, and what Winograd's
+transforms read and write."""
 BUFFER = np.dtype([("address", _INT), ("length", _INT)])
-"""An array that walks read or write. Their arrays are given as one array of these: Numba looks at each argument of a
-call from Python."""
+"""An array that walks read or write. Their arrays are given as one array of these: Numba looks at
+each argument of a call from Python."""
 
 
 class Buffers(NamedTuple):
@@ -52,11 +54,13 @@ class Buffers(NamedTuple):
 X, SAVED, PACKED, FLIPPED, INVERSE_COUNTS, VECTORS, SUMS, SCRATCH_MEMORY, GRAD_SAVED, GRAD_PACKED, DX = range(11)
 """Places of the arrays among the records of :class:`Buffers`."""
 SCALE, SHIFT, LEAD, FIRST, LAST, MEAN = range(6)
-"""Rows of ``vectors``: norm vectors in the precision of the images. SCALE and SHIFT are those of the forward pass; the
-gradient before a normalisation is LEAD * (g - FIRST) + LAST * (y - MEAN)."""
+"""Rows of ``vectors``: norm vectors in the precision of the images. SCALE and SHIFT are those of
+the forward pass; the gradient before a normalisation is LEAD * (g - FIRST) + LAST * (y - MEAN)."""
 CENTRE, VARIANCE, INVERSE = range(3)
-"""Rows of ``moments64``: mean, variance and one over the standard deviation, in double precision."""
+"""Rows of ``moments64``: mean, variance and one over the standard deviation, in double
+precision."""
 PLACES = 16
 """Numbers in a patch that Winograd's transforms read or write."""
 PATCHES = 16
-"""Patches that are transformed at a time, at least, if there are as many; at least one row of them."""
+"""Patches that are transformed at a time, at least, if there are as many; at least one row of
+them."""

@@ -1,10 +1,11 @@
 """Threads that share the images of a batch: PyTorch's own threads where possible.
 
-PyTorch's operations run on the threads of an OpenMP runtime, which spin while they wait for the next operation. A second
-pool would compete with them for the cores, so walks run on these threads wherever the runtime has the entry points of
-GCC's OpenMP (``GOMP_parallel``; LLVM's and Intel's runtimes have them on Linux too), and on a thread pool elsewhere.
-Compiled code enters the runtime itself: threads that acquire Python's lock before each walk would start tens of
-microseconds late, hundreds of times a step.
+PyTorch's operations run on the threads of an OpenMP runtime, which spin while they wait for the
+next operation. A second pool would compete with them for the cores, so walks run on these threads
+wherever the runtime has the entry points of GCC's OpenMP (``GOMP_parallel``; LLVM's and Intel's
+runtimes have them on Linux too), and on a thread pool elsewhere. Compiled code enters the runtime
+itself: threads that acquire Python's lock before each walk would start tens of microseconds late,
+hundreds of times a step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from llvmlite import ir
 from numba.core import cgutils, errors, types
 from numba.extending import intrinsic
 
-from gapless.kernels.cpu.declare import Declared, compiled
+from gapless.kernels.cpu.declare import Declared, cache_lock, compiled
 from gapless.kernels.cpu.vectors import VectorType, opaque
 
 
@@ -39,39 +40,42 @@ def thread_count(images: int) -> int:
 class Walk:
     """A compiled function that threads run side by side, each over its own images.
 
-    The function takes the rank of a thread, the range of its images, more arguments, and vectors; it is declared as in
-    :mod:`gapless.kernels.cpu.declare`. The walk is called with the number of threads, the number of images, and these
-    more arguments and vectors; it returns when all threads are done.
+    The function takes the rank of a thread, the range of its images, more arguments, and vectors;
+    it is declared as in :mod:`gapless.kernels.cpu.declare`. The walk is called with the number of
+    threads, the number of images, and these more arguments and vectors; it returns when all threads
+    are done.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.declared = Declared(function)
         self._numba_type_ = WalkType(self.declared)
+        self._addresses: dict[Any, int] = {}
 
     def __call__(self, threads: int, images: int, *arguments: Any) -> None:
         """Walk over all images."""
-        given = (*_runtime(), threads, images, *arguments, *_PADDING[len(arguments) :])
-        status = _walk(self, 0, *given)
-        if status == UNKNOWN:
-            status = _walk(self, self.declared.compile(arguments[-1]._numba_type_), *given)
-        if status == FAILED:
+        vector = arguments[-1]
+        if vector not in self._addresses:
+            with cache_lock():
+                self.load(vector._numba_type_)
+                self._addresses[vector] = self.declared.compile(vector._numba_type_)
+        address = self._addresses[vector]
+        if _walk(self, address, *_runtime(), threads, images, *arguments, *_PADDING[len(arguments) :]):
             raise MemoryError("not enough memory for a walk over the images of a batch")
 
-    def compile_entry(self, v: VectorType) -> None:
+    def load(self, v: VectorType) -> None:
         """Compile what Python calls, or load it from the cache."""
         kinds = self.declared.types(v)[3:]
         _walk.compile((self._numba_type_, *[types.intp] * 6, *kinds, *[types.none] * (len(_PADDING) - len(kinds))))
 
 
-DONE, FAILED, UNKNOWN = range(3)
-"""What :func:`_walk` returns: done, a thread failed, or the address of the compiled function is not known yet."""
 _PADDING = (None,) * 12
 
 
 @opaque
 class WalkType(types.Type):
-    """Numba's type of a :class:`Walk`. Every walk has its own, because what is compiled for a type remembers the address
-    of its function. Types are numbered by name, so that they are the same in every process that shares a cache."""
+    """Numba's type of a :class:`Walk`. Every walk has its own, so that the types of the arguments
+    are checked against its declaration. They are numbered by name, so that they are the same in
+    every process that shares a cache."""
 
     declared: ClassVar[dict[str, Declared]] = {}
     made: ClassVar[Counter[str]] = Counter()
@@ -85,22 +89,22 @@ class WalkType(types.Type):
 
 
 @compiled
-def _walk(walk: Any, place: int, enter: int, rank: int, team: int, threads: int, images: int, a: Any, b: Any, c: Any,
+def _walk(walk: Any, address: int, enter: int, rank: int, team: int, threads: int, images: int, a: Any, b: Any, c: Any,
           d: Any, e: Any, f: Any, g: Any, h: Any, i: Any, j: Any, k: Any, m: Any) -> int:  # fmt: skip
-    """Enter a walk from Python. Its arguments are not grouped in a tuple, which takes Numba a hundred times as long to
-    look at."""
+    """Enter a walk from Python; return whether a thread failed. Its arguments are not grouped in a
+    tuple, which takes Numba a hundred times as long to look at."""
     arguments = (a, b, c, d, e, f, g, h, i, j, k, m)
-    status: int = _region(walk, place, enter, rank, team, threads, images, arguments)  # type: ignore[call-arg]
+    status: int = _region(walk, address, enter, rank, team, threads, images, arguments)  # type: ignore[call-arg]
     return status
 
 
 @intrinsic
 def _region(
-    typing: Any, walk: Any, place: Any, enter: Any, rank: Any, team: Any, count: Any, images: Any, arguments: Any
+    typing: Any, walk: Any, address: Any, enter: Any, rank: Any, team: Any, count: Any, images: Any, arguments: Any
 ) -> Any:
-    """Walk over all images with ``count`` threads; ``enter``, ``rank`` and ``team`` are the addresses of a
-    :class:`Runtime`. ``place``: the address of the compiled function, remembered for later calls if it is not 0. The
-    function is compiled by itself; inlined here, it would be compiled twice."""
+    """Walk over all images with ``count`` threads. ``address`` is that of the compiled function,
+    which is compiled by itself: inlined here, it would be compiled twice. ``enter``, ``rank`` and
+    ``team`` are those of a :class:`Runtime`."""
     kinds = tuple(kind for kind in arguments if kind != types.none)
     declared = WalkType.declared[walk.name].types(kinds[-1])[3:]
     if kinds != declared:
@@ -108,16 +112,15 @@ def _region(
     inner = types.void(types.intp, types.intp, types.intp, *kinds)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        held = ir.LiteralStructType([WHOLE] * 4 + [context.get_value_type(arguments), NUMBER])
+        held = ir.LiteralStructType([WHOLE] * 5 + [context.get_value_type(arguments), NUMBER])
         made = context.call_conv.get_function_type(inner.return_type, inner.args).as_pointer()
-        known = ir.GlobalVariable(builder.module, WHOLE, builder.module.get_unique_name("gapless.place"))
-        known.linkage, known.initializer = "internal", WHOLE(0)
 
         def part(b: Any, data: Any, first: Any, step: Any) -> None:
-            """Do the work of one thread: that of several ranks if the team is smaller than requested."""
-            ranks, pictures, given = (b.load(_field(b, data, place)) for place in (2, 3, 4))
+            """Do the work of one thread: that of several ranks if the team is smaller than
+            requested."""
+            place, ranks, pictures, given = (b.load(_field(b, data, field)) for field in (2, 3, 4, 5))
             unpacked = [b.extract_value(given, place) for place in range(len(inner.args) - 3)]
-            function = b.inttoptr(b.load(known), made)
+            function = b.inttoptr(place, made)
             with cgutils.for_range_slice(b, first, ranks, step, WHOLE) as (own, _):
                 lo = b.sdiv(b.mul(own, pictures), ranks)
                 hi = b.sdiv(b.mul(b.add(own, WHOLE(1)), pictures), ranks)
@@ -125,7 +128,7 @@ def _region(
                     b, function, inner.return_type, inner.args, [own, lo, hi, *unpacked]
                 )
                 with b.if_then(status.is_error, likely=False):
-                    b.store(NUMBER(FAILED), _field(b, data, 5))
+                    b.store(NUMBER(1), _field(b, data, 6))
 
         def entry(b: Any, data: Any) -> None:
             """Enter from a thread of the runtime."""
@@ -138,20 +141,16 @@ def _region(
         with builder.goto_entry_block():
             data = builder.alloca(held)
         place, enter, rank, team, count, images, given = args[1:]
-        for at, value in enumerate((rank, team, count, images, given, NUMBER(UNKNOWN))):
-            builder.store(value, _field(builder, data, at))
-        with builder.if_then(builder.icmp_signed("!=", place, WHOLE(0))):
-            builder.store(place, known)
-        with builder.if_then(builder.icmp_signed("!=", builder.load(known), WHOLE(0))):
-            builder.store(NUMBER(DONE), _field(builder, data, 5))
-            with builder.if_else(builder.icmp_signed(">", count, WHOLE(1))) as (several, alone):
-                with several:
-                    kind = ir.FunctionType(ir.VoidType(), [come.type, PLACE, NUMBER, NUMBER]).as_pointer()
-                    size = builder.trunc(count, NUMBER)
-                    builder.call(builder.inttoptr(enter, kind), [come, builder.bitcast(data, PLACE), size, NUMBER(0)])
-                with alone:
-                    builder.call(one, [data, WHOLE(0), WHOLE(1)])
-        return builder.sext(builder.load(_field(builder, data, 5)), WHOLE)
+        for field, value in enumerate((rank, team, place, count, images, given, NUMBER(0))):
+            builder.store(value, _field(builder, data, field))
+        with builder.if_else(builder.icmp_signed(">", count, WHOLE(1))) as (several, alone):
+            with several:
+                kind = ir.FunctionType(ir.VoidType(), [come.type, PLACE, NUMBER, NUMBER]).as_pointer()
+                size = builder.trunc(count, NUMBER)
+                builder.call(builder.inttoptr(enter, kind), [come, builder.bitcast(data, PLACE), size, NUMBER(0)])
+            with alone:
+                builder.call(one, [data, WHOLE(0), WHOLE(1)])
+        return builder.sext(builder.load(_field(builder, data, 6)), WHOLE)
 
     return types.intp(walk, *[types.intp] * 6, arguments), build
 
@@ -178,9 +177,9 @@ def _function(builder: Any, name: str, kinds: list[Any], body: Callable[..., Non
 
 
 class Runtime(NamedTuple):
-    """Addresses of C functions: one that calls ``entry(data)`` on the threads of a team and returns when all have returned
-    (GCC's ``GOMP_parallel``: entry, data, number of threads, flags), and two that return a thread's rank and the number
-    of threads in its team."""
+    """Addresses of C functions: one that calls ``entry(data)`` on the threads of a team and returns
+    when all have returned (GCC's ``GOMP_parallel``: entry, data, number of threads, flags), and two
+    that return a thread's rank and the number of threads in its team."""
 
     enter: int
     rank: int

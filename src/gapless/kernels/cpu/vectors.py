@@ -1,11 +1,12 @@
 """Short vectors of numbers and register tiles as values in compiled functions.
 
-A compiler finds vector instructions in plain loops only where it can prove much; here they are written explicitly.
-Inside a function that Numba compiles, ``load(array, index, v)`` is a value of ``v.count`` numbers, and the other
-functions below compute with such values. Called from Python they raise.
+A compiler finds vector instructions in plain loops only where it can prove much; here they are
+written explicitly. Inside a function that Numba compiles, ``load(array, index, v)`` is a value of
+``v.count`` numbers, and the other functions below compute with such values. Called from Python they
+raise.
 
-A *tile* is rows by columns of vectors: sums that stay in registers. Its sides, and the sides of a kernel, are literals
-in the code, so that each pixel is loaded once for all the sums that use it.
+A *tile* is rows by columns of vectors: sums that stay in registers. Its sides, and the sides of a
+kernel, are literals in the code, so that each pixel is loaded once for all the sums that use it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import numpy as np
 from llvmlite import ir
 from numba import from_dtype
 from numba.core import cgutils, types
-from numba.np.arrayobj import populate_array
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
+from numba.np.arrayobj import populate_array
 
 
 class Vector:
-    """The vectors of a compiled function: precision and how many numbers a vector holds. Functions take one as their last
-    argument, ``v``, and are compiled once for each.
+    """The vectors of a compiled function: precision and how many numbers a vector holds. Functions
+    take one as their last argument, ``v``, and are compiled once for each.
 
-    ``wide``: whether the processor has 32 vector registers, which hold 16 sums and what is added to them; 16 hold 12.
+    ``wide``: whether the processor has 32 vector registers, which hold 16 sums and what is added to
+    them; 16 hold 12.
     """
 
     def __init__(self, dtype: Any, count: int, wide: bool) -> None:
@@ -38,9 +40,9 @@ class Vector:
 
 
 def _stamp() -> int:
-    """Return a checksum of the sources that compiled functions are made of. Numba's cache on disk is keyed by the file
-    that a function stands in and the types of its arguments; a function that it calls from another file may have
-    changed since."""
+    """Return a checksum of the sources that compiled functions are made of. Numba's cache on disk
+    is keyed by the file that a function stands in and the types of its arguments; a function that
+    it calls from another file may have changed since."""
     here = Path(__file__)
     names = ("vectors.py", "declare.py", "loops.py")
     return crc32(b"".join(here.with_name(name).read_bytes() for name in names if here.with_name(name).exists()))
@@ -171,7 +173,8 @@ def _buffer(kind: types.Array, buffers: Any, index: Any) -> Any:
 
 @intrinsic
 def numbers(typing: Any, buffers: Any, index: Any, v: Any) -> Any:
-    """``numbers(buffers, index, v)``: the array of the precision of v that a record of an address and a length names."""
+    """``numbers(buffers, index, v)``: the array of the precision of v that a record of an address
+    and a length names."""
     kind, build = _buffer(types.Array(v.dtype, 1, "C"), buffers, index)
     return kind(buffers, types.intp, v), build
 
@@ -345,8 +348,8 @@ def tile(typing: Any, array: Any, rows: Any, cols: Any, v: Any) -> Any:
 
 @intrinsic
 def tile_add(typing: Any, a: Any, y: Any, j: Any, down: Any, right: Any) -> Any:
-    """``tile_add(a, y, j, down, right)``: a tile plus the numbers of y from j on; its rows are ``down`` numbers apart, its
-    columns ``right``."""
+    """``tile_add(a, y, j, down, right)``: a tile plus the numbers of y from j on; its rows are
+    ``down`` numbers apart, its columns ``right``."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         whole, array, index, below, beside = args
@@ -361,7 +364,8 @@ def tile_add(typing: Any, a: Any, y: Any, j: Any, down: Any, right: Any) -> Any:
 
 @intrinsic
 def tile_store(typing: Any, y: Any, j: Any, down: Any, right: Any, a: Any) -> Any:
-    """``tile_store(y, j, down, right, a)``: write a tile to y, with the strides of :func:`tile_add`."""
+    """``tile_store(y, j, down, right, a)``: write a tile to y, with the strides of
+    :func:`tile_add`."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, index, below, beside, whole = args
@@ -375,7 +379,8 @@ def tile_store(typing: Any, y: Any, j: Any, down: Any, right: Any, a: Any) -> An
 
 @intrinsic
 def tile_accumulate(typing: Any, out: Any, k: Any, down: Any, right: Any, a: Any) -> Any:
-    """``tile_accumulate(out, k, down, right, a)``: add a tile to numbers of its own or of double precision."""
+    """``tile_accumulate(out, k, down, right, a)``: add a tile to numbers of its own or of double
+    precision."""
     kind = ValueType(out.dtype, a.count)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -392,8 +397,8 @@ def tile_accumulate(typing: Any, out: Any, k: Any, down: Any, right: Any, a: Any
 
 @intrinsic
 def tile_outer(typing: Any, a: Any, x: Any, i: Any, step: Any, w: Any, k: Any, v: Any) -> Any:
-    """``tile_outer(a, x, i, step, w, k, v)``: a tile plus an outer product: numbers of x from i on, ``step`` apart,
-    one per row, times vectors of w from k on, one per column."""
+    """``tile_outer(a, x, i, step, w, k, v)``: a tile plus an outer product: numbers of x from i on,
+    ``step`` apart, one per row, times vectors of w from k on, one per column."""
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         whole, numbers, index, apart, vectors, first, _ = args
@@ -411,9 +416,9 @@ def tile_outer(typing: Any, a: Any, x: Any, i: Any, step: Any, w: Any, k: Any, v
 
 @intrinsic(prefer_literal=True)
 def tile_taps(typing: Any, a: Any, x: Any, i: Any, C: Any, w: Any, k: Any, K: Any, s: Any, d: Any, v: Any) -> Any:
-    """``tile_taps(a, x, i, C, w, k, K, s, d, v)``: a tile of one column, whose rows are pixels, plus one row of a
-    depthwise kernel: K weights times x at pixel ``row * s + kx * d`` after i, pixels being C numbers apart. K, s and d
-    are literals."""
+    """``tile_taps(a, x, i, C, w, k, K, s, d, v)``: a tile of one column, whose rows are pixels,
+    plus one row of a depthwise kernel: K weights times x at pixel ``row * s + kx * d`` after i,
+    pixels being C numbers apart. K, s and d are literals."""
     side, stride, hop = (n.literal_value for n in (K, s, d))
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -435,10 +440,13 @@ def tile_taps(typing: Any, a: Any, x: Any, i: Any, C: Any, w: Any, k: Any, K: An
 
 
 @intrinsic(prefer_literal=True)
-def tile_taps_grad(typing: Any, a: Any, x: Any, i: Any, row: Any, C: Any, g: Any, j: Any, gap: Any, P: Any, v: Any) -> Any:
-    """``tile_taps_grad(a, x, i, row, C, g, j, gap, P, v)``: a tile of rows and columns of a depthwise kernel, plus the
-    weight gradient of P pixels of g from j on, ``gap`` numbers apart: times x at pixel ``p + kx`` after i, pixels being
-    C numbers apart and rows ``row``. P is a literal."""
+def tile_taps_grad(
+    typing: Any, a: Any, x: Any, i: Any, row: Any, C: Any, g: Any, j: Any, gap: Any, P: Any, v: Any
+) -> Any:
+    """``tile_taps_grad(a, x, i, row, C, g, j, gap, P, v)``: a tile of rows and columns of a
+    depthwise kernel, plus the weight gradient of P pixels of g from j on, ``gap`` numbers apart:
+    times x at pixel ``p + kx`` after i, pixels being C numbers apart and rows ``row``. P is a
+    literal."""
     pixels = P.literal_value
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:

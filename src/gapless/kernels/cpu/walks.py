@@ -1,9 +1,11 @@
-"""Walks over the images of a batch: what a fan does between two points at which the moments of all images are exchanged.
+"""Walks over the images of a batch: what a fan does between two points at which the moments of all
+images are exchanged.
 
-Records, whose fields :mod:`gapless.kernels.cpu.records` describes, say what is computed and where in the arrays numbers
-lie. A walk takes one image after the other, so that an image stays in the cache while everything that reads it is
-computed. The arrays of a pass are given together, as ``buffers``; ``targets`` holds the addresses of the targets' sums or
-of their gradients, and whether there was a sum before.
+Records, whose fields :mod:`gapless.kernels.cpu.records` describes, say what is computed and where
+in the arrays numbers lie. A walk takes one image after the other, so that an image stays in the
+cache while everything that reads it is computed. The arrays of a pass are given together, as
+``buffers``; ``targets`` holds the addresses of the targets' sums or of their gradients, and whether
+there was a sum before.
 """
 
 from __future__ import annotations
@@ -88,9 +90,9 @@ from gapless.kernels.cpu.vectors import Vector, doubles, numbers, numbers_at
 def pack_weights(
     rank: int, lo: int, hi: int, params: Numbers, buffers: Buffers, steps: Steps, images: int, backward: bool, v: Vector
 ) -> None:
-    """Pack the weights as the loops read them: for the forward pass, or flipped for the backward pass, which needs the
-    depthwise ones both ways, since it recomputes depthwise convolutions. Of each step the share of the channels that the
-    images from ``lo`` to ``hi`` are of all images."""
+    """Pack the weights as the loops read them: for the forward pass, or flipped for the backward
+    pass, which needs the depthwise ones both ways, since it recomputes depthwise convolutions. Of
+    each step the share of the channels that the images from ``lo`` to ``hi`` are of all images."""
     packed, flipped = numbers(buffers, PACKED, v), numbers(buffers, FLIPPED, v)
     for i in range(len(steps)):
         t = steps[i]
@@ -123,8 +125,8 @@ def unpack_grads(
     rank: int, lo: int, hi: int, buffers: Buffers, grad_params: Numbers, steps: Steps, threads: int, images: int,
     scratch: Scratch, v: Vector,
 ) -> None:  # fmt: skip
-    """Sum the weight gradients over threads and write them as PyTorch lays weights out; of each step a share of the
-    channels, as in :func:`pack_weights`."""
+    """Sum the weight gradients over threads and write them as PyTorch lays weights out; of each
+    step a share of the channels, as in :func:`pack_weights`."""
     grad_packed, length = doubles(buffers, GRAD_PACKED), scratch[0].packed
     for i in range(len(steps)):
         t = steps[i]
@@ -155,11 +157,11 @@ def unpack_grads(
 
 @loop
 def winograd_forward(
-    n: int, rank: int, buffers: Buffers, source: Image, steps: Steps, begin: int, end: int, scratch: Scratch, depth: int,
-    H: int, W: int, C: int, v: Vector,
+    n: int, rank: int, buffers: Buffers, source: Image, steps: Steps, begin: int, end: int, scratch: Scratch,
+    depth: int, H: int, W: int, C: int, v: Vector,
 ) -> None:  # fmt: skip
-    """Compute by Winograd's F(2x2, 3x3), for one image, the steps of this depth from ``begin`` to ``end`` that use it.
-    Their common input is transformed once."""
+    """Compute by Winograd's F(2x2, 3x3), for one image, the steps of this depth from ``begin`` to
+    ``end`` that use it. Their common input is transformed once."""
     a, packed, saved = scratch[0], numbers(buffers, PACKED, v), numbers(buffers, SAVED, v)
     room = numbers(buffers, SCRATCH_MEMORY, v)[rank * a.length :]
     transformed, products = room[a.patches :], room[a.products :]
@@ -180,7 +182,8 @@ def winograd_forward(
 def forward(
     rank: int, lo: int, hi: int, buffers: Buffers, steps: Steps, pools: Pools, scratch: Scratch, depth: int, v: Vector
 ) -> None:
-    """Compute the steps of this depth (and, at depth 0, the pools), and the moments of each image."""
+    """Compute the steps of this depth (and, at depth 0, the pools), and the moments of each
+    image."""
     a = scratch[0]
     x, saved, packed = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, PACKED, v)
     inverse_counts, vectors = numbers(buffers, INVERSE_COUNTS, v), numbers(buffers, VECTORS, v)
@@ -200,7 +203,20 @@ def forward(
                 under[:] = -np.inf if t.maximum else 0.0
                 pad(x, n * H * W * C, under, H, W, C, t.p, v)
                 j = t.y + n * t.h * t.w * C
-                pool(under, saved, j, inverse_counts[t.inverse_counts :], t.maximum != 0, t.h, t.w, W + 2 * t.p, C, t.K, t.s, v)
+                pool(
+                    under,
+                    saved,
+                    j,
+                    inverse_counts[t.inverse_counts :],
+                    t.maximum != 0,
+                    t.h,
+                    t.w,
+                    W + 2 * t.p,
+                    C,
+                    t.K,
+                    t.s,
+                    v,
+                )
                 if t.norm >= 0:
                     moments(saved, j, t.h * t.w, C, mean, second, n * 2 * V + t.norm, v)
             if len(steps):
@@ -297,8 +313,8 @@ def norm_forward(
 
 @Host
 def norm_restore(params: Numbers, moments64: Doubles, vectors: Numbers, norms: Norms, v: Vector) -> None:
-    """Write again the vectors that the backward pass reads: the mean of all normalisations, and scale and shift without
-    the weight of the mix."""
+    """Write again the vectors that the backward pass reads: the mean of all normalisations, and
+    scale and shift without the weight of the mix."""
     V = len(moments64) // 3
     for i in range(len(norms)):
         s = norms[i]
@@ -317,8 +333,8 @@ def norm_grads(
     moments64: Doubles, vectors: Numbers, norms: Norms, images: int, depth: int, v: Vector,
 ) -> None:  # fmt: skip
     """Reduce the sums of all images to the gradients of coefficients, scales and shifts and to what
-    :func:`~gapless.kernels.cpu.loops.norm_backward` needs: for the ends of routes (depth -1), or for the normalisations
-    of this depth inside of chains."""
+    :func:`~gapless.kernels.cpu.loops.norm_backward` needs: for the ends of routes (depth -1), or
+    for the normalisations of this depth inside of chains."""
     V = len(moments64) // 3
     for i in range(len(norms)):
         s = norms[i]
@@ -356,7 +372,8 @@ def norm_grads(
 def end_grad_sums(
     rank: int, lo: int, hi: int, buffers: Buffers, targets: Addresses, ends: Ends, scratch: Scratch, v: Vector
 ) -> None:
-    """Write, for the end of each route and each image, the sums of the gradient g and of g * (y - mean)."""
+    """Write, for the end of each route and each image, the sums of the gradient g and of g * (y -
+    mean)."""
     images, V = scratch[0].images, scratch[0].channels
     x, saved, vectors = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, VECTORS, v)
     first = doubles(buffers, SUMS)
@@ -375,8 +392,8 @@ def end_grad_sums(
 def state_grad(
     n: int, rank: int, buffers: Buffers, targets: Addresses, pools: Pools, ends: Ends, scratch: Scratch, v: Vector
 ) -> None:
-    """Write the gradient at an image of the state: what its chains left in the thread's buffers, and what comes through
-    pools and skips."""
+    """Write the gradient at an image of the state: what its chains left in the thread's buffers,
+    and what comes through pools and skips."""
     a = scratch[0]
     x, saved, dx = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, DX, v)
     inverse_counts, vectors = numbers(buffers, INVERSE_COUNTS, v), numbers(buffers, VECTORS, v)
@@ -422,9 +439,9 @@ def winograd_backward(
     n: int, lo: int, hi: int, rank: int, buffers: Buffers, targets: Addresses, source: Image, out: Image, steps: Steps,
     begin: int, end: int, scratch: Scratch, depth: int, H: int, W: int, C: int, weights: bool, state: bool, v: Vector,
 ) -> None:  # fmt: skip
-    """Compute the backward pass of :func:`winograd_forward`: add the input gradient to ``out`` if it is wanted
-    (``state``), and the weight gradients (``weights``) to the thread's. It takes what identifies an image, a thread and a
-    range of steps, each once."""
+    """Compute the backward pass of :func:`winograd_forward`: add the input gradient to ``out`` if
+    it is wanted (``state``), and the weight gradients (``weights``) to the thread's. It takes what
+    identifies an image, a thread and a range of steps, each once."""
     a, flipped, saved = scratch[0], numbers(buffers, FLIPPED, v), numbers(buffers, SAVED, v)
     grad_saved, vectors = numbers(buffers, GRAD_SAVED, v), numbers(buffers, VECTORS, v)
     grad_packed = doubles(buffers, GRAD_PACKED)[rank * a.packed :]
@@ -473,11 +490,17 @@ def backward(
 ) -> None:  # fmt: skip
     """Compute the backward pass of the steps of this depth (and, at depth 0, of pools and skips).
 
-    Inside of chains the gradient before the ReLU goes to ``grad_saved``, with the sums that the preceding normalisation
-    needs. ``weights`` and ``state``: whether the gradients at the weights and at the state are wanted.
+    Inside of chains the gradient before the ReLU goes to ``grad_saved``, with the sums that the
+    preceding normalisation needs. ``weights`` and ``state``: whether the gradients at the weights
+    and at the state are wanted.
     """
     a = scratch[0]
-    x, saved, packed, flipped = numbers(buffers, X, v), numbers(buffers, SAVED, v), numbers(buffers, PACKED, v), numbers(buffers, FLIPPED, v)
+    x, saved, packed, flipped = (
+        numbers(buffers, X, v),
+        numbers(buffers, SAVED, v),
+        numbers(buffers, PACKED, v),
+        numbers(buffers, FLIPPED, v),
+    )
     vectors, grad_saved = numbers(buffers, VECTORS, v), numbers(buffers, GRAD_SAVED, v)
     first = doubles(buffers, SUMS)
     grad_packed = doubles(buffers, GRAD_PACKED)[rank * a.packed :]
