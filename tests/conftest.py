@@ -9,7 +9,7 @@ import torch
 
 from gapless.kernels.cpu import memory
 
-WIDTHS = memory.WIDTHS
+COUNTS = memory.COUNTS
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for a GPU run on a CPU; before Triton is first imported
 pytest.register_assert_rewrite(
     *(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces", "tables"))
@@ -19,18 +19,17 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_sessionstart(session):
-    """Compile what the tests share before several processes of them start, each precision in a process of its own."""
+    """Compile the CPU kernels before several processes of tests start."""
     config = session.config
     if getattr(config.option, "numprocesses", None) and not config.option.collectonly:
-        running = [subprocess.Popen([sys.executable, COMPILE, precision]) for precision in ("float32", "float64")]
-        assert not any(process.wait() for process in running), f"{COMPILE.name} failed"
+        subprocess.run([sys.executable, COMPILE], check=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def short_vectors():
     """The kernels of a CPU are compiled for vectors of four numbers alone, which serve all networks of the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "WIDTHS", {4: memory.WIDTHS[4]})
+        patch.setattr(memory, "COUNTS", (4,))
         yield
 
 
@@ -42,7 +41,7 @@ def all_vectors(request):
         return
     memory.memory_of.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "WIDTHS", WIDTHS)
+        patch.setattr(memory, "COUNTS", COUNTS)
         yield
     memory.memory_of.cache_clear()
 

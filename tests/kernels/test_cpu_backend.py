@@ -187,7 +187,7 @@ def test_memory_kept_is_one_image_for_each_normalisation():
 
 
 def test_vectors_divide_the_channels(monkeypatch):
-    monkeypatch.setattr("gapless.kernels.cpu.memory.WIDTHS", WIDTHS)
+    monkeypatch.setattr("gapless.kernels.cpu.memory.COUNTS", COUNTS)
     for channels in (4, 8, 12, 16, 20, 24, 32, 48):
         memory = Memory(Layout([Route(0, Skip())], (1, 2, 2, channels), []))
         for dtype in (torch.float32, torch.float64):
