@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from gapless.commands.watch import WatchSearch
+from gapless.commands.watch import Watch, WatchSearch
 from gapless.engine.record import SearchRecord
+from gapless.kernels.cpu import announce
+from gapless.kernels.cpu.announce import Compilation
 from gapless.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()
@@ -44,3 +46,31 @@ def test_a_warning_is_printed_once_and_knows_what_was_before(capsys, before):
     assert lines == [
         "Warning after epoch 3: The present choice has had no operation with weights for three epochs: it hardly computes anything."
     ]
+
+
+def test_a_compilation_is_announced_where_a_command_prints(capsys):
+    with Watch():
+        for done in range(41):
+            announce.report(Compilation(done, 40, 23.2))
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "Compiling the CPU kernels for this processor, once; about 23 s.",
+        *(f"compiled {done} of 40 functions" for done in (10, 20, 30, 40)),
+    ]
+    assert err == ""
+    announce.report(Compilation(0, 40, 23.2))  # a command that has ended prints no more
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Compiling")
+
+
+def test_a_compilation_has_a_bar_on_a_terminal(monkeypatch):
+    watch = Watch()
+    watch.live, watch.bar.disable = True, True
+    with watch:
+        announce.report(Compilation(0, 2, 23.2))
+        (task,) = watch.bar.tasks
+        announce.report(Compilation(1, 2, 23.2))
+        assert (task.completed, task.total) == (1, 2)
+        announce.report(Compilation(2, 2, 23.2))
+        assert watch.bar.tasks == []

@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
 import gapless
 from gapless.kernels.cpu import walks
-from gapless.kernels.cpu.announce import Compilation, reporting, to_stderr
+from gapless.kernels.cpu.announce import Compilation, compile_seconds, reporting, timing, to_stderr
 from gapless.kernels.cpu.compile import prepare, units
 from gapless.kernels.cpu.declare import LOOPS
 from gapless.kernels.cpu.vectors import Vector
@@ -80,8 +81,9 @@ def test_processes_that_start_at_once_compile_each_function_once(tmp_path):
     assert all(right(each) for each in found)
     assert found[0] == found[1]
     assert all(str(tmp_path) in folder for folder in folders)
-    waited = next(each for each in states if not any(state.done for state in each))
+    waited = next(each for each in states if not any(state.done and not state.note for state in each))
     assert all("Another process" in state.text for state in waited)
+    assert [state.done for state in waited] in ([0, len(FEW)], [])
     again, same, _ = ended(start(tmp_path))
     assert again == []
     assert same == found[0]
@@ -89,7 +91,8 @@ def test_processes_that_start_at_once_compile_each_function_once(tmp_path):
 
 def test_without_child_processes_functions_are_compiled_all_the_same(tmp_path):
     states, found, _ = ended(start(tmp_path, "no children"))
-    assert [state.done for state in states] == [0, *range(len(FEW) + 1)]  # begun in children, and once more here
+    assert [state.done for state in states] == [0, *range(len(FEW) + 1)]  # begun in child processes, and once more here
+    assert [bool(state.note) for state in states if not state.done] == [False, True]
     assert right(found)
 
 
@@ -143,3 +146,10 @@ def test_units_are_all_functions_callees_first():
     assert {"state_grad", "winograd_backward", "conv"} <= {loop.name for loop in walks.backward.declared.callees}
     double = [unit.name for unit in units(Vector(np.float64, 4, False))]
     assert set(names) - set(double) == {"conv_weight_grad.doubles"}
+
+
+def test_time_that_is_spent_compiling_is_counted():
+    before = compile_seconds()
+    with timing():
+        time.sleep(0.02)
+    assert 0.02 <= compile_seconds() - before < 1

@@ -17,6 +17,7 @@ from gapless.core.op import AvgPool, Conv, Depthwise, Norm, NormRule, Op, OpModu
 from gapless.core.progress import seeded, stream
 from gapless.engine.judge import recalibrate, still
 from gapless.engine.supernet import MixedCell, Supernet
+from gapless.kernels import fan
 from gapless.kernels.forms import Chain, Pointwise, Pool, Skip, Spatial, Window, fused_form
 from gapless.ops.cells import OPS
 from gapless.spaces.darts import Darts
@@ -232,3 +233,28 @@ def test_a_cell_in_which_nothing_runs_is_the_reference(name):
     for execution in ("reference", "fused"):
         found.append(supernet_of(space, execution).double().train()(images(space, 2).double(), mix).detach())
     torch.testing.assert_close(*found, rtol=0, atol=1e-10 * float(found[0].abs().max()))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_a_network_needs_is_compiled_before_its_first_fan(name, monkeypatch):
+    """Vectors as long as the numbers of channels allow; what was not foreseen would be compiled in the middle of a step."""
+    from gapless.kernels.cpu import memory
+
+    foreseen, used = set(), set()
+    usual, found = memory.vector_of, foreseen
+
+    def recorded(dtype, *channels):
+        if dtype == torch.empty(0).numpy().dtype:
+            found.add(next(count for count in (16, 8, 4, 1) if not any(c % count for c in channels)))
+        return usual(dtype, *channels)
+
+    monkeypatch.setattr(memory, "vector_of", recorded)
+    memory.memory_of.cache_clear()
+    space = SPACES[name]
+    supernet = supernet_of(space, "fused").float().train()
+    supernet._prepared, prepared = True, supernet._fused_groups()
+    fan.prepare(prepared, images(space).float())
+    found = used
+    supernet(images(space).float(), some_mixes(space)[0].to(dtype=torch.float32))
+    assert used <= foreseen | {1}, "the longest vectors of a fan"
+    assert used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from gapless.engine.bench import Judgement
 from gapless.engine.explore import EvaluationRecord
 from gapless.engine.record import SearchRecord
 from gapless.engine.retrain import TrainingRecord
+from gapless.kernels.cpu.announce import Compilation, reporting
 from gapless.runs.resolved import Resolved, ResolvedBlackBox, ResolvedSearch, ResolvedTraining
 from gapless.runs.run import Run
 from gapless.studies.jobs import Came, Job
@@ -41,13 +43,31 @@ class Watch:
         self.bar = Progress(*columns, console=self.console, disable=not self.live)
         self.task: Any = None
         self.epochs = 0
+        self.compiling: Any = None
+        self.stack = ExitStack()
 
     def __enter__(self) -> Self:
         self.bar.start()
+        self.stack.callback(self.bar.stop)
+        self.stack.enter_context(reporting(self.compiled))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.stack.close()
+
+    def compiled(self, state: Compilation) -> None:
+        """Say that kernels are being compiled, and how far this is: by a bar, or in a line per quarter."""
+        if not state.done:
+            self.console.print(state.text)
+        if self.live:
+            if self.compiling is None:
+                self.compiling = self.bar.add_task("compiling")
+            self.bar.update(self.compiling, total=state.total, completed=state.done)
+            if state.done == state.total:
+                self.bar.remove_task(self.compiling)
+                self.compiling = None
+        elif 4 * state.done // state.total > 4 * (state.done - 1) // state.total and state.done:
+            print(f"compiled {state.done} of {state.total} functions", flush=True)
 
     def begin(self, data: ImageData, epochs: int, batch: int, run: Run | None, notice: str) -> None:
         """Say what data it runs on, and where it goes on."""

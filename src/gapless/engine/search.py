@@ -39,6 +39,7 @@ from gapless.engine.step import Batches, Updater
 from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
 from gapless.engine.widen import carry, widen
+from gapless.kernels.cpu.announce import compile_seconds
 
 
 class Search:
@@ -165,10 +166,10 @@ class Search:
         """Train one epoch, or what is left of it."""
         now, parts = self._begin_epoch()
         steps, tally = now.steps, self.tally
-        started = time.perf_counter() - tally.seconds
+        started = time.perf_counter() - tally.seconds - compile_seconds()
 
         def end_step() -> None:
-            tally.seconds = time.perf_counter() - started
+            tally.seconds = time.perf_counter() - started - compile_seconds()
             if after_step is not None:
                 after_step()
 

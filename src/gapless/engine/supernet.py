@@ -324,6 +324,7 @@ class Supernet(nn.Module):
         self.space = space
         self.router = Router(space)
         self.router.execution, self.router.recompute = execution, recompute
+        self._prepared = False
         self.network = space.build(Everything(self.router))
         kinds = (MixedCell, MixedSite)
         held = {m for cell in self.network.modules() if isinstance(cell, kinds) for m in cell.modules()}
@@ -358,11 +359,25 @@ class Supernet(nn.Module):
         self.router.set(mix)
         if self.router.execution == "fused" and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+        if not self._prepared and self.router.fuses(self, x):
+            fan.prepare(self._fused_groups(), x)
+            self._prepared = True
         try:
             logits: Tensor = self.network(x)
         finally:
             self.router.set(None)
         return logits
+
+    def _fused_groups(self) -> list[list[Fused]]:
+        """Return the operations that the kernels compute: of each cell, and one by one outside of cells."""
+        cells = [
+            [m for m in cell.modules() if isinstance(m, OpModule)]
+            for cell in self.modules()
+            if isinstance(cell, MixedCell)
+        ]
+        alone = [[m] for m in self.modules() if isinstance(m, OpModule) and m.runner is not None]
+        fused = [[self.router.fused(op) for op in ops] for ops in cells + alone]
+        return [[op for op in ops if op is not None] for ops in fused]
 
     def options(self) -> dict[tuple[int, int], list[OpModule]]:
         """Return the modules of each option, by row and column in the mix; none at all where some are no edge of a

@@ -8,7 +8,7 @@ called as a module. The exact algebra is in ``docs/design.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import cast
@@ -23,6 +23,7 @@ from gapless.core.tensors import indices, nchw, nhwc
 from gapless.kernels import gpu, plain
 from gapless.kernels.backend import Backend
 from gapless.kernels.forms import Fused, Moments, Route
+from gapless.kernels.layout import FORMATS
 
 # ---------------------------------------------------------------------- choice of the backend
 
@@ -48,6 +49,27 @@ def backend_of(routes: Sequence[Route], x: Tensor, parameters: Sequence[Tensor])
 def judges(device: torch.device) -> bool:
     """Return whether a backend of this device implements evaluation mode."""
     return any(backend.judged is not None for backend in backends(device))
+
+
+def prepare(groups: Iterable[Sequence[Fused]], x: Tensor) -> None:
+    """Compile all that fans of a network need for images like ``x``, before the first of them runs: at once, and only
+    for the vectors that they use.
+
+    ``groups`` holds the operations whose numbers of channels a fan may combine: those of one cell. What is not prepared
+    is compiled when it is needed.
+    """
+    if x.device.type != "cpu" or x.dtype not in FORMATS:
+        return
+    from gapless.kernels.cpu import compile
+    from gapless.kernels.cpu.memory import vector_of
+
+    vectors = []
+    for group in groups:
+        shapes = [parameter.shape for op in group for parameter in op.parameters]
+        channels = {shape[0] for shape in shapes} | {shape[1] for shape in shapes if len(shape) == 4 and shape[1] > 1}
+        if channels and all(count % 4 == 0 for count in channels):
+            vectors.append(vector_of(FORMATS[x.dtype], *channels))
+    compile.prepare(vectors)
 
 
 # ---------------------------------------------------------------------- running statistics

@@ -4,6 +4,7 @@ import it at their start."""
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,24 @@ def to_stderr(state: Compilation) -> None:
 
 
 _callbacks: list[Report] = [to_stderr]
+_seconds = 0.0
+
+
+def compile_seconds() -> float:
+    """Return how long this process has compiled kernels, or waited for another one that does; a
+    measurement of a computation subtracts what was added meanwhile."""
+    return _seconds
+
+
+@contextmanager
+def timing() -> Iterator[None]:
+    """Count the time in this context as compilation."""
+    global _seconds
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        _seconds += time.perf_counter() - started
 
 
 @contextmanager

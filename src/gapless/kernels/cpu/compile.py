@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Thread, get_ident
 from typing import Any
@@ -26,7 +26,7 @@ from filelock import Timeout
 from numba.core import event
 
 from gapless.kernels.cpu import walks
-from gapless.kernels.cpu.announce import Compilation, report
+from gapless.kernels.cpu.announce import Compilation, report, timing
 from gapless.kernels.cpu.declare import LOOPS, Host, Loop, cache_folder, cache_lock
 from gapless.kernels.cpu.threads import Walk
 from gapless.kernels.cpu.vectors import Vector
@@ -119,7 +119,8 @@ def prepare(vectors: Sequence[Vector]) -> None:
     wanted = [unit for vector in dict.fromkeys(vectors) if vector not in READY for unit in units(vector)]
     missing = [unit for unit in wanted if not unit.cached()]
     if missing:
-        _compile(missing)
+        with timing():
+            _compile(missing)
     READY.update(vectors)
 
 
@@ -129,17 +130,22 @@ def _compile(missing: Sequence[Unit]) -> None:
         return
     lock = cache_lock()
     assert not isinstance(lock, nullcontext)
+    count, waited = len(missing), Compilation(0, len(missing), _seconds(missing), "Another process is doing it.")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        report(Compilation(0, len(missing), _seconds(missing), "Another process is doing it."))
+        report(waited)
         lock.acquire()
     try:
-        missing = [unit for unit in missing if not unit.cached()]  # another process may have done it
-        if missing and cores() > 1 and sys.executable:
+        missing = [unit for unit in missing if not unit.cached()]  # another process may have compiled some
+        if not missing:
+            report(replace(waited, done=count))
+        elif cores() > 1 and sys.executable:
             _compile_in_processes(missing)
             missing = [unit for unit in missing if not unit.cached()]
-        if missing:  # one core, or a child process failed: here its error is seen
+            if missing:
+                _compile_here(missing, "Child processes could not do it, so this process does.")
+        else:
             _compile_here(missing)
     finally:
         lock.release()
