@@ -119,7 +119,7 @@ def test_a_comparison_is_one_page(gapless, inside, tmp_path, made_up):
     for more in (("--table", made_up), ("--column", "cifar10_test_200"), ("--table", made_up, "--column", "x")):
         status, out, err = gapless("report", "c", *more)
         assert (status, out) == (2, "") and err.count("\n") == 1
-        assert "for the page of a run; c is a comparison" in err and "gapless compare c --table PATH" in err
+        assert "for the page of a run; c is a comparison" in err and "gapless compare c, with that `--table`" in err
     assert written.read_bytes() == html
 
 

@@ -38,7 +38,7 @@ def test_columns_and_tables_have_fingerprints(made_up):
 
 
 def test_what_does_not_fit_is_told(made_up, tmp_path):
-    with pytest.raises(UserError, match="--space nasbench201"):
+    with pytest.raises(UserError, match="the `space` nasbench201"):
         TableAccuracy(Darts(), CPU, file=made_up)
     with pytest.raises(UserError, match="no column 'cifar10_valid_20'"):
         TableAccuracy(SPACE, CPU, file=made_up, column="cifar10_valid_20")

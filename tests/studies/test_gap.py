@@ -89,14 +89,14 @@ def test_stability_over_seeds(supernet, made_up, tmp_path):
     assert found["tau"] == found["largest"] == found["smallest"] < 1
     equal = [ours[name] == theirs[name] for name in ours]
     assert found["agreement"] == pytest.approx(0.5 + 0.5 * sum(equal) / len(equal), abs=1e-4)
-    with pytest.raises(UserError, match="--beside takes runs of the same space"):
+    with pytest.raises(UserError, match="`beside` must be runs of the same space"):
         gap(
             supernet.path,
             beside=[searched(tmp_path / "darts", space={"name": "darts", "width": 4, "cells": 2}).path],
             **FEW,
         )
     elsewhere = searched(tmp_path / "images", data={"name": "digits", "train_images": 200, "test_images": 40})
-    with pytest.raises(UserError, match="--beside takes runs of the same images"):
+    with pytest.raises(UserError, match="`beside` must be runs of the same images"):
         gap(supernet.path, beside=[elsewhere.path], **FEW)
     assert not (other.path / "gap.json").exists()
 
@@ -163,10 +163,10 @@ def test_the_page_is_written_with_its_figures(supernet, made_up):
 
 def test_what_cannot_be_is_a_sentence(supernet, made_up, tmp_path):
     for settings, message in [
-        ({"archs": 1}, "--archs is 1; it must be at least 2"),
-        ({"images": 0}, "--images is 0; it must be at least 1"),
-        ({"budgets": (64, 8)}, r"--budgets are \[64, 8\]; give ascending"),
-        ({"budgets": (0, 8)}, r"--budgets are \[0, 8\]; give ascending"),
+        ({"archs": 1}, "`archs` must be at least 2; got 1"),
+        ({"images": 0}, "`images` must be at least 1; got 0"),
+        ({"budgets": (64, 8)}, r"`budgets` must be ascending .*; got \[64, 8\]"),
+        ({"budgets": (0, 8)}, r"`budgets` must be ascending .*; got \[0, 8\]"),
         ({"table": made_up, "column": "cifar10_test_2000"}, "cifar10_test_200"),
         ({"table": tmp_path / "none"}, "There is no table"),
     ]:
@@ -266,7 +266,7 @@ def test_trainings_that_cannot_be(supernet, made_up, tmp_path):
     with pytest.raises(UserError, match="`trainings` must be at least 1; got 0"):
         Trainings(0)
     run = searched(tmp_path / "run", retrain={"space": {"width": 4, "cells": 1}})
-    with pytest.raises(UserError, match=r"has that depth and width: leave --trainings out"):
+    with pytest.raises(UserError, match=r"has that depth and width: leave `trainings` out"):
         gap(run.path, table=made_up, trainings=Trainings(1), **FEW)
     with pytest.raises(UserError, match=r"Did you mean 'epochs'"):
         gap(run.path, trainings=Trainings(1, protocol={"epoch": 1}), **FEW)

@@ -224,7 +224,7 @@ class Evil:
 
 def test_nothing_runs_without_trust(official, tmp_path):
     save(official / "meta.pickle.pbz2", {"meta_archs": list(ARCHS), "more": Evil(tmp_path / "ran")})
-    with pytest.raises(UserError, match="runs whatever its author put into it.*--trust"):
+    with pytest.raises(UserError, match="runs whatever its author put into it.*`trust`"):
         import_table(official, tmp_path / "a.parquet")
     assert not (tmp_path / "ran").exists()
     import_table(official, tmp_path / "a.parquet", trust=True)
@@ -367,7 +367,7 @@ def run(*words):
 
 def test_the_commands(official, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="--trust"):
+    with pytest.raises(UserError, match="`trust`"):
         run("import", official)
     run("import", official, "--trust", "--out", "t.parquet", "--json")
     out, err = capsys.readouterr()

@@ -39,12 +39,11 @@ Examples: `gapless compare nb201_cifar10_cpu --methods darts,drnas,random --seed
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the methods that they name."""
-    wanted = arguments[:1] == ["compare"]
-    before = _before(arguments) if wanted else None
-    recipe = _base(arguments, before) if wanted else Recipe(space={"name": SPACE})
+    before = _before(arguments)
+    recipe = _base(arguments, before)
     space = catalogue.find(recipe.space["name"], "spaces")
     score = catalogue.find(recipe.score["name"], "scores") if "name" in recipe.score else None
-    named = _listed(peek(arguments, "methods") if wanted else None) or (before.methods if before else ())
+    named = _listed(peek(arguments, "methods")) or (before.methods if before else ())
     methods = {m: catalogue.find(m, "methods", "searchers") for m in named if not m.endswith(".py")}
     shown: dict[str, Any] = dict(recipe.train)
     said = {n: f"{_shown(getattr(before, n))}" for n in ("methods", "seeds", "data")} if before else {}

@@ -6,17 +6,17 @@ import contextlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from gapless.commands.options import Option, bind, peek, print_json, settings, table
 from gapless.core import catalogue
 from gapless.core.errors import UserError
-from gapless.core.space import Space
-from gapless.core.table import Column
-from gapless.studies.evaluate import evaluate, locate
-from gapless.tables import load
+
+if TYPE_CHECKING:
+    from gapless.core.space import Space
+    from gapless.core.table import Column
 
 DOC = """Print parameters and multiply-adds of an architecture, and its row, rank and percentile in a table.
 
@@ -27,7 +27,7 @@ otherwise. Give a run folder, or an architecture in any notation of the field: `
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space."""
-    space = space_of(arguments) if arguments[:1] == ["evaluate"] else None
+    space = space_of(arguments)
     options = [
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
         Option("table", Path, "A benchmark table that holds the architecture."),
@@ -50,9 +50,11 @@ def space_of(arguments: Sequence[str]) -> Space | None:
         return catalogue.find(name, "spaces")()  # type: ignore[no-any-return]
     words = [word for word in arguments[1:] if not word.startswith("-")]
     for word in words:
+        from gapless.studies.evaluate import locate
+
         with contextlib.suppress(UserError):
             return locate(word)[1]
-    spaces = [catalogue.find(name, "spaces") for name in catalogue.names("spaces")]
+    spaces = [catalogue.find(name, "spaces") for name in catalogue.names("spaces") if words]
     return next((space() for word in words for space in spaces if space.claims(word)), None)
 
 
@@ -62,6 +64,9 @@ def _said(column: Column, value: float) -> str:
 
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:
+    from gapless.studies.evaluate import evaluate
+    from gapless.tables import load
+
     rows = load(typed["table"]) if "table" in typed else None
     found = evaluate(
         given, space=typed.get("space"), fields=table(typed, "space"), table=rows, column=typed.get("column")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,10 +14,10 @@ from gapless.commands.options import Option, bind, peek, print_json, settings, t
 from gapless.core.errors import UserError, unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
-from gapless.report.gap import WORDS
-from gapless.studies.alone import Trainings
-from gapless.studies.gap import ARCHS, BUDGETS, IMAGES, drawn, gap
-from gapless.studies.jobs import Came, Job
+from gapless.studies.defaults import GAP_ARCHS, GAP_BUDGETS, GAP_IMAGES
+
+if TYPE_CHECKING:
+    from gapless.studies.jobs import Came, Job
 
 DOC = """Measure how far what the supernet of a search says can be trusted: the way from the supernet to its answer
 alone, how well it ranks architectures, how firmly it had decided, and what parameters and chance would have said.
@@ -34,21 +34,20 @@ Examples: `gapless gap runs/RUN --table accuracy.parquet`,
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: the protocol shown follows the run's space."""
-    wanted = arguments[:1] == ["gap"]
-    space = space_of(arguments[:2]) if wanted else None
-    name = (peek(arguments, "protocol") if wanted else None) or (space.protocol if space else "photos")
+    space = space_of(arguments[:2])
+    name = peek(arguments, "protocol") or (space.protocol if space else "photos")
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     options = [
         Option("table", Path, "A benchmark table: what architectures are worth alone."),
         Option("column", str, "Column of the table; by default the table's own."),
-        Option("archs", int, "Random architectures to rank beside the answer.", default=ARCHS),
-        Option("images", int, "Test images by which all are judged.", default=IMAGES),
+        Option("archs", int, "Random architectures to rank beside the answer.", default=GAP_ARCHS),
+        Option("images", int, "Test images by which all are judged.", default=GAP_IMAGES),
         Option(
             "budgets",
             tuple[int, ...],
             "Batches of fine-tuning after which they are judged again; 0 tunes none.",
-            default=BUDGETS,
+            default=GAP_BUDGETS,
         ),
         Option("beside", tuple[Path, ...], "Runs of other seeds: how far they rank and answer alike."),
         Option("trainings", int, "Train each of them from scratch so often: two tell noise, too.", default=0),
@@ -65,6 +64,10 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def _run(run: Path, typed: Mapping[str, Any]) -> None:
+    from gapless.report.gap import WORDS
+    from gapless.studies.alone import Trainings
+    from gapless.studies.gap import drawn, gap
+
     console = Console(highlight=False, soft_wrap=True, markup=False)
     count, threads = typed.get("trainings", 0), typed.get("threads", 0)
     protocol, data = table(typed, "retrain"), table(typed, "data")
@@ -75,7 +78,7 @@ def _run(run: Path, typed: Mapping[str, Any]) -> None:
             if name in typed:
                 raise UserError(f"--{name} is of trainings from scratch; say how many of each, as: --trainings 2.")
     asked = Trainings(count, typed.get("jobs", 1), protocol, data, threads) if count else None
-    budgets = typed.get("budgets", BUDGETS)
+    budgets = typed.get("budgets", GAP_BUDGETS)
 
     def begun(job: Job, came: Came | None) -> None:
         told = "begun" if came is None else f"{came.state} in {came.seconds:.0f} s {came.error}".rstrip()
@@ -85,8 +88,8 @@ def _run(run: Path, typed: Mapping[str, Any]) -> None:
         run,
         table=typed.get("table"),
         column=typed.get("column"),
-        archs=typed.get("archs", ARCHS),
-        images=typed.get("images", IMAGES),
+        archs=typed.get("archs", GAP_ARCHS),
+        images=typed.get("images", GAP_IMAGES),
         budgets=() if budgets == (0,) else budgets,
         beside=typed.get("beside", ()),
         trainings=asked,

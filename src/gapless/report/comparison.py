@@ -223,12 +223,12 @@ def _references(table: BenchmarkTable | None, column: str) -> tuple[Reference, .
 def _limits(asked: Comparison, groups: Sequence[Group]) -> Iterator[str]:
     if not any(group.measure for group in groups):
         yield (
-            "Nothing here says what the architectures are worth, only what it cost to find them: give --table (a "
-            "benchmark table), or --retrain."
+            "Nothing here says what the architectures are worth, only what it cost to find them: give a benchmark "
+            "table, or let every answer be trained alone."
         )
         return
     if not asked.table and "random" not in asked.methods:
-        yield "No method that searches nothing is compared: add random to --methods to see what searching gains."
+        yield "No method that searches nothing is compared: add the method random to see what searching gains."
     count = sum(len(group.differences) for group in groups)
     if not count:
         return

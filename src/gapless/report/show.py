@@ -111,10 +111,10 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str | None = 
         figures["judged"] = curves.judged(archs)
     if rows is not None:
         if run.kind != "search":
-            raise UserError(f"--table shows what a search draws; {run.path} trained one architecture.")
+            raise UserError(f"`table` shows what a search draws; {run.path} trained one architecture.")
         if explored:
             raise UserError(
-                f"--table shows what a search draws from its distribution; {run.path} is a black-box search and has "
+                f"`table` shows what a search draws from its distribution; {run.path} is a black-box search and has "
                 "none. Its scores are drawn without the table."
             )
         column = column or rows.default_column

@@ -39,7 +39,7 @@ class TableAccuracy(Judge):
             own = self.table.space.label
             raise UserError(
                 f"The table holds {self.table.noun}s of {own}, and this search is over "
-                f"{space.label or type(space).__name__}. Search with --space {own}, or by another score."
+                f"{space.label or type(space).__name__}. Search the `space` {own}, or by another score."
             )
         self.column = self.table.column(column or self.table.search_column)
         name = self.column.name

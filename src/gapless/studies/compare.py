@@ -156,7 +156,7 @@ def compare(
         if unlike := asked.unlike(before, searched, retrained=any(run.kind == "retrain" for run in runs)):
             raise UserError(
                 f"{folder.path} holds runs with other settings: {unlike}. They would not be comparable; give the same "
-                "settings, or another --out."
+                "settings, or another `out`."
             )
     else:
         Run.check_free(folder.path)
@@ -189,7 +189,7 @@ def _check(asked: Comparison, table: BenchmarkTable | None) -> None:
         if table is not None:
             _check_table(table, checked.space.cls.usual(**checked.space.settings))
     if asked.retrain and not all("name" in asked.recipe_of(cell).data for cell in asked.cells()):
-        raise UserError("--retrain trains on images: say which, as --data digits, a folder, or a name on the hub.")
+        raise UserError("`retrain` trains on images: give `data`, such as digits, a folder, or a name on the hub.")
     if table is not None:
         for column in asked.columns:
             table.accuracy(column)

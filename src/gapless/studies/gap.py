@@ -25,6 +25,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
+from gapless.core.settings import at_least
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable, Column
@@ -37,12 +38,13 @@ from gapless.runs.checked import RunSettings
 from gapless.runs.run import Run
 from gapless.runs.searched import TrainedSupernet, inherited, trained
 from gapless.studies.alone import Size, Trainings, sizes, train_alone
+from gapless.studies.defaults import GAP_ARCHS, GAP_BUDGETS, GAP_IMAGES
 from gapless.studies.device import device_of, use_threads
 from gapless.studies.jobs import Told as ToldOfJobs
 from gapless.tables import load
 
-ARCHS, IMAGES, BUDGETS, LATE = 20, 2000, (8, 64), 10
-"""Random architectures; test images; batches of fine-tuning (arXiv 2001.01431: 5 to 10, and 64); late epochs."""
+LATE = 10
+"""Last epochs that say how firmly the search had decided."""
 STATISTICS: tuple[BatchNorm, ...] = ("running", "batch", "recalibrated")
 Told = Callable[[str], None]
 Alone = Mapping[Size, Mapping[Arch, Sequence[float]]]
@@ -150,9 +152,9 @@ def gap(
     *,
     table: str | Path | None = None,
     column: str | None = None,
-    archs: int = ARCHS,
-    images: int = IMAGES,
-    budgets: Sequence[int] = BUDGETS,
+    archs: int = GAP_ARCHS,
+    images: int = GAP_IMAGES,
+    budgets: Sequence[int] = GAP_BUDGETS,
     beside: Sequence[str | Path] = (),
     trainings: Trainings | None = None,
     begun: ToldOfJobs | None = None,
@@ -199,11 +201,10 @@ def gap(
     Stopped
         When interrupted in the trainings from scratch, which are saved.
     """
-    for name, value, least in (("archs", archs, 2), ("images", images, 1)):
-        if value < least:
-            raise UserError(f"--{name} is {value}; it must be at least {least}.")
+    at_least(2, "", archs=archs)
+    at_least(1, "", images=images)
     if list(budgets) != sorted(set(budgets)) or any(b < 1 for b in budgets):
-        raise UserError(f"--budgets are {list(budgets)}; give ascending numbers of batches from 1 on, such as 8 64.")
+        raise UserError(f"`budgets` must be ascending numbers of batches from 1 on, such as 8 64; got {list(budgets)}.")
     source, _ = trained(run)
     arch, space = source.found()
     truth = None
@@ -215,10 +216,10 @@ def gap(
     others = [trained(path)[0] for path in beside]
     for other in others:
         if other.found()[1].decisions != space.decisions:
-            raise UserError(f"--beside takes runs of the same space; {other.path} searched another than {run}.")
+            raise UserError(f"`beside` must be runs of the same space; {other.path} searched another than {run}.")
         if other.recipe().data != source.recipe().data:
             raise UserError(
-                f"--beside takes runs of the same images; {other.path} had other settings of data than {run}."
+                f"`beside` must be runs of the same images; {other.path} had other settings of data than {run}."
             )
     use_threads(threads)
     measured = _Measured(source, device_of(device), images, tuple(budgets), truth, told or (lambda _: None))
@@ -290,7 +291,7 @@ class _Measured:
         if not at:
             raise UserError(
                 f"The table says what architectures are worth at full size, and the supernet of {self.source.path} has "
-                "that depth and width: leave --trainings out, or --table."
+                "that depth and width: leave `trainings` out, or `table`."
             )
         return train_alone(self.source, archs, at, asked, told)
 
@@ -371,7 +372,7 @@ class _Measured:
         tries = itertools.islice(drawn, 100 * archs)
         distinct = list(dict.fromkeys([self.arch, *tries]))[: archs + 1]
         if len(distinct) <= archs:
-            raise UserError(f"--archs is {archs}, but the space hardly has so many architectures. Ask for fewer.")
+            raise UserError(f"`archs` is {archs}, but the space hardly has as many architectures. Ask for fewer.")
         return distinct
 
     def sample(self, archs: Sequence[Arch], alone: Alone) -> list[Judged]:

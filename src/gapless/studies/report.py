@@ -71,7 +71,7 @@ def page(
     """
     path = Path(folder) / NAME if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"The report is one page of HTML: give --out a file that ends in .html; given: {out}.")
+        raise UserError(f"The report is one page of HTML: `out` must end in .html; got {out}.")
     found = _page(Path(folder), table, column)
     content = found.html.encode()
     _write(path, content)
@@ -82,14 +82,14 @@ def _page(folder: Path, table: str | Path | None, column: str | None) -> parts.P
     if Folder(folder).there:
         if table is not None or column is not None:
             raise UserError(
-                f"--table and --column are for the page of a run; {folder} is a comparison and has its own. To read "
-                f"its answers off another one: gapless compare {folder} --table PATH --column NAME"
+                f"`table` and `column` are for the page of a run; {folder} is a comparison and has its own. To read "
+                f"its answers off another one, type: gapless compare {folder}, with that `table`."
             )
         return comparison_page.page(Folder(folder))
     if not begun(Run(folder)):
         raise UserError(f"{folder} is neither a run nor a comparison: it has no recipe.toml and no {COMPARISON}.")
     if column is not None and table is None:
-        raise UserError("--column is a column of a benchmark table; give the table, too: --table PATH.")
+        raise UserError("`column` is a column of a benchmark table; give the `table`, too.")
     return run_page.page(Run(folder), table=table, column=column)
 
 

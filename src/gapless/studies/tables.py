@@ -73,9 +73,9 @@ def import_table(
     """
     out = Path(out).expanduser()
     if out.suffix != ".parquet":
-        raise UserError(f"--out is {out}; the table is a Parquet file, as accuracy.parquet.")
+        raise UserError(f"`out` must be a Parquet file, such as accuracy.parquet; got {out}.")
     if out.exists():
-        raise UserError(f"{out} is already there. Give another --out, or move it away.")
+        raise UserError(f"{out} is already there. Give another `out`, or move it away.")
     if not out.parent.is_dir():
         raise UserError(f"There is no folder {out.parent} to write {out.name} into.")
     cells = natsbench.read(path, trust=trust, told=told)

@@ -112,7 +112,7 @@ def read(path: str | Path, *, trust: bool = False, told: Callable[[int, int], No
     if not trust:
         raise UserError(
             f"{path} is a pickle: reading it runs whatever its author put into it. If you have it from the authors of "
-            "NATS-Bench and trust it, add --trust."
+            "NATS-Bench and trust it, set `trust`."
         )
     try:
         package = importlib.import_module("nats_bench")
