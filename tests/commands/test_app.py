@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.recipe import Recipe, folder
 
 TINY = [
@@ -326,4 +326,4 @@ def test_every_shipped_recipe_is_sound():
         recipe = Recipe.read(path)
         assert recipe.title
         assert recipe.source
-        check(recipe)
+        check_recipe(recipe)

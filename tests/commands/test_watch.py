@@ -37,11 +37,11 @@ def test_a_warning_is_printed_once_and_knows_what_was_before(capsys, before):
     watch = WatchSearch()
     run = SimpleNamespace(trace=lambda: (record(epoch).line() for epoch in range(before)))
     resolved = SimpleNamespace(
-        space=SPACE, recipe=SimpleNamespace(space={"name": "nasbench201"}, method={"name": "darts"}), method_class=int
+        space=SPACE, recipe=SimpleNamespace(space={"name": "nasbench201"}, method={"name": "darts"})
     )
-    watch.started(resolved, run, "")
+    watch.on_start(resolved, run, "")
     for epoch in range(before, 6):
-        watch.told(record(epoch))
+        watch.on_record(record(epoch))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning")]
     assert lines == [
         "Warning after epoch 3: The present choice has had no operation with weights for three epochs: it hardly computes anything."

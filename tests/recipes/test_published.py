@@ -19,7 +19,7 @@ from gapless.core.space import Space
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
 from gapless.runs import resolved as resolving
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.recipe import Recipe, folder
 from gapless.runs.resolved import ResolvedSearch
 from gapless.spaces.darts import Darts
@@ -410,7 +410,7 @@ def test_every_shipped_recipe_is_here_and_has_a_title_of_its_own():
 @pytest.mark.parametrize("name", sorted({*SETTINGS, *OURS}))
 def test_it_says_what_it_is(name):
     recipe = read(name)
-    check(recipe)
+    check_recipe(recipe)
     assert recipe.title
     assert recipe.source
     if name not in OURS:

@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 
 from gapless.core.errors import UserError
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.recipe import Recipe, line_of
 from gapless.runs.resolved import ResolvedSearch, resolve
 
@@ -38,7 +38,7 @@ def test_resolving_fills_in_the_papers_settings_and_what_the_data_say():
     assert full.method["rate_free"] == 3e-5
     assert full.train["lr"] == 0.0375
     assert "classes" not in full.space
-    check(full)
+    check_recipe(full)
 
 
 def test_another_name_drops_the_settings_of_the_one_before():
@@ -96,7 +96,7 @@ def test_lines_are_found_in_their_tables(tmp_path):
 )
 def test_wrong_tables(tables, message):
     with pytest.raises(UserError, match=message):
-        check(Recipe(**tables))
+        check_recipe(Recipe(**tables))
 
 
 def test_a_resolved_recipe_holds_the_method_s_settings_of_the_space():

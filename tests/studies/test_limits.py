@@ -5,7 +5,7 @@ import pytest
 from gapless.core.bound import budget
 from gapless.core.cost import count_macs
 from gapless.core.errors import UserError
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies import limits, search
@@ -161,7 +161,7 @@ def test_of_judged_candidates_the_next_best_takes_the_place_of_one_that_is_too_s
 )
 def test_wrong_limits(limit, said):
     with pytest.raises(UserError, match=said):
-        check(recipe(limit=limit))
+        check_recipe(recipe(limit=limit))
 
 
 def test_random_says_when_it_finds_none(monkeypatch):

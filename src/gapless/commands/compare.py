@@ -16,7 +16,7 @@ from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
 from gapless.report.comparison import markdown
-from gapless.runs.checked import check, settings_of
+from gapless.runs.checked import check_recipe, settings_of
 from gapless.runs.comparison import Comparison, Folder
 from gapless.runs.recipe import MEASURED, Recipe
 from gapless.studies.compare import SEEDS, SPACE, Compared, compare
@@ -127,7 +127,7 @@ def _before(arguments: Sequence[str]) -> Comparison | None:
 
 def _base(arguments: Sequence[str], before: Comparison | None) -> Recipe:
     given = _given(arguments)
-    base = before.recipe if before else Recipe() if given is None else check(Recipe.read(given)).recipe
+    base = before.recipe if before else Recipe() if given is None else check_recipe(Recipe.read(given)).recipe
     if "name" in base.method:  # so that every method has its settings in one place
         own = {k: v for k, v in base.method.items() if k != "name"}
         base = Recipe(**{**vars(base), "method": {}, "methods": {**base.methods, base.method["name"]: own}})

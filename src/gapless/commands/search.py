@@ -17,7 +17,7 @@ from gapless.core.method import Method
 from gapless.core.plan import Train
 from gapless.core.settings import fields_of
 from gapless.data import load
-from gapless.runs.checked import LimitSettings, check, completed
+from gapless.runs.checked import LimitSettings, check_recipe, completed
 from gapless.runs.recipe import MEASURED, Recipe
 from gapless.studies.results import SearchResult
 from gapless.studies.search import search
@@ -37,7 +37,7 @@ DEFAULT = {"space": {"name": "nasbench201"}, "method": {"name": "drnas"}, "data"
 def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the method that they name."""
     recipe = _base(arguments)
-    checked = check(recipe)
+    checked = check_recipe(recipe)
     assert checked.method is not None
     space, method, score = checked.space, checked.method, checked.score
     train = {name: getattr(checked.train, name) for name in fields_of(Train)}

@@ -13,7 +13,7 @@ from typing import Any
 from gapless.analysis.statistics import Difference, can_show, deviation, difference, mean
 from gapless.core.size import size_of
 from gapless.core.table import BenchmarkTable
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
@@ -197,7 +197,7 @@ def _facts(run: Run, table: BenchmarkTable | None, column: str) -> dict[str, Any
         return found
     arch, space = run.found()
     text = space.write(arch)
-    found |= {"architecture": text, **size_of(continued_size(check(run.recipe()), space) or space.alone(), arch)}
+    found |= {"architecture": text, **size_of(continued_size(check_recipe(run.recipe()), space) or space.alone(), arch)}
     if table is not None:
         place = {"rank": table.rank(arch, column), "percentile": table.percentile(arch, column)}
         found |= {"column": table.row(arch)[column], **place}

@@ -47,7 +47,7 @@ from gapless.report.parts import (
     trains_supernet,
 )
 from gapless.report.show import draw_run, read
-from gapless.runs.checked import CheckedRecipe, check
+from gapless.runs.checked import CheckedRecipe, check_recipe
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
 
@@ -160,7 +160,7 @@ def page(run: Run, *, table: str | Path | None = None, column: str | None = None
     path = re.compile(rf"(?<!\S){re.escape(str(run.path))}(?= )")
     notes = tuple(path.sub(lambda _: run.path.resolve().name, note) for note in drawn.notes)
     told = Told(
-        run, check(run.recipe()), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes
+        run, check_recipe(run.recipe()), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes
     )
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)

@@ -265,7 +265,7 @@ class CheckedRecipe:
         return self.score, count
 
 
-def check(recipe: Recipe) -> CheckedRecipe:
+def check_recipe(recipe: Recipe) -> CheckedRecipe:
     """Return a recipe with its names found and its values checked, before any data is read.
 
     Raises

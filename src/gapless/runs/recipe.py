@@ -1,7 +1,7 @@
 """Recipes: everything that determines a run, as TOML tables ``[space] [method] [score] [train] [data] [run]``.
 
 A :class:`Recipe` holds what was written, and checks nothing beyond the names of its tables: that is done once, by
-:func:`gapless.runs.checked.check`.
+:func:`gapless.runs.checked.check_recipe`.
 """
 
 from __future__ import annotations

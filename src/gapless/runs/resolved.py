@@ -20,7 +20,7 @@ from gapless.core.searcher import Searcher
 from gapless.core.settings import fields_of, make
 from gapless.core.space import Space
 from gapless.data import ImageData, load
-from gapless.runs.checked import CheckedRecipe, Component, RunSettings, check
+from gapless.runs.checked import CheckedRecipe, Component, RunSettings, check_recipe
 from gapless.runs.recipe import MEASURED, Recipe, absolute
 from gapless.runs.run import described
 
@@ -172,7 +172,7 @@ def resolve(recipe: Recipe | CheckedRecipe) -> Resolved:
     UserError
         For anything wrong with the recipe or its data.
     """
-    checked = recipe if isinstance(recipe, CheckedRecipe) else check(recipe)
+    checked = recipe if isinstance(recipe, CheckedRecipe) else check_recipe(recipe)
     with checked.recipe.located():
         return _resolved(checked)
 

@@ -17,7 +17,7 @@ from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Feed
 from gapless.engine.precision import Precision
 from gapless.engine.supernet import Supernet
-from gapless.runs.checked import CheckedRecipe, Component, Start, check
+from gapless.runs.checked import CheckedRecipe, Component, Start, check_recipe
 from gapless.runs.resolved import ResolvedSearch, ResolvedTraining, resolve
 from gapless.runs.run import Run
 
@@ -35,7 +35,7 @@ def trained(path: str | Path) -> tuple[Run, CheckedRecipe]:
         raise UserError(
             f"{path} trained one architecture alone; there are weights to inherit in a search that trained a supernet."
         )
-    checked = check(run.recipe())
+    checked = check_recipe(run.recipe())
     method_of(checked)
     if not run.ended:
         raise UserError(f"The run {path} has not ended. Go on with: gapless resume {path}")

@@ -17,7 +17,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import fields_of
 from gapless.core.space import Space
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.comparison import begun
 from gapless.runs.run import Run
 from gapless.studies.bring import bring_training
@@ -132,7 +132,7 @@ def _check(source: Run, folder: Run, arch: Arch, at: Mapping[Size, Space], asked
     for size, space in at.items():
         given = _settings(source, space, asked, 0)
         recipe = plan(space.write(arch), **given)
-        check(recipe)
+        check_recipe(recipe)
         told[size] = {"space": given["fields"], "retrain": dict(recipe.retrain), "data": dict(recipe.data)}
     now, path = json.loads(json.dumps(told, default=str)), folder.path / SETTINGS
     if path.is_file():

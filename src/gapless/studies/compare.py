@@ -14,7 +14,7 @@ from gapless.core.errors import Stopped, UserError
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
 from gapless.report.comparison import Report, report, write
-from gapless.runs.checked import RunSettings, check
+from gapless.runs.checked import RunSettings, check_recipe
 from gapless.runs.checkpoint import held
 from gapless.runs.comparison import Cell, Comparison, Folder, begun
 from gapless.runs.recipe import Recipe
@@ -183,7 +183,7 @@ def compare(
 def _check(asked: Comparison, table: BenchmarkTable | None) -> None:
     """Find what is wrong with any of the runs before one begins, as far as that needs no data."""
     for cell in asked.cells():
-        checked = check(asked.recipe_of(cell))
+        checked = check_recipe(asked.recipe_of(cell))
         if checked.kind == "black-box":
             checked.judging()
         if table is not None:
@@ -219,7 +219,7 @@ def _try_out(asked: Comparison, folder: Folder, wanting: Sequence[Cell], runner:
     for cell in wanting:
         recipe = asked.recipe_of(cell)
         if cell.data not in known:
-            first.setdefault((cell.data, check(recipe).kind == "black-box"), recipe)
+            first.setdefault((cell.data, check_recipe(recipe).kind == "black-box"), recipe)
     if not first:
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -238,7 +238,7 @@ def read(recipes: Sequence[Recipe]) -> None:
         Where that cannot be done.
     """
     for recipe in recipes:
-        checked = check(recipe)
+        checked = check_recipe(recipe)
         device_of(checked.run.device)
         resolved = resolve(checked)
         if isinstance(resolved, ResolvedBlackBox):

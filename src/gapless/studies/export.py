@@ -20,7 +20,7 @@ from gapless.core.progress import seeded
 from gapless.core.settings import typed
 from gapless.core.space import Space
 from gapless.formats.model import Model
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.run import Run
 from gapless.runs.searched import inherited, reopened
 from gapless.studies import defaults
@@ -126,7 +126,7 @@ def model_of(
         model = _trained(run, arch, own, asked, inherit)
     elif inherit:
         _check_fixed(asked, f"the supernet of {given} has")
-        _, size = reopened(check(run.recipe()), own)
+        _, size = reopened(check_recipe(run.recipe()), own)
         size = size.deployed()
         origin = f"found by a search, weights of its supernet, run {_short(given)}"
         _weights(run)

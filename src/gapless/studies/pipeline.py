@@ -30,7 +30,7 @@ from gapless.data import ImageData
 from gapless.engine.bench import Judgement
 from gapless.report.show import show
 from gapless.report.tensorboard import rebuild
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.checkpoint import Keeper, held, load
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import Resolved, resolve
@@ -236,7 +236,7 @@ def start(
     Stopped
         When interrupted, with everything saved.
     """
-    checked = check(recipe)
+    checked = check_recipe(recipe)
     device_of(checked.run.device)
     if out is not None:
         Run.check_free(out)
@@ -258,7 +258,7 @@ def resume(run: Run, task_of: Preparation[R], *, on_progress: OnProgress = None)
     Stopped
         When interrupted, with everything saved.
     """
-    checked = check(run.recipe())
+    checked = check_recipe(run.recipe())
     device_of(checked.run.device)
     resolved = resolve(checked)
     use_threads(resolved.run.threads)

@@ -10,7 +10,7 @@ from typing import Any
 from gapless.core.decision import Arch
 from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.runs.checked import check
+from gapless.runs.checked import check_recipe
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
 from gapless.studies.limits import BoundCost
@@ -58,7 +58,7 @@ class SearchResult:
         records, judged = list(run.trace()), run.judged()
         peak = max((r["peak_memory_mb"] for r in records), default=0.0)
         seconds = sum(r["seconds"] for r in records) + judged["seconds"]
-        size = continued_size(check(run.recipe()), space)
+        size = continued_size(check_recipe(run.recipe()), space)
         return cls(arch, space, run, seconds, peak, size=size, judged=judged_facts(judged, arch), score=run.score())
 
     def summary(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from gapless.core.errors import UserError
 from gapless.core.settings import fields_of, typed
 from gapless.core.space import Space
 from gapless.engine.retrain import Training
-from gapless.runs.checked import RetrainSettings, check
+from gapless.runs.checked import RetrainSettings, check_recipe
 from gapless.runs.recipe import Recipe, absolute
 from gapless.runs.resolved import ResolvedTraining
 from gapless.runs.run import Run
@@ -134,7 +134,7 @@ def _start(
                 "`start` is inherited, the weights of a search: give its run folder, not an architecture.", of="retrain"
             )
         return {}, None
-    size = continued_size(check(source.recipe()), own, start)
+    size = continued_size(check_recipe(source.recipe()), own, start)
     if size is None:
         return {}, None
     trained(source.path)
