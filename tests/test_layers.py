@@ -74,7 +74,7 @@ def test_the_core_sees_torch_and_the_standard_library_only():
         assert packages <= sys.stdlib_module_names | {"torch", "gapless"}, path
 
 
-DOOR = ("gapless.kernels.fan", "gapless.kernels.forms", "gapless.kernels.backend")
+DOOR = tuple(f"gapless.kernels.{name}" for name in ("fan", "forms", "backend", "announce"))
 FOREIGN = {
     "cpu": ("triton", "gapless.kernels.gpu"),
     "gpu": ("numba", "llvmlite", "gapless.kernels.cpu"),

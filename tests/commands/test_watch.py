@@ -6,8 +6,8 @@ import pytest
 
 from gapless.commands.watch import Watch, WatchSearch
 from gapless.engine.record import SearchRecord
-from gapless.kernels.cpu import announce
-from gapless.kernels.cpu.announce import Compilation
+from gapless.kernels import announce
+from gapless.kernels.announce import Compilation
 from gapless.spaces.nasbench201 import NASBench201
 
 SPACE = NASBench201()

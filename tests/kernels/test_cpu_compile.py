@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import gapless
+from gapless.kernels.announce import Compilation, compile_seconds, reporting, timing, to_stderr
 from gapless.kernels.cpu import walks
-from gapless.kernels.cpu.announce import Compilation, compile_seconds, reporting, timing, to_stderr
 from gapless.kernels.cpu.compile import prepare, units
 from gapless.kernels.cpu.declare import LOOPS
 from gapless.kernels.cpu.vectors import Vector
@@ -27,7 +27,8 @@ FEW = ("pad", "unpad_add", "relu_backward", "end_grad_sums", "grad_sums", "entry
 PROGRAM = f"""
 import dataclasses, json, sys
 import numpy as np
-from gapless.kernels.cpu import announce, compile, loops
+from gapless.kernels import announce
+from gapless.kernels.cpu import compile, loops
 from gapless.kernels.cpu.declare import cache_folder, from_python
 from gapless.kernels.cpu.vectors import Vector
 

@@ -16,7 +16,7 @@ from gapless.engine.bench import Judgement
 from gapless.engine.explore import EvaluationRecord
 from gapless.engine.record import SearchRecord
 from gapless.engine.retrain import TrainingRecord
-from gapless.kernels.cpu.announce import Compilation, reporting
+from gapless.kernels.announce import Compilation, reporting
 from gapless.runs.resolved import Resolved, ResolvedBlackBox, ResolvedSearch, ResolvedTraining
 from gapless.runs.run import Run
 from gapless.studies.jobs import Came, Job

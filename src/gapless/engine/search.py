@@ -39,7 +39,7 @@ from gapless.engine.step import Batches, Updater
 from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
 from gapless.engine.widen import carry, widen
-from gapless.kernels.cpu.announce import compile_seconds
+from gapless.kernels.announce import compile_seconds
 
 
 class Search:

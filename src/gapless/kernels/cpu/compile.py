@@ -25,8 +25,8 @@ from typing import Any
 from filelock import Timeout
 from numba.core import event
 
+from gapless.kernels.announce import Compilation, report, timing
 from gapless.kernels.cpu import walks
-from gapless.kernels.cpu.announce import Compilation, report, timing
 from gapless.kernels.cpu.declare import LOOPS, Host, Loop, cache_folder, cache_lock
 from gapless.kernels.cpu.threads import Walk
 from gapless.kernels.cpu.vectors import Vector
