@@ -20,7 +20,7 @@ from gapless.core.errors import UserError
 from gapless.core.machine import instructions, processor
 from gapless.core.space import Space
 from gapless.data import ImageData
-from gapless.runs.checked import check_recipe
+from gapless.runs.checked import component
 from gapless.runs.recipe import MEASURED, Recipe
 
 FILES = {
@@ -244,7 +244,7 @@ class Run:
                 f"{self.path} holds no architecture yet: the run has not ended. Go on with: gapless resume {self.path}"
             )
         told = json.loads(path.read_text(encoding="utf-8"))
-        space = check_recipe(self.recipe()).space.make(**{k: told[k] for k in MEASURED})
+        space: Space = component(self.recipe(), "space", "spaces").make(**{k: told[k] for k in MEASURED})
         arch = Arch.parse(told["arch"])
         space.check(arch)
         return arch, space
