@@ -1,3 +1,3 @@
-from scored import made_up, supernet
+from scored import entangled, made_up, supernet
 
-__all__ = ["made_up", "supernet"]
+__all__ = ["entangled", "made_up", "supernet"]

@@ -7,6 +7,7 @@ import torch
 from gapless.core.errors import UserError
 from gapless.scores.table import TableAccuracy
 from gapless.spaces.darts import Darts
+from gapless.spaces.entangled_cells import EntangledCells
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.searchers import value
 
@@ -50,3 +51,24 @@ def test_what_does_not_fit_is_told(made_up, tmp_path):
     missing = SPACE.read(pq.read_table(made_up)["arch"][10].as_py())
     with pytest.raises(UserError, match="a part of the benchmark"):
         judge(missing)
+
+
+def test_the_column_of_the_table_is_recorded(made_up, entangled):
+    """What a run writes down names the column, also where the table chose it."""
+    assert TableAccuracy.completed(file=made_up) == {"file": made_up, "column": "cifar10_valid_12"}
+    assert TableAccuracy.completed(file=entangled, column=None)["column"] == "train_acc"
+    assert TableAccuracy.completed(file=made_up, column="cifar10_test_200")["column"] == "cifar10_test_200"
+
+
+def test_another_table_is_a_score_of_its_own_space(entangled):
+    space = EntangledCells.usual(width=4)
+    judge = TableAccuracy(space, CPU, file=entangled)
+    best = judge.table.best("train_acc")
+    assert (judge(best), judge.unit, judge.notice) == (97.0, "%", "")
+    assert "oracle" in TableAccuracy(space, CPU, file=entangled, column="test_acc").notice
+    with pytest.raises(
+        UserError, match="The table holds architectures of entangled_cells, and this search is over nasb"
+    ):
+        TableAccuracy(SPACE, CPU, file=entangled)
+    with pytest.raises(UserError, match=r"Of latency_cpu_mean the smallest value is the best.*: test_acc, train_acc\."):
+        TableAccuracy(space, CPU, file=entangled, column="latency_cpu_mean")
