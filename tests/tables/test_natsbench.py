@@ -314,7 +314,7 @@ def test_what_is_there_is_not_replaced_and_nothing_half_is_left(official, tmp_pa
     assert out.read_bytes() == b"mine"
     with pytest.raises(UserError, match="no folder"):
         import_table(official, tmp_path / "no" / "a.parquet", trust=True)
-    with pytest.raises(UserError, match="is a Parquet file"):
+    with pytest.raises(UserError, match="must be a Parquet file"):
         import_table(official, tmp_path / "a.csv", trust=True)
 
     def full(data, file):

@@ -184,7 +184,7 @@ class EntangledNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, channels, H, W] to logits [N, classes]."""
         for cell in self.cells:
-            x = self.dropout(cell(x))
+            x = self.dropout(cell(x).contiguous())  # it draws in memory order, which depends on the execution
         x = self.relu(self.projection(self.pool(x).flatten(1)))
         logits: Tensor = self.classifier(self.dropout(x))
         return logits
