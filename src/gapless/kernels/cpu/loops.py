@@ -166,7 +166,7 @@ def depthwise_weight_grad(
     m, n, plain = d * row, d * C, s == 1 and d == 1
     for c in range(0, C, size(v)):
         i, j, k, ky = xo + c, go + c, c, 0
-        while ky < K:  # some rows of the kernel, or a row of it stood on end
+        while ky < K:  # several rows of the kernel, or one row as a column
             if plain and K == 3:
                 _depthwise_weight_grad_tile(x, i, row, C, m, g, j, grow, out, k, K * C, H, W, C, v, 3, 3)
                 rows = 3
@@ -212,15 +212,12 @@ def _conv_tile(
     tile_store(y, j, O, size(v), tile_add(a, y, j, O, size(v)) if accumulate else a)
 
 
-@loop
-def conv(
-    image: Image, w: Numbers, out: Image, H: int, W: int, C: int, O: int, K: int, s: int, d: int, accumulate: bool,
-    v: Vector,
+@unrolled
+def _conv(
+    x: Any, xo: int, row: int, w: Any, y: Any, yo: int, yrow: int, H: int, W: int, C: int, O: int, K: int, s: int,
+    d: int, accumulate: bool, v: Any,
 ) -> None:  # fmt: skip
-    """Write (or, if ``accumulate``, add) the convolution of an image [., ., C] to ``out`` [H, W,
-    O]."""
-    x, xo, row = image
-    y, yo, yrow = out
+    """The tiles of :func:`conv` and :func:`pointwise`."""
     step, z = s * C, size(v)
     for r in range(H):
         o = 0
@@ -245,6 +242,31 @@ def conv(
                 _conv_tile(x, i + q * step, row, step, w, o, y, j + q * O, C, O, K, d, accumulate, v, 1, 1)
                 q += 1
             o += cols * z
+
+
+@loop
+def conv(
+    image: Image, w: Numbers, out: Image, H: int, W: int, C: int, O: int, K: int, s: int, d: int, accumulate: bool,
+    v: Vector,
+) -> None:  # fmt: skip
+    """Write (or, if ``accumulate``, add) the convolution of an image [., ., C] to ``out`` [H, W,
+    O]."""
+    x, xo, row = image
+    y, yo, yrow = out
+    _conv(x, xo, row, w, y, yo, yrow, H, W, C, O, K, s, d, accumulate, v)
+
+
+@loop
+def pointwise(
+    image: Image, w: Numbers, out: Image, H: int, W: int, C: int, O: int, accumulate: bool, v: Vector
+) -> None:
+    """Write (or, if ``accumulate``, add) the product over channels of an image [H, W, C] and
+    weights [C, O] to ``out`` [H, W, O]: :func:`conv` for a kernel that the compiler knows, because
+    with few channels the loops over a kernel's places take time.
+    """
+    x, xo, row = image
+    y, yo, yrow = out
+    _conv(x, xo, row, w, y, yo, yrow, H, W, C, O, 1, 1, 1, accumulate, v)
 
 
 @unrolled
@@ -515,20 +537,8 @@ def winograd_multiply(x: Numbers, w: Numbers, y: Numbers, P: int, C: int, O: int
     """Write (or, if ``accumulate``, add) the products of x [16, P, C] and w [16, C, O] to y [16, P,
     O]."""
     for place in range(PLACES):
-        conv(
-            Image(x, place * P * C, 0),
-            w[place * C * O :],
-            Image(y, place * P * O, 0),
-            1,
-            P,
-            C,
-            O,
-            1,
-            1,
-            1,
-            accumulate,
-            v,
-        )
+        image, out = Image(x, place * P * C, 0), Image(y, place * P * O, 0)
+        pointwise(image, w[place * C * O :], out, 1, P, C, O, accumulate, v)
 
 
 @loop

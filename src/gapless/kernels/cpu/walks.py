@@ -40,6 +40,7 @@ from gapless.kernels.cpu.loops import (
     pad,
     pad_relu,
     pad_scale_shift_relu,
+    pointwise,
     pool,
     pool_backward,
     relu_backward,
@@ -248,7 +249,10 @@ def forward(
                 source = between
             if not s.winograd:
                 y = Image(saved, j, w * O)
-                conv(source, packed[s.packed_conv :], y, h, w, s.C, O, s.k, s.ks, s.kd, False, v)
+                if s.k == 1 and s.ks == 1:
+                    pointwise(source, packed[s.packed_conv :], y, h, w, s.C, O, False, v)
+                else:
+                    conv(source, packed[s.packed_conv :], y, h, w, s.C, O, s.k, s.ks, s.kd, False, v)
             elif depth:
                 winograd_forward(n, rank, buffers, source, steps, i, i + 1, scratch, depth, s.H, s.W, s.C, v)
             moments(saved, j, h * w, O, mean, second, n * 2 * V + s.norm, v)
@@ -582,7 +586,10 @@ def backward(
             if K:
                 if reach:
                     zero_border(dz, h, w, s.C, reach, v)
-                conv(Image(e, 0, erow), flipped[s.packed_conv :], at_depthwise, h, w, O, s.C, k, ks, kd, False, v)
+                if k == 1 and ks == 1:
+                    pointwise(Image(e, 0, erow), flipped[s.packed_conv :], at_depthwise, h, w, O, s.C, False, v)
+                else:
+                    conv(Image(e, 0, erow), flipped[s.packed_conv :], at_depthwise, h, w, O, s.C, k, ks, kd, False, v)
                 if weights:
                     depthwise_weight_grad(
                         source, at_depthwise, grad_packed[s.packed_depthwise :], h, w, s.C, K, s.s, s.d, v
@@ -594,10 +601,10 @@ def backward(
                 elif depth == 0 and state:
                     written = Image(dstrided, source.start, source.row)
                     depthwise_input_grad(at_depthwise, packed[s.packed_depthwise :], written, h, w, C, K, s.s, s.d, v)
+            elif not s.winograd and (state or depth) and k == 1:
+                pointwise(Image(e, 0, erow), flipped[s.packed_conv :], out, s.H, s.W, O, s.C, depth == 0, v)
             elif not s.winograd and (state or depth):
-                conv(
-                    Image(e, 0, erow), flipped[s.packed_conv :], out, s.H, s.W, O, s.C, k, 1, kd, depth == 0, v
-                )  # fmt: skip
+                conv(Image(e, 0, erow), flipped[s.packed_conv :], out, s.H, s.W, O, s.C, k, 1, kd, depth == 0, v)
             if depth:
                 inside = Image(source.data, p * (source.row + s.C), source.row)
                 relu_backward(inside, out.data, out.start, out.data, out.start, s.H, s.W, s.C, v)
