@@ -40,9 +40,9 @@ def test_a_run_is_one_page(gapless, tmp_path, table_file):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("run", "--out", "page.pdf"), "ends in .html"),
-        (("run", "--out", "run"), "ends in .html"),
-        (("run", "--column", "cifar10_test_200"), "give the table, too"),
+        (("run", "--out", "page.pdf"), "must end in .html"),
+        (("run", "--out", "run"), "must end in .html"),
+        (("run", "--column", "cifar10_test_200"), "give the `--table`, too"),
         (("run", "--table", "none.parquet"), "none.parquet"),
         (("none",), "neither a run nor a comparison"),
         (("taken.html",), "neither a run nor a comparison"),
