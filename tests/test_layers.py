@@ -19,7 +19,7 @@ LAYERS = {
     **dict.fromkeys(("spaces", "engine", "data"), 2),
     **dict.fromkeys(("tables", "measure"), 3),
     "runs": 4,
-    **dict.fromkeys(("scores", "report", "formats"), 5),
+    **dict.fromkeys(("scores", "reports", "formats"), 5),
     "studies": 6,
     "commands": 7,
     "testing": 6,  # it may import from layers 0 to 5, and nothing may import it

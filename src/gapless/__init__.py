@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gapless.studies.export import export
     from gapless.studies.gap import gap
     from gapless.studies.listing import listing as list
-    from gapless.studies.report import page
+    from gapless.studies.report import report
     from gapless.studies.resume import resume
     from gapless.studies.retrain import retrain
     from gapless.studies.search import search
@@ -102,7 +102,7 @@ __all__ = [
     "import_table",
     "list",
     "living",
-    "page",
+    "report",
     "resume",
     "retrain",
     "search",

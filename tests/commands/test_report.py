@@ -31,7 +31,7 @@ def test_a_run_is_one_page(gapless, tmp_path, table_file):
 
     assert gapless("report", "run")[0] == 0
     assert written.read_bytes() == first
-    assert library.page("run", out="new/folder/page.html").path.read_bytes() == first
+    assert library.report("run", out="new/folder/page.html").path.read_bytes() == first
 
     status, out, _ = gapless("report", "run", "--out", "t.html", "--table", table_file, "--column", "cifar100_test_200")
     assert (status, "cifar100_test_200" in (tmp_path / "t.html").read_text()) == (0, True)
@@ -40,9 +40,9 @@ def test_a_run_is_one_page(gapless, tmp_path, table_file):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("run", "--out", "page.pdf"), "ends in .html"),
-        (("run", "--out", "run"), "ends in .html"),
-        (("run", "--column", "cifar10_test_200"), "give the table, too"),
+        (("run", "--out", "page.pdf"), "must end in .html"),
+        (("run", "--out", "run"), "must end in .html"),
+        (("run", "--column", "cifar10_test_200"), "give the `--table`, too"),
         (("run", "--table", "none.parquet"), "none.parquet"),
         (("none",), "neither a run nor a comparison"),
         (("taken.html",), "neither a run nor a comparison"),
@@ -110,7 +110,7 @@ def test_a_comparison_is_one_page(gapless, inside, tmp_path, made_up):
     assert "With 2 seeds against 2" in notes[0]
     after = {path: path.read_bytes() for path in (tmp_path / "c").rglob("*") if path.is_file()}
     assert after.pop(written) == html and after == before, "nothing else in the folder changes"
-    found = library.page("c", out="new/page.html")
+    found = library.report("c", out="new/page.html")
     assert found.path.read_bytes() == html and (found.arch, found.space) == (None, None)
     assert found.sections == tuple(told["sections"])
     gapless("report", "c/darts-digits-seed0")
@@ -125,7 +125,7 @@ def test_a_comparison_is_one_page(gapless, inside, tmp_path, made_up):
 
 def test_the_command_on_the_page_compares_again(gapless, inside, tmp_path, made_up):
     gapless(*COMPARE, "--methods", "random", "--seeds", "0,1", "--table", made_up)
-    html = library.page("c").path.read_text()
+    html = library.report("c").path.read_text()
     assert "mkdir c-again &amp;&amp; cp c/comparison.toml c-again &amp;&amp; gapless compare c-again" in html
     (tmp_path / "c-again").mkdir()
     shutil.copy("c/comparison.toml", "c-again")

@@ -13,7 +13,7 @@ from gapless.core.errors import UserError
 ROOT = Path(gapless.__file__).parent
 ALLOWED = {
     "methods/dsnas.py": {"--dsnas"},  # an option of the released code
-    "report/page.py": {"--out", "--data"},  # command lines that repeat a run
+    "reports/page.py": {"--out", "--data"},  # command lines that repeat a run
     "studies/jobs.py": {"--head"},  # an option of Ray
 }
 """File -> options that it may spell."""

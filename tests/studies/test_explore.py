@@ -13,7 +13,7 @@ from gapless.core.bound import budget
 from gapless.core.cost import count_macs
 from gapless.core.errors import Stopped, UserError
 from gapless.core.searcher import explore
-from gapless.report import show as report
+from gapless.reports import show as report
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.searchers.regularized_evolution import RegularizedEvolution

@@ -15,7 +15,7 @@ from gapless.core.errors import UserError
 from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
-from gapless.report.comparison import markdown
+from gapless.reports.comparison import markdown
 from gapless.runs.checked import check_recipe, settings_of
 from gapless.runs.comparison import Comparison, Folder
 from gapless.runs.recipe import MEASURED, Recipe

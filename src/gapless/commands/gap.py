@@ -64,7 +64,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def _run(run: Path, typed: Mapping[str, Any]) -> None:
-    from gapless.report.gap import WORDS
+    from gapless.reports.gap import WORDS
     from gapless.studies.alone import Trainings
     from gapless.studies.gap import drawn, gap
 

@@ -37,10 +37,10 @@ def _run(
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),
     ] = False,
 ) -> None:
-    from gapless.studies.report import page
+    from gapless.studies.report import report
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    found = page(folder, out=out, table=table, column=column)
+    found = report(folder, out=out, table=table, column=column)
     console.print(f"Written: {found.path} ({found.bytes / 1000:,.0f} kB)")
     for note in found.notes:
         console.print(note)

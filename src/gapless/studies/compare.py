@@ -13,7 +13,7 @@ import torch
 from gapless.core.errors import Stopped, UserError
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
-from gapless.report.comparison import Report, report, write
+from gapless.reports.comparison import Report, report, write
 from gapless.runs.checked import RunSettings, check_recipe
 from gapless.runs.checkpoint import held
 from gapless.runs.comparison import Cell, Comparison, Folder, begun

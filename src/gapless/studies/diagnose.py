@@ -29,9 +29,9 @@ from gapless.core.space import Space
 from gapless.engine.diagnostics import groups_of
 from gapless.engine.precision import Precision, arithmetic
 from gapless.measure.features import Features, alike, features
-from gapless.report import diagnose as report
-from gapless.report.curves import starts
-from gapless.report.show import write
+from gapless.reports import diagnose as report
+from gapless.reports.curves import starts
+from gapless.reports.show import write
 from gapless.runs.checked import RunSettings
 from gapless.runs.run import Run
 from gapless.runs.searched import TrainedSupernet, trained

@@ -32,8 +32,8 @@ from gapless.core.table import BenchmarkTable, Column
 from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision
 from gapless.measure.gap import Yardstick
-from gapless.report import gap as report
-from gapless.report.show import write
+from gapless.reports import gap as report
+from gapless.reports.show import write
 from gapless.runs.checked import RunSettings
 from gapless.runs.run import Run
 from gapless.runs.searched import TrainedSupernet, inherited, trained

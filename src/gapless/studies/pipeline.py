@@ -28,8 +28,8 @@ from gapless.core.errors import UserError
 from gapless.core.space import Space
 from gapless.data import ImageData
 from gapless.engine.bench import Judgement
-from gapless.report.show import show
-from gapless.report.tensorboard import rebuild
+from gapless.reports.show import show
+from gapless.reports.tensorboard import rebuild
 from gapless.runs.checked import check_recipe
 from gapless.runs.checkpoint import Keeper, held, load
 from gapless.runs.recipe import Recipe

@@ -9,8 +9,8 @@ from pathlib import Path
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.space import Space
-from gapless.report import comparison_page, parts
-from gapless.report import page as run_page
+from gapless.reports import comparison_page, parts
+from gapless.reports import page as run_page
 from gapless.runs.comparison import NAME as COMPARISON
 from gapless.runs.comparison import Folder, begun
 from gapless.runs.run import Run
@@ -44,7 +44,7 @@ class Page:
     space: Space | None
 
 
-def page(
+def report(
     folder: str | Path,
     *,
     out: str | Path | None = None,

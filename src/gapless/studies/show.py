@@ -10,9 +10,9 @@ from typing import Any
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.space import Space
-from gapless.report import show as picture
-from gapless.report import tensorboard as board
-from gapless.report.show import SUFFIXES, Format
+from gapless.reports import show as picture
+from gapless.reports import tensorboard as board
+from gapless.reports.show import SUFFIXES, Format
 from gapless.runs.run import Run
 from gapless.studies.evaluate import locate
 

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from gapless.core.decision import Arch
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
-from gapless.report.curves import starts
-from gapless.report.panel import (
+from gapless.reports.curves import starts
+from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
     LEADER,
@@ -33,7 +33,7 @@ from gapless.report.panel import (
     text_width,
     write,
 )
-from gapless.report.scale import ErrorScale
+from gapless.reports.scale import ErrorScale
 
 CHOICE, MEDIAN, EDGE, OPTIMUM = Look("#0072b2"), Look("#333333"), Look("#666666"), Look("#b87a00")
 OUTER, INNER = "#e3e3e3", "#c2c2c2"

@@ -11,7 +11,7 @@ from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.method import Method
 from gapless.core.space import Space
-from gapless.report.html import Html, Section, join, paragraph, tag, text
+from gapless.reports.html import Html, Section, join, paragraph, tag, text
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 

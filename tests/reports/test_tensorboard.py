@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from gapless.core.errors import UserError
-from gapless.report.tensorboard import Board, rebuild
+from gapless.reports.tensorboard import Board, rebuild
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.testing.examples import Ragged
 

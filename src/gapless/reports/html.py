@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 
 from gapless import __version__
-from gapless.report.draw import svg
+from gapless.reports.draw import svg
 
 Html = NewType("Html", str)
 """A piece of a page."""
@@ -136,7 +136,7 @@ def drawing(figure: Figure, name: str, label: str, said: Html = NOTHING) -> Html
     Parameters
     ----------
     figure
-        Any figure of :mod:`gapless.report`.
+        Any figure of :mod:`gapless.reports`.
     name
         Different for each figure of a page: what the figure names inside itself begins with it.
     label
@@ -200,7 +200,7 @@ def document(title: str, lead: Html, sections: Sequence[Section]) -> str:
     sections
         In their order.
     """
-    style = resources.files("gapless").joinpath("report/page.css").read_text(encoding="utf-8")
+    style = resources.files("gapless").joinpath("reports/page.css").read_text(encoding="utf-8")
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),

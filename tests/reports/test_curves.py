@@ -9,8 +9,8 @@ from matplotlib.text import Text
 from torch import nn
 
 from gapless.core.decision import Arch
-from gapless.report import curves
-from gapless.report.draw import save
+from gapless.reports import curves
+from gapless.reports.draw import save
 from gapless.spaces.darts import OPTIONS, Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.spaces.patched import Patched

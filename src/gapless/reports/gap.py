@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gapless.core.errors import UserError
-from gapless.report.panel import (
+from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
     GREY,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from diagnosed import OPTIONS, place, run, told
 
-from gapless.report.diagnose import (
+from gapless.reports.diagnose import (
     alike_table,
     apart,
     clusters_table,
@@ -18,8 +18,8 @@ from gapless.report.diagnose import (
     overall,
     page,
 )
-from gapless.report.draw import svg
-from gapless.report.features import free_box, mean_matrix
+from gapless.reports.draw import svg
+from gapless.reports.features import free_box, mean_matrix
 
 
 def said(**course):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gapless.report.scale import APART, ErrorScale
+from gapless.reports.scale import APART, ErrorScale
 
 
 def test_the_scale_and_its_inverse():

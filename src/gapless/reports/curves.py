@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gapless.core.decision import Arch, Decision
 from gapless.core.space import Space
-from gapless.report.panel import (
+from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
     GREY,

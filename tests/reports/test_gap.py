@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapless.report.gap import figures, findings, page
+from gapless.reports.gap import figures, findings, page
 from gapless.studies.gap import ranked
 
 TRUTH = [92.0, 90.0, 88.0, 91.0, 86.0, 89.0]

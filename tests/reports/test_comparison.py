@@ -8,7 +8,7 @@ import math
 import pytest
 from compared import COLUMN, CONV, POOL, SKIP
 
-from gapless.report.comparison import COLUMNS, DIFFERENCES, escaped, latex, markdown, report, write
+from gapless.reports.comparison import COLUMNS, DIFFERENCES, escaped, latex, markdown, report, write
 from gapless.runs.comparison import Comparison
 from gapless.tables import load
 

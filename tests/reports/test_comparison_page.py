@@ -8,8 +8,8 @@ from browsed import Tree, alone
 from compared import COLUMN, CONV, POOL, SEARCHED, SKIP, searched
 
 from gapless.core.errors import UserError
-from gapless.report.comparison import report
-from gapless.report.comparison_page import FEW, page
+from gapless.reports.comparison import report
+from gapless.reports.comparison_page import FEW, page
 from gapless.runs.comparison import Cell, Folder
 from gapless.runs.run import Run
 from gapless.spaces.nasbench201 import NASBench201

@@ -6,7 +6,7 @@ import torch
 
 from gapless.core.errors import UserError
 from gapless.core.table import Column
-from gapless.report.draws import CHOICE, Range, draw_ranges, ranges, summary
+from gapless.reports.draws import CHOICE, Range, draw_ranges, ranges, summary
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.tables import load

@@ -3,7 +3,7 @@
 import pytest
 
 from gapless.core.errors import UserError
-from gapless.report.show import draw_run, read, write
+from gapless.reports.show import draw_run, read, write
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from gapless.analysis.alarm import BENT, EARLIEST, WINDOW
 from gapless.core.errors import UserError
-from gapless.report import features
-from gapless.report.gap import BLUE, ORANGE, Table, markdown
-from gapless.report.panel import (
+from gapless.reports import features
+from gapless.reports.gap import BLUE, ORANGE, Table, markdown
+from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
     GREY,

@@ -17,7 +17,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
-from gapless.report.draw import STYLES, Dashes, family
+from gapless.reports.draw import STYLES, Dashes, family
 
 # Lengths are in inches; font sizes and line widths are in points.
 COLUMN, PAGE = 3.25, 6.75

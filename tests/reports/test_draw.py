@@ -17,7 +17,7 @@ from matplotlib.path import Path as Curve
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from gapless.report.draw import Picture, draw, family, save
+from gapless.reports.draw import Picture, draw, family, save
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -315,7 +315,7 @@ def test_nothing_to_draw_is_refused() -> None:
 
 def test_pyplot_stays_out(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from gapless.report.draw import Picture, draw, save;"
+        "import sys, pathlib; from gapless.reports.draw import Picture, draw, save;"
         f"save(draw([Picture('', ('a',), ())]), pathlib.Path({str(tmp_path / 'cell.svg')!r}));"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

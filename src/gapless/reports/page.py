@@ -20,9 +20,9 @@ from gapless.core.decision import Arch
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.measure.latency import LatencyTable
-from gapless.report import diagnose as diagnoses
-from gapless.report import gap as gaps
-from gapless.report.html import (
+from gapless.reports import diagnose as diagnoses
+from gapless.reports import gap as gaps
+from gapless.reports.html import (
     NOTHING,
     Html,
     Section,
@@ -36,7 +36,7 @@ from gapless.report.html import (
     tag,
     text,
 )
-from gapless.report.parts import (
+from gapless.reports.parts import (
     MACHINES,
     Page,
     commands,
@@ -46,7 +46,7 @@ from gapless.report.parts import (
     quoted,
     trains_supernet,
 )
-from gapless.report.show import draw_run, read
+from gapless.reports.show import draw_run, read
 from gapless.runs.checked import CheckedRecipe, check_recipe
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size

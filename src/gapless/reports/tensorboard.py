@@ -11,7 +11,7 @@ from typing import Any
 
 from gapless.core.errors import UserError
 from gapless.core.space import Space
-from gapless.report.show import read
+from gapless.reports.show import read
 from gapless.runs.run import Run
 
 FOLDER = "tensorboard"

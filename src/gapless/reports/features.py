@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from gapless.report.gap import BLUE, ORANGE
-from gapless.report.panel import GREY, INK, PAGE, PITCH, SMALL, panel, sheet, shortened, text_width, write
+from gapless.reports.gap import BLUE, ORANGE
+from gapless.reports.panel import GREY, INK, PAGE, PITCH, SMALL, panel, sheet, shortened, text_width, write
 
 SIDE, TITLE, FOOT, GUTTER, GAP = 1.7, 0.2, 0.1, 0.35, 0.22
 Box = tuple[float, float, float, float]

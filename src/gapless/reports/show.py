@@ -36,7 +36,7 @@ def show(arch: Arch, space: Space, out: Path) -> Path:
     UserError
         For a suffix other than .svg, .png or .pdf, or a folder that cannot be written.
     """
-    from gapless.report.draw import draw, save  # imports matplotlib
+    from gapless.reports.draw import draw, save  # imports matplotlib
 
     check_suffix(out)
     try:
@@ -57,7 +57,7 @@ class Drawn:
     figures
         Name -> figure.
     range
-        The numbers of the last epoch in the figure ``range`` (see :class:`gapless.report.draws.Range`), with
+        The numbers of the last epoch in the figure ``range`` (see :class:`gapless.reports.draws.Range`), with
         ``column`` and ``optimum``; None where there is no such figure.
     notes
         What is missing or provisional, in a sentence each.
@@ -87,8 +87,8 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str | None = 
     UserError
         Where a run has neither an architecture nor an epoch yet, or no use for the table.
     """
-    from gapless.report import curves, draws  # import matplotlib
-    from gapless.report.draw import draw
+    from gapless.reports import curves, draws  # import matplotlib
+    from gapless.reports.draw import draw
 
     rows = None if table is None else load(table)
     records = list(run.trace())
@@ -160,7 +160,7 @@ def write(figures: Mapping[str, Figure], folder: Path, kind: Format) -> dict[str
     UserError
         Where the folder cannot be written.
     """
-    from gapless.report.draw import save
+    from gapless.reports.draw import save
 
     files = {name: folder / f"{name}.{kind}" for name in figures}
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gapless.analysis.statistics import mean
-from gapless.report import gap as gaps
-from gapless.report.comparison import (
+from gapless.reports import gap as gaps
+from gapless.reports.comparison import (
     TEST,
     Grid,
     Group,
@@ -26,8 +26,8 @@ from gapless.report.comparison import (
     report,
     worth,
 )
-from gapless.report.draw import draw
-from gapless.report.html import (
+from gapless.reports.draw import draw
+from gapless.reports.html import (
     NOTHING,
     Html,
     Section,
@@ -41,7 +41,7 @@ from gapless.report.html import (
     tag,
     text,
 )
-from gapless.report.parts import (
+from gapless.reports.parts import (
     MACHINES,
     Page,
     commands,
@@ -51,7 +51,7 @@ from gapless.report.parts import (
     quoted,
     trains_supernet,
 )
-from gapless.report.seeds import seeds
+from gapless.reports.seeds import seeds
 from gapless.runs.comparison import NAME, Comparison, Folder, begun
 from gapless.runs.run import Run
 

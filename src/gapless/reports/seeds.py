@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from gapless.analysis.statistics import mean
-from gapless.report.comparison import Group, Reference, Report
-from gapless.report.draw import DASHES, SOLID, Dashes
-from gapless.report.panel import (
+from gapless.reports.comparison import Group, Reference, Report
+from gapless.reports.draw import DASHES, SOLID, Dashes
+from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
     GREY,
@@ -28,7 +28,7 @@ from gapless.report.panel import (
     text_width,
     write,
 )
-from gapless.report.scale import ErrorScale
+from gapless.reports.scale import ErrorScale
 
 SEED, BEST, BAND = Look("#0072b2"), Look("#b87a00"), "#e3e3e3"
 BESIDE = 3

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gapless.report.draw import STYLES
-from gapless.report.panel import Look, curve, epochs, last, looks, panel, sheet, shortened, spread, text_width
+from gapless.reports.draw import STYLES
+from gapless.reports.panel import Look, curve, epochs, last, looks, panel, sheet, shortened, spread, text_width
 from gapless.spaces.darts import OPTIONS as DARTS_OPTIONS
 from gapless.spaces.nasbench201 import OPTIONS
 

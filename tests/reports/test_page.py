@@ -8,9 +8,9 @@ from browsed import Tree, alone
 from diagnosed import told as diagnosed
 
 from gapless.core.errors import UserError
-from gapless.report.html import Section, document, inline, join, paragraph, table, tag, text
-from gapless.report.page import page
-from gapless.report.panel import sheet, write
+from gapless.reports.html import Section, document, inline, join, paragraph, table, tag, text
+from gapless.reports.page import page
+from gapless.reports.panel import sheet, write
 from gapless.runs.run import Run
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201

@@ -7,8 +7,8 @@ import pytest
 from compared import COLUMN, POOL
 from matplotlib.colors import to_rgb
 
-from gapless.report.comparison import Reference, Row, report
-from gapless.report.seeds import BEST, DOT, NAMES, SEED, seeds
+from gapless.reports.comparison import Reference, Row, report
+from gapless.reports.seeds import BEST, DOT, NAMES, SEED, seeds
 from gapless.runs.comparison import Cell
 
 

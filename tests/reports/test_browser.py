@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from compared import SEARCHED, searched
 
-from gapless.report import comparison_page
-from gapless.report.html import POLICY
-from gapless.report.page import page
+from gapless.reports import comparison_page
+from gapless.reports.html import POLICY
+from gapless.reports.page import page
 from gapless.runs.comparison import Cell
 from gapless.runs.run import Run
 from gapless.spaces.darts import Darts
