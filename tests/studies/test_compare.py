@@ -167,10 +167,10 @@ def test_without_table_or_retraining_only_costs_are_compared(inside, tmp_path):
     ("given", "said"),
     [
         ({"methods": ["rando"]}, "random"),
-        ({"methods": ["regularized_evolution"]}, "goes by scores, and none is given"),
+        ({"methods": ["regularized_evolution"]}, "searches by a score, and none is given"),
         ({"methods": ["random"], "table": "nowhere.parquet"}, "nowhere.parquet"),
         ({"methods": ["random"], "data": ["nowhere/at/all"]}, "nowhere/at/all"),
-        ({"methods": ["random"], "jobs": 0}, "--jobs is 0"),
+        ({"methods": ["random"], "jobs": 0}, "`jobs` must be at least 1; got 0"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_is_written(inside, tmp_path, given, said):
