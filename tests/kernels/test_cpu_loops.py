@@ -16,7 +16,7 @@ VECTORS = {"16 registers": Vector(np.float64, 4, False), "32 registers": Vector(
 CALL = {
     name: from_python(getattr(loops, name))
     for name in (
-        "depthwise", "depthwise_weight_grad", "conv", "conv_weight_grad", "winograd_filter",
+        "depthwise", "depthwise_weight_grad", "conv", "conv_weight_grad", "pointwise", "winograd_filter",
         "winograd_filter_backward", "winograd_input", "winograd_input_backward", "winograd_output",
         "winograd_output_backward", "winograd_multiply", "winograd_multiply_weight_grad",
     )
@@ -88,6 +88,11 @@ def test_a_convolution_and_the_gradient_at_its_weights(kernel, stride, dilation,
         stride, dilation, more, v,
     )  # fmt: skip
     torch.testing.assert_close(image(found, height, width, out), y.detach() + before, rtol=0, atol=1e-12)
+    if kernel == 1:
+        again = np.ones(height * width * out)
+        images = Image(flat(x), 0, W * channels), packed, Image(again, 0, width * out)
+        CALL["pointwise"](*images, height, width, channels, out, more, v)
+        assert np.array_equal(found, again)
     sums = np.ones(kernel**2 * channels * out)
     CALL["conv_weight_grad"](
         Image(flat(x), 0, W * channels), Image(flat(towards), 0, width * out), out, sums, height, width, channels, out,
