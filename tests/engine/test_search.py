@@ -2,6 +2,7 @@
 random images."""
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from gapless.core.space import Space
 from gapless.engine.judge import untouched
 from gapless.engine.search import Search
 from gapless.engine.supernet import Supernet
+from gapless.kernels.announce import timing
 from gapless.methods.darts import DARTS
 from gapless.methods.drnas import DrNAS
 from gapless.methods.dropnas import DropNAS
@@ -682,6 +684,22 @@ def test_a_record_says_what_the_epoch_did():
     assert first.images_per_second > 0
     assert first.peak_memory_mb > 0
     assert first.seconds > 0
+
+
+def test_a_search_is_not_slower_because_kernels_are_compiled(monkeypatch):
+    """What is compiled between its first two steps is in neither of its measurements of time."""
+    search, turns, clock, usual = search_of(softmax()), [], [0.0], time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: usual() + clock[0])
+
+    def compiling() -> None:
+        turns.append(None)
+        if len(turns) == 1:
+            with timing():
+                clock[0] += 1000
+
+    record = next(iter(search.run(compiling)))
+    assert len(turns) > 1
+    assert 0 < record.seconds < 1000
 
 
 def test_the_clock_that_a_method_sees():

@@ -14,10 +14,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from fans import mixed
+from numba.core import event
 
 import gapless
 from gapless.kernels.announce import Compilation, compile_seconds, reporting, timing, to_stderr
-from gapless.kernels.cpu import walks
+from gapless.kernels.cpu import backend, walks
 from gapless.kernels.cpu.compile import prepare, units
 from gapless.kernels.cpu.declare import LOOPS
 from gapless.kernels.cpu.vectors import Vector
@@ -119,6 +123,24 @@ def test_what_is_ready_is_not_announced():
     with reporting(states.append):
         prepare([vector])
     assert states == []
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_everything_that_a_fan_needs_is_prepared(stride):
+    """Nothing is compiled in the middle of a step, neither forward nor backward."""
+
+    class Refuse(event.Listener):
+        def on_start(self, event):
+            raise AssertionError(event.data)
+
+        def on_end(self, event):
+            pass
+
+    compile_once()
+    routes, x, _, parameters = mixed(stride, True, 2, 8, 8, 4)
+    with event.install_listener("numba:compile", Refuse()):
+        sums, _ = backend.fan(routes, torch.ones(len(routes), dtype=x.dtype), x, [None, None], parameters)
+        torch.autograd.grad(sum(y.sum() for y in sums), [x, *parameters])
 
 
 def compile_once() -> Vector:

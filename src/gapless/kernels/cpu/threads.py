@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -55,17 +56,24 @@ class Walk:
         """Walk over all images."""
         vector = arguments[-1]
         if vector not in self._addresses:
-            with cache_lock():
+            with nullcontext() if self._loaded(vector._numba_type_) else cache_lock():
                 self.load(vector._numba_type_)
                 self._addresses[vector] = self.declared.compile(vector._numba_type_)
         address = self._addresses[vector]
         if _walk(self, address, *_runtime(), threads, images, *arguments, *_PADDING[len(arguments) :]):
             raise MemoryError("not enough memory for a walk over the images of a batch")
 
+    def _entry(self, v: VectorType) -> tuple[Any, ...]:
+        """Return the types of the arguments of :func:`_walk`."""
+        kinds = self.declared.types(v)[3:]
+        return self._numba_type_, *[types.intp] * 6, *kinds, *[types.none] * (len(_PADDING) - len(kinds))
+
+    def _loaded(self, v: VectorType) -> bool:
+        return self._entry(v) in _walk.overloads and self.declared.types(v) in self.declared.function.overloads
+
     def load(self, v: VectorType) -> None:
         """Compile what Python calls, or load it from the cache."""
-        kinds = self.declared.types(v)[3:]
-        _walk.compile((self._numba_type_, *[types.intp] * 6, *kinds, *[types.none] * (len(_PADDING) - len(kinds))))
+        _walk.compile(self._entry(v))
 
 
 _PADDING = (None,) * 12
