@@ -3,7 +3,7 @@
 import pytest
 
 from gapless.core.space import Space
-from gapless.runs.comparison import Cell, Comparison, Folder
+from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.spaces.nasbench201 import NASBench201
@@ -40,8 +40,10 @@ def folder(made_up, tmp_path):
     found.write(asked)
     for method, runs in SEARCHED.items():
         for seed, (text, seconds, memory) in runs.items():
-            searched(Run.create(found.run(Cell(method, "digits", seed)).path), method, SPACE, text, seconds, memory)
-    log = found.log(Cell("random", "digits", 2))
+            searched(
+                Run.create(found.run(ComparisonCell(method, "digits", seed)).path), method, SPACE, text, seconds, memory
+            )
+    log = found.log(ComparisonCell("random", "digits", 2))
     log.parent.mkdir()
     log.write_text("Failed: 100 % of_memory | gone\n")
     return found

@@ -12,7 +12,7 @@ from compared import SEARCHED, searched
 from gapless.reports import comparison_page
 from gapless.reports.html import POLICY
 from gapless.reports.page import page
-from gapless.runs.comparison import Cell
+from gapless.runs.comparison import ComparisonCell
 from gapless.runs.run import Run
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
@@ -64,15 +64,15 @@ def file(trace, run_of, gap_of, tmp_path):
 @pytest.fixture
 def comparison(folder, gap_of, tmp_path):
     """The page of a comparison with everything that is wide: two sets of images, many seeds, long names and errors."""
-    asked = folder.asked()
+    asked = folder.comparison()
     many, name = tuple(range(12)), "images_of_a_rather_long_name"
     for seed in many[1:]:
-        run = Run.create(folder.run(Cell("pc_darts", name, seed)).path)
+        run = Run.create(folder.run(ComparisonCell("pc_darts", name, seed)).path)
         searched(run, "pc_darts", NASBench201(), *SEARCHED["pc_darts"][seed % 3])
         run.write_json("machine.json", {"processor": "x" * 200, "gapless": "0.1.0"})
         run.write_json("gap.json", gap_of(NASBench201()))
     folder.write(replace(asked, seeds=many, data=("digits", name), columns=asked.columns * 2))
-    folder.log(Cell("pc_darts", name, 0)).write_text(f"Failed: {'what went wrong ' * 20} {'y' * 300}\n")
+    folder.log(ComparisonCell("pc_darts", name, 0)).write_text(f"Failed: {'what went wrong ' * 20} {'y' * 300}\n")
     path = tmp_path / "page.html"
     path.write_text(comparison_page.page(folder).html, encoding="utf-8")
     return path

@@ -110,7 +110,7 @@ def test_latex_is_escaped():
 
 
 def test_two_sets_of_images_have_a_table_each(folder, made_up):
-    asked = folder.asked()
+    asked = folder.comparison()
     two = Comparison.of(
         asked.recipe, asked.methods, (0,), ("digits", "other"), table=str(made_up), columns=("cifar10_valid_12", COLUMN)
     )
@@ -124,7 +124,7 @@ def test_two_sets_of_images_have_a_table_each(folder, made_up):
 
 
 def test_a_run_that_ended_but_is_not_trained_yet_is_in_no_mean(folder, made_up):
-    asked = folder.asked()
+    asked = folder.comparison()
     folder.write(
         Comparison.of(
             asked.recipe, asked.methods, (0, 1), ("digits",), table=str(made_up), columns=(COLUMN,), retrain=True

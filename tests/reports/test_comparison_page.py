@@ -10,14 +10,14 @@ from compared import COLUMN, CONV, POOL, SEARCHED, SKIP, searched
 from gapless.core.errors import UserError
 from gapless.reports.comparison import report
 from gapless.reports.comparison_page import FEW, page
-from gapless.runs.comparison import Cell, Folder
+from gapless.runs.comparison import ComparisonCell, Folder
 from gapless.runs.run import Run
 from gapless.spaces.nasbench201 import NASBench201
 
 
 def asked(folder, **changes):
     """Ask for something else in the folder, and return it."""
-    folder.write(replace(folder.asked(), **changes))
+    folder.write(replace(folder.comparison(), **changes))
     return folder
 
 
@@ -62,7 +62,7 @@ def test_more_cells_are_folded(folder, made_up):
     asked(folder, data=several, columns=(COLUMN,) * FEW, seeds=(0,), methods=("pc_darts", "random"))
     for data in several[:-1]:
         for method in ("pc_darts", "random"):
-            run = Run.create(folder.run(Cell(method, data, 0)).path)
+            run = Run.create(folder.run(ComparisonCell(method, data, 0)).path)
             searched(run, method, NASBench201(), *SEARCHED[method][0])
     tree = alone(page(folder).html)
     assert "2 of 12 runs are not in the means" in tree.text
@@ -74,7 +74,7 @@ def test_more_cells_are_folded(folder, made_up):
 
 
 def test_gaps_that_were_measured(folder, gap_of):
-    run = folder.run(Cell("pc_darts", "digits", 1))
+    run = folder.run(ComparisonCell("pc_darts", "digits", 1))
     assert "gapless gap c/pc_darts-digits-seed0" in alone(page(folder).html).text
     run.write_json("gap.json", gap_of(NASBench201()))
     tree = alone(page(folder).html)
@@ -102,8 +102,8 @@ def test_only_costs(folder):
 def test_answers_trained_alone(folder):
     asked(folder, table="", columns=(), retrain=True)
     for seed, accuracy in ((0, 81.5), (1, 80.0)):
-        run = Run.create(folder.retrained(Cell("random", "digits", seed)).path)
-        run.write("recipe.toml", replace(folder.run(Cell("random", "digits", 0)).recipe(), arch="any").toml())
+        run = Run.create(folder.retrained(ComparisonCell("random", "digits", seed)).path)
+        run.write("recipe.toml", replace(folder.run(ComparisonCell("random", "digits", 0)).recipe(), arch="any").toml())
         run.write_json("machine.json", {"processor": "another", "gapless": "0.1.0"})
         told = {"test_accuracy": accuracy, "seconds": 3.0, "peak_memory_mb": 9.0, "params": 77, "macs": 5}
         run.write_json("result.json", told)
@@ -133,10 +133,10 @@ def test_a_table_that_is_gone_is_a_sentence(folder):
 
 def test_what_comes_from_a_comparison_is_escaped(folder, gap_of, tmp_path):
     evil = "</pre></title><script>alert(1)</script>\"' onload=x `<b>`"
-    run = folder.run(Cell("pc_darts", "digits", 0))
+    run = folder.run(ComparisonCell("pc_darts", "digits", 0))
     run.write_json("machine.json", {"processor": evil, "gapless": evil})
-    folder.log(Cell("random", "digits", 2)).write_text(f"Failed: {evil}\n")
-    recipe = replace(folder.asked().recipe, space={"name": "nasbench201", "note": evil}, data={"note": evil})
+    folder.log(ComparisonCell("random", "digits", 2)).write_text(f"Failed: {evil}\n")
+    recipe = replace(folder.comparison().recipe, space={"name": "nasbench201", "note": evil}, data={"note": evil})
     asked(folder, recipe=recipe)
     moved = folder.path.rename(tmp_path / "<script> `'\"&")
     tree = alone(page(Folder(moved)).html)
@@ -148,7 +148,7 @@ def test_what_comes_from_a_comparison_is_escaped(folder, gap_of, tmp_path):
 def test_names_of_images_are_escaped(folder):
     evil = "<script>alert(1)<"
     for method in ("random", "pc_darts"):
-        folder.run(Cell(method, "digits", 0)).path.rename(folder.run(Cell(method, evil, 0)).path)
+        folder.run(ComparisonCell(method, "digits", 0)).path.rename(folder.run(ComparisonCell(method, evil, 0)).path)
     asked(folder, data=(evil, "digits"), columns=(COLUMN, COLUMN))
     tree = alone(page(folder).html)
     assert tree.text.count("<script>alert(1)<") >= 8

@@ -9,13 +9,13 @@ from matplotlib.colors import to_rgb
 
 from gapless.reports.comparison import Reference, Row, report
 from gapless.reports.seeds import BEST, DOT, NAMES, SEED, seeds
-from gapless.runs.comparison import Cell
+from gapless.runs.comparison import ComparisonCell
 
 
 def made(found, values, references=None, data=("",), **changes):
     """Return a report with these values: method -> one a seed, the same for all sets of images."""
     rows = {
-        method: tuple(Row(Cell(method, "", seed), "ended", value=v) for seed, v in enumerate(told))
+        method: tuple(Row(ComparisonCell(method, "", seed), "ended", value=v) for seed, v in enumerate(told))
         for method, told in values.items()
     }
     (group,) = found.groups

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gapless.core.errors import UserError
-from gapless.runs.comparison import Cell, Comparison, Folder
+from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 
@@ -41,10 +41,10 @@ def test_every_method_has_every_seed_and_its_own_settings():
 def test_it_comes_back_from_its_folder(tmp_path):
     found = asked(table="t.parquet", columns=("cifar10_test_200",), baseline="random")
     Folder(tmp_path).write(found)
-    assert Folder.open(tmp_path).asked() == found
+    assert Folder.open(tmp_path).comparison() == found
     (tmp_path / "comparison.toml").write_text("[comparison]\nmethods = 3\n")
     with pytest.raises(UserError, match="cannot be read"):
-        Folder(tmp_path).asked()
+        Folder(tmp_path).comparison()
     with pytest.raises(UserError, match="is no comparison"):
         Folder.open(tmp_path / "nowhere")
 
@@ -94,12 +94,12 @@ def test_methods_that_a_later_call_leaves_out_keep_their_settings():
 
 
 def test_runs_that_have_begun_and_why_one_failed(tmp_path):
-    folder, cell = Folder(tmp_path), Cell("darts", "digits", 0)
-    assert folder.begun() == ()
+    folder, cell = Folder(tmp_path), ComparisonCell("darts", "digits", 0)
+    assert folder.runs() == ()
     run = Run.create(folder.run(cell).path)
-    assert folder.begun() == ()
+    assert folder.runs() == ()
     run.write("recipe.toml", "")
-    assert folder.begun() == (run,)
+    assert folder.runs() == (run,)
     assert folder.failure(cell) == ""
     folder.log(cell).parent.mkdir()
     folder.log(cell).write_text("Begun\nFailed: no images\n")

@@ -11,7 +11,7 @@ from killing import finish, outcome, start
 
 import gapless
 from gapless.core.errors import Stopped, UserError
-from gapless.runs.comparison import Cell, Folder
+from gapless.runs.comparison import ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies import bring as bringing
@@ -195,7 +195,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
     monkeypatch.setattr(study.Here, "run", run)
     with pytest.raises(Stopped, match=f"Go on with: gapless compare {tmp_path}"):
         compare(BASE, methods=["random"], out=tmp_path / "c")
-    assert Folder.open(tmp_path / "c").asked().methods == ("random",)
+    assert Folder.open(tmp_path / "c").comparison().methods == ("random",)
 
 
 def test_a_run_that_a_killed_call_still_saves_is_waited_for(tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_a_run_that_a_killed_call_still_saves_is_waited_for(tmp_path, monkeypatc
 
 
 def test_a_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
-    out = tmp_path / Cell("random", "digits", 0).name
+    out = tmp_path / ComparisonCell("random", "digits", 0).name
     out.mkdir()
     (out / ".recipe.toml.tmp").write_text("cut o")
     bring(BASE.over(method={"name": "random"}), out)

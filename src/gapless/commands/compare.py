@@ -122,7 +122,7 @@ def _before(arguments: Sequence[str]) -> Comparison | None:
     given = _given(arguments)
     if given is None or not Path(given).is_dir():
         return None
-    return Folder.open(given).asked()
+    return Folder.open(given).comparison()
 
 
 def _base(arguments: Sequence[str], before: Comparison | None) -> Recipe:

@@ -14,7 +14,7 @@ from gapless.analysis.statistics import Difference, can_show, deviation, differe
 from gapless.core.size import size_of
 from gapless.core.table import BenchmarkTable
 from gapless.runs.checked import check_recipe
-from gapless.runs.comparison import Cell, Comparison, Folder, begun
+from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
 from gapless.tables import load
@@ -45,7 +45,7 @@ FILES = {
 class Row:
     """One run. ``state`` is ``ended``, ``failed`` or ``not ended``; what is not known is None."""
 
-    cell: Cell
+    cell: ComparisonCell
     state: str
     error: str = ""
     value: float | None = None
@@ -140,7 +140,7 @@ class Report:
 
 def report(folder: Folder) -> Report:
     """Read a comparison."""
-    asked = folder.asked()
+    asked = folder.comparison()
     table = load(asked.table) if asked.table else None
     groups = tuple(_group(folder, asked, table, data) for data in asked.data)
     return Report(asked, groups, tuple(_limits(asked, groups)))
@@ -149,7 +149,7 @@ def report(folder: Folder) -> Report:
 def _group(folder: Folder, asked: Comparison, table: BenchmarkTable | None, data: str) -> Group:
     column = asked.column(data)
     rows = {
-        method: tuple(_row(folder, asked, table, column, Cell(method, data, seed)) for seed in asked.seeds)
+        method: tuple(_row(folder, asked, table, column, ComparisonCell(method, data, seed)) for seed in asked.seeds)
         for method in asked.methods
     }
     values = {m: {r.cell.seed: r.value for r in found if r.value is not None} for m, found in rows.items()}
@@ -163,10 +163,10 @@ def _group(folder: Folder, asked: Comparison, table: BenchmarkTable | None, data
     return Group(data, measure, rows, _references(table, column), differences)
 
 
-def _row(folder: Folder, asked: Comparison, table: BenchmarkTable | None, column: str, cell: Cell) -> Row:
+def _row(folder: Folder, asked: Comparison, table: BenchmarkTable | None, column: str, cell: ComparisonCell) -> Row:
     run, alone = folder.run(cell), folder.retrained(cell)
-    facts = _facts(run, table, column) if begun(run) else {}
-    trained = asked.retrain and begun(alone) and alone.ended
+    facts = _facts(run, table, column) if run.started else {}
+    trained = asked.retrain and alone.started and alone.ended
     if trained:
         came = alone.result()
         facts |= {

@@ -52,7 +52,7 @@ from gapless.reports.parts import (
     trains_supernet,
 )
 from gapless.reports.seeds import seeds
-from gapless.runs.comparison import NAME, Comparison, Folder, begun
+from gapless.runs.comparison import NAME, Comparison, Folder
 from gapless.runs.run import Run
 
 FEW = 6
@@ -309,7 +309,7 @@ def machine(told: Told) -> Section | None:
 def _runs(told: Told) -> Iterator[Run]:
     for row in told.report.rows:
         runs = [told.folder.run(row.cell), *([told.folder.retrained(row.cell)] if told.asked.retrain else [])]
-        yield from filter(begun, runs)
+        yield from (run for run in runs if run.started)
 
 
 SECTIONS: tuple[Callable[[Told], Section | None], ...] = (

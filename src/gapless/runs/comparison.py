@@ -29,7 +29,7 @@ FREE = ("seed", "save_every", "watch")
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparisonCell:
     """One run of a comparison: a method, a data set (empty where a score needs no images) and a seed."""
 
     method: str
@@ -130,14 +130,14 @@ class Comparison:
         columns = columns * len(data) if len(columns) == 1 else columns
         return cls(methods, seeds, data, shared, labels[chosen], table, columns if table else (), retrain)
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[ComparisonCell]:
         """Yield the runs, seed by seed, so that what is there early can be compared."""
         for seed in self.seeds:
             for data in self.data:
                 for method in self.methods:
-                    yield Cell(method, data, seed)
+                    yield ComparisonCell(method, data, seed)
 
-    def recipe_of(self, cell: Cell) -> Recipe:
+    def recipe_of(self, cell: ComparisonCell) -> Recipe:
         """Return the recipe of one run: a method that trains a supernet is given no score."""
         kind = catalogue.find(cell.method, "methods", "searchers")
         scored = not issubclass(kind, Method)
@@ -177,7 +177,7 @@ class Comparison:
         (that of ``other`` last); "" where they are alike. How answers are trained counts where some were
         ``retrained``."""
         for method in methods:
-            cell = Cell(method, "", 0)
+            cell = ComparisonCell(method, "", 0)
             found = _unlike(self.recipe_of(cell), other.recipe_of(cell), () if retrained else ("retrain",))
             if found:
                 return found
@@ -233,17 +233,17 @@ class Folder:
             Where it holds none.
         """
         folder = cls(Path(path))
-        if not folder.there:
+        if not folder.exists:
             raise UserError(f"{path} is no comparison: it has no {NAME}.")
         return folder
 
     @property
-    def there(self) -> bool:
-        """Whether a comparison has begun here."""
+    def exists(self) -> bool:
+        """Whether the folder holds a comparison."""
         return (self.path / NAME).is_file()
 
-    def asked(self) -> Comparison:
-        """Return what was asked last.
+    def comparison(self) -> Comparison:
+        """Return the comparison as it was last asked for.
 
         Raises
         ------
@@ -253,34 +253,34 @@ class Folder:
         file = self.path / NAME
         try:
             tables = tomllib.loads(file.read_text(encoding="utf-8"))
-            told: dict[str, Any] = {
+            settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in tables.pop("comparison").items()
             }
-            return Comparison(recipe=Recipe(**tables), **told)
+            return Comparison(recipe=Recipe(**tables), **settings)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{file} cannot be read: {error}. Restore it, or give another `out`.") from None
 
-    def write(self, asked: Comparison) -> None:
-        """Write down what is asked."""
-        Run(self.path).write(NAME, asked.toml())
+    def write(self, comparison: Comparison) -> None:
+        """Write ``comparison.toml``."""
+        Run(self.path).write(NAME, comparison.toml())
 
-    def begun(self) -> tuple[Run, ...]:
-        """Return all runs that have begun here, whether or not the last call listed them."""
-        return tuple(run for path in sorted(self.path.iterdir()) if begun(run := Run(path)))
+    def runs(self) -> tuple[Run, ...]:
+        """Return all runs that have started here, whether or not the last call listed them."""
+        return tuple(run for path in sorted(self.path.iterdir()) if (run := Run(path)).started)
 
-    def run(self, cell: Cell) -> Run:
+    def run(self, cell: ComparisonCell) -> Run:
         """Return the folder of a search, there or not."""
         return Run(self.path / cell.name)
 
-    def retrained(self, cell: Cell) -> Run:
+    def retrained(self, cell: ComparisonCell) -> Run:
         """Return the folder in which the answer of a search is trained alone, there or not."""
         return Run(self.path / f"{cell.name}-retrained")
 
-    def log(self, cell: Cell) -> Path:
+    def log(self, cell: ComparisonCell) -> Path:
         """Return the file of what a run printed."""
         return self.path / LOGS / f"{cell.name}.log"
 
-    def failure(self, cell: Cell) -> str:
+    def failure(self, cell: ComparisonCell) -> str:
         """Return why a run could not be brought to its end the last time; "" where nothing is known to have failed."""
         return last_failure(self.log(cell))
 
@@ -289,8 +289,3 @@ def last_failure(log: Path) -> str:
     """Return the error on the last line of a log; "" where it tells none."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return lines[-1].removeprefix(FAILED) if lines and lines[-1].startswith(FAILED) else ""
-
-
-def begun(run: Run) -> bool:
-    """Return whether a run folder holds a recipe."""
-    return (run.path / "recipe.toml").is_file()

@@ -83,10 +83,15 @@ class Run:
         UserError
             Where the folder holds no run.
         """
-        path = Path(path)
-        if not (path / "recipe.toml").is_file():
+        run = cls(Path(path))
+        if not run.started:
             raise UserError(f"{path} is no run: it has no recipe.toml.")
-        return cls(path)
+        return run
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder holds a recipe."""
+        return (self.path / "recipe.toml").is_file()
 
     @property
     def kind(self) -> Literal["search", "retrain"]:

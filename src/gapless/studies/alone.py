@@ -18,7 +18,6 @@ from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import fields_of
 from gapless.core.space import Space
 from gapless.runs.checked import check_recipe
-from gapless.runs.comparison import begun
 from gapless.runs.run import Run
 from gapless.studies.bring import bring_training
 from gapless.studies.jobs import Came, Here, Job, Told
@@ -90,7 +89,7 @@ def train_alone(
                 name = f"{size}-{hashlib.sha256(str(arch).encode()).hexdigest()[:10]}-seed{seed}"
                 run = trained[size, arch, seed] = Run(folder.path / name)
                 given = {"given": text, "out": run.path.resolve(), **_settings(source, space, asked, seed)}
-                if not (begun(run) and run.ended):
+                if not (run.started and run.ended):
                     log = (folder.path / "logs" / f"{name}.log").resolve()
                     jobs.append(Job(name, bring_training, given, log))
     _check(source, folder, archs[0], at, asked)

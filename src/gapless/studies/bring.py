@@ -7,7 +7,6 @@ from typing import Any
 
 from gapless.engine.explore import EvaluationRecord
 from gapless.runs.checkpoint import held
-from gapless.runs.comparison import begun
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import Resolved
 from gapless.runs.run import Run
@@ -47,7 +46,7 @@ def bring_training(given: str | Path, out: Path, **settings: Any) -> None:
 def _free(run: Run) -> bool:
     """Return whether a run has yet to begin. The process of an earlier call that was killed may still be saving it:
     that is waited for. Drafts of a process that was killed before it had written the recipe are taken away."""
-    if begun(run):
+    if run.started:
         with held(run, patience=PATIENCE):
             return False
     for draft in run.path.glob(".*.tmp") if run.path.is_dir() else ():

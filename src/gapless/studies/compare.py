@@ -16,7 +16,7 @@ from gapless.core.table import BenchmarkTable
 from gapless.reports.comparison import Report, report, write
 from gapless.runs.checked import RunSettings, check_recipe
 from gapless.runs.checkpoint import held
-from gapless.runs.comparison import Cell, Comparison, Folder, begun
+from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import ResolvedBlackBox, resolve
 from gapless.runs.run import Run
@@ -149,8 +149,8 @@ def compare(
     threads = RunSettings.of(asked.recipe).threads or 1
     runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
     folder = Folder(Path(out))
-    if folder.there:
-        before, runs = folder.asked(), folder.begun()
+    if folder.exists:
+        before, runs = folder.comparison(), folder.runs()
         asked = asked.keeping(before)
         searched = sorted({run.recipe().method["name"] for run in runs if run.kind == "search"})
         if unlike := asked.unlike(before, searched, retrained=any(run.kind == "retrain" for run in runs)):
@@ -164,7 +164,7 @@ def compare(
     came: dict[str, Came] = {}
     try:
         _try_out(asked, folder, wanting, runner)
-        if not folder.there:
+        if not folder.exists:
             Run.create(folder.path)
             folder.write(asked)
         with held(Run(folder.path)):
@@ -176,7 +176,7 @@ def compare(
             found = report(folder)
             files = write(found, folder.path)
     except KeyboardInterrupt:
-        raise Stopped(str(folder.path) if folder.there else None, again="gapless compare") from None
+        raise Stopped(str(folder.path) if folder.exists else None, again="gapless compare") from None
     return Compared(folder, found, came, files)
 
 
@@ -202,19 +202,19 @@ def _check_table(table: BenchmarkTable, space: Space) -> None:
         raise UserError(f"{error} Leave `table` out, or give `retrain`: then every answer is trained alone.") from None
 
 
-def _ended(folder: Folder, asked: Comparison, cell: Cell) -> bool:
+def _ended(folder: Folder, asked: Comparison, cell: ComparisonCell) -> bool:
     runs = [folder.run(cell), *([folder.retrained(cell)] if asked.retrain else [])]
-    return all(begun(run) and run.ended for run in runs)
+    return all(run.started and run.ended for run in runs)
 
 
-def _try_out(asked: Comparison, folder: Folder, wanting: Sequence[Cell], runner: Here | OnRay) -> None:
+def _try_out(asked: Comparison, folder: Folder, wanting: Sequence[ComparisonCell], runner: Here | OnRay) -> None:
     """Read each set of images and each score once where no run has used it yet, so that what is wrong with them is
     found before anything is written.
 
     That is a job, too: the peak memory of this process would be counted as that of every run, for a process inherits
     it from the one that starts it.
     """
-    known = {cell.data for cell in asked.cells() if begun(folder.run(cell))}
+    known = {cell.data for cell in asked.cells() if folder.run(cell).started}
     first: dict[tuple[str, bool], Recipe] = {}
     for cell in wanting:
         recipe = asked.recipe_of(cell)
@@ -245,7 +245,7 @@ def read(recipes: Sequence[Recipe]) -> None:
             resolved.judge(torch.device("cpu"))
 
 
-def _job(asked: Comparison, folder: Folder, cell: Cell) -> Job:
+def _job(asked: Comparison, folder: Folder, cell: ComparisonCell) -> Job:
     given: dict[str, Any] = {"recipe": asked.recipe_of(cell), "out": folder.run(cell).path.resolve()}
     if asked.retrain:
         given["alone"] = folder.retrained(cell).path.resolve()

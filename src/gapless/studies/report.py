@@ -12,7 +12,7 @@ from gapless.core.space import Space
 from gapless.reports import comparison_page, parts
 from gapless.reports import page as run_page
 from gapless.runs.comparison import NAME as COMPARISON
-from gapless.runs.comparison import Folder, begun
+from gapless.runs.comparison import Folder
 from gapless.runs.run import Run
 
 NAME = "report.html"
@@ -79,14 +79,14 @@ def report(
 
 
 def _page(folder: Path, table: str | Path | None, column: str | None) -> parts.Page:
-    if Folder(folder).there:
+    if Folder(folder).exists:
         if table is not None or column is not None:
             raise UserError(
                 f"`table` and `column` are for the page of a run; {folder} is a comparison and has its own. To read "
                 f"its answers off another one, type: gapless compare {folder}, with that `table`."
             )
         return comparison_page.page(Folder(folder))
-    if not begun(Run(folder)):
+    if not Run(folder).started:
         raise UserError(f"{folder} is neither a run nor a comparison: it has no recipe.toml and no {COMPARISON}.")
     if column is not None and table is None:
         raise UserError("`column` is a column of a benchmark table; give the `table`, too.")
