@@ -541,9 +541,9 @@ def test_spos_and_fairnas_hold_fifty_thousand_images_out():
 
 def test_dsnas_goes_on_from_its_weights_at_the_rate_of_its_checkpoint():
     """The code's cosine begins behind the warm-up: 75 of 235 epochs at the end of the 80th."""
-    recipe = read("dsnas_imagenet")
-    found = recipe.protocol("shufflenet")
-    assert recipe.start() == "inherited"
+    retrain = check_recipe(read("dsnas_imagenet")).retrain
+    found = retrain.on("shufflenet")
+    assert retrain.start == "inherited"
     assert (found.epochs, found.schedule, found.lr_per, found.lr_min) == (160, "cosine", "step", 0.0)
     assert found.lr == pytest.approx(0.25 * (1 + math.cos(math.pi * 75 / 235)), abs=1e-4)
     assert SETTINGS["dsnas_imagenet"].train.epochs + found.epochs == 240

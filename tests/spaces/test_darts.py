@@ -337,7 +337,7 @@ def test_garbage_is_answered_in_words(text, said):
 
 
 def test_an_operation_of_another_option_set_is_pointed_to():
-    with pytest.raises(UserError, match="Try --space\\.options darts"):
+    with pytest.raises(UserError, match="Set `options` to 'darts'"):
         SPACE.replace(options="1-skip").read("DARTS_V2")
 
 

@@ -144,9 +144,9 @@ def test_without_a_folder_exports_are_named_and_numbered(tmp_path, monkeypatch):
 
 def test_what_contradicts_itself_is_answered_in_words(searched, trained, tmp_path):
     cases = [
-        ((trained,), {"inherit": True}, "leave out --inherit"),
-        ((trained,), {"fields": {"width": 8}}, "--space.width cannot be changed: .* trained"),
-        ((searched,), {"inherit": True, "fields": {"cells": 2}}, "--space.cells cannot be changed: .* supernet"),
+        ((trained,), {"inherit": True}, "leave out `inherit`"),
+        ((trained,), {"fields": {"width": 8}}, "`width` cannot be changed: .* trained"),
+        ((searched,), {"inherit": True, "fields": {"cells": 2}}, "`cells` cannot be changed: .* supernet"),
         ((CELL,), {"inherit": True}, "give its run folder"),
         ((CELL,), {"formats": ("py", "onxx")}, "Did you mean 'onnx'"),
         ((CELL,), {"formats": ()}, "Give a format: py, onnx, torch"),
