@@ -116,6 +116,14 @@ def test_a_walk_refuses_arguments_of_other_types():
         mark(1, 1, np.zeros(1, np.float32), np.zeros(1), V)
 
 
+def test_a_parameter_needs_a_known_annotation():
+    def write(rank: int, lo: int, hi: int, out: Tensors, v: Vector) -> None:  # noqa: F821
+        out[rank] = 0
+
+    with pytest.raises(TypeError, match="write: .*Numbers.*got .'Tensors'"):
+        Walk(write)
+
+
 def test_walks_of_one_name_are_told_apart():
     one, two, out = walk_that_writes(1), walk_that_writes(2), np.zeros(1)
     for walk, value in ((one, 1), (two, 2), (one, 1)):

@@ -57,12 +57,12 @@ def _scratch(name: str, count: int, dtype: Any) -> Array:
     """Return memory that the next call with this name returns again in this thread. It begins at a
     cache line, because a vector across two lines takes two loads."""
     held: dict[Any, Array] = _SCRATCH.__dict__
-    found = held.get((name, dtype))
-    if found is None or len(found) < count:
+    array = held.get((name, dtype))
+    if array is None or len(array) < count:
         whole = np.empty(count * np.dtype(dtype).itemsize + LINE, np.uint8)
         begin = -whole.ctypes.data % LINE
-        held[name, dtype] = found = whole[begin : len(whole) - LINE + begin].view(dtype)
-    return found[:count]
+        held[name, dtype] = array = whole[begin : len(whole) - LINE + begin].view(dtype)
+    return array[:count]
 
 
 def _flat(x: Tensor) -> Array:

@@ -92,7 +92,7 @@ class _MissingError(Exception):
 
 
 class _Refuse(event.Listener):
-    """Stops Numba where it would begin to compile, in the thread that made it."""
+    """Stops Numba where it would begin to compile, in the thread that created it."""
 
     def __init__(self) -> None:
         self.thread = get_ident()
@@ -157,8 +157,8 @@ def cores() -> int:
 
 
 def _seconds(missing: Sequence[Unit], processes: int = 1) -> float:
-    found = sum(unit.seconds for unit in missing) / processes
-    return found if processes == 1 else found + START
+    seconds = sum(unit.seconds for unit in missing) / processes
+    return seconds if processes == 1 else seconds + START
 
 
 def _compile_here(missing: Sequence[Unit], note: str = "") -> None:

@@ -130,6 +130,8 @@ class Declared:
         self.function = compiled(function, python=python)
         self.parameters = inspect.signature(function).parameters
         self.kinds = [str(parameter.annotation) for parameter in self.parameters.values()]
+        if unknown := sorted(set(self.kinds) - KINDS.keys()):
+            raise TypeError(f"{self.name}: a parameter is annotated by one of {', '.join(KINDS)}; got {unknown}")
         self.callees = [LOOPS[name] for name in function.__code__.co_names if name in LOOPS]
 
     def types(self, v: VectorType, doubles: bool = False) -> tuple[Any, ...]:
@@ -142,8 +144,8 @@ class Declared:
             callee.define(v)
         kinds = self.types(v, doubles)
         self.function.compile(kinds)
-        made = self.function.overloads[kinds]
-        return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+        overload = self.function.overloads[kinds]
+        return int(overload.library.get_pointer_to_function(overload.fndesc.llvm_func_name))
 
 
 class Host(Declared):
@@ -189,28 +191,28 @@ LOOPS: dict[str, Loop] = {}
 def loop(function: Callable[..., None]) -> Any:
     """Declare a loop. What is returned can be called by compiled functions only; see
     :func:`from_python`."""
-    made = LOOPS[function.__name__] = Loop(function)
+    entry = LOOPS[function.__name__] = Loop(function)
 
-    def typed(typing: Any, *given: Any) -> Any:
-        v: VectorType = given[-1]
-        sums = [array.dtype for kind, array in zip(made.kinds, given, strict=True) if kind == "Sums"]
+    def typed(typing: Any, *arguments: Any) -> Any:
+        v: VectorType = arguments[-1]
+        sums = [array.dtype for kind, array in zip(entry.kinds, arguments, strict=True) if kind == "Sums"]
         doubles = v.dtype != types.float64 and types.float64 in sums
-        made.define(v)
+        entry.define(v)
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             convention = context.call_conv
             kind = convention.get_function_type(types.void, signature.args)
-            callee = cgutils.get_or_insert_function(builder.module, kind, made.symbol(v, doubles))
+            callee = cgutils.get_or_insert_function(builder.module, kind, entry.symbol(v, doubles))
             status, _ = convention.call_function(builder, callee, types.void, signature.args, args)
             with builder.if_then(status.is_error, likely=False):
                 convention.return_status_propagate(builder, status)
             return context.get_dummy_value()
 
-        return types.void(*made.types(v, doubles)), build
+        return types.void(*entry.types(v, doubles)), build
 
     typed.__name__, typed.__doc__ = function.__name__, function.__doc__
     first = inspect.Parameter("typing", inspect.Parameter.POSITIONAL_ONLY)
-    own = [each.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for each in made.parameters.values()]
+    own = [each.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for each in entry.parameters.values()]
     typed.__signature__ = inspect.Signature([first, *own])
     return intrinsic(typed)
 
@@ -218,8 +220,8 @@ def loop(function: Callable[..., None]) -> Any:
 def from_python(declared: Any) -> Callable[..., None]:
     """Return a function of Python that calls a loop, for tests and measurements."""
 
-    def call(*given: Any) -> None:
-        declared(*given)
+    def call(*arguments: Any) -> None:
+        declared(*arguments)
 
     wrapped: Callable[..., None] = njit(call)
     return wrapped

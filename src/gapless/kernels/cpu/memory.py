@@ -46,10 +46,10 @@ class Memory:
         For each precision, one over the number of pixels under each window of average pools.
     """
 
-    def __init__(self, made: Layout) -> None:
-        self._layout = made
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self.packed = self.length = 0
-        steps = as_dicts(made.steps)
+        steps = as_dicts(layout.steps)
         gradients = 0
         for row in steps:
             row["winograd"] = _winograd(row)
@@ -59,14 +59,14 @@ class Memory:
             row["winograd_grad"] = gradients
             self.packed += depthwise + conv
             gradients += conv if row["winograd"] else 0
-        pools = as_dicts(made.pools)
+        pools = as_dicts(layout.pools)
         counts: list[Array] = [np.empty(0)]
         for row in pools:
             row["inverse_counts"] = sum(map(len, counts))
             if not row["maximum"]:
-                counts.append(_inverse_counts(row, made.H, made.W))
+                counts.append(_inverse_counts(row, layout.H, layout.W))
         self.inverse_counts = {t: np.concatenate(counts).astype(f) for t, f in FORMATS.items()}
-        channels = sorted({made.C, *(step[name] for step in steps for name in ("C", "O"))})
+        channels = sorted({layout.C, *(step[name] for step in steps for name in ("C", "O"))})
         self.vectors = {t: vector_of(f, *channels) for t, f in FORMATS.items()}
         self.steps, self.pools = as_records(steps, STEP), as_records(pools, POOL)
         self.scratch = as_records([self._scratch(steps, pools, gradients)], SCRATCH)
@@ -145,6 +145,6 @@ def _inverse_counts(pool: Row, H: int, W: int) -> Array:
 
 
 @lru_cache(maxsize=1024)
-def memory_of(made: Layout) -> Memory:
+def memory_of(layout: Layout) -> Memory:
     """Return the memory, made once."""
-    return Memory(made)
+    return Memory(layout)

@@ -31,7 +31,7 @@ scratch memory, and where its buffers begin: ``input`` (ReLU of the state, with 
 (gradient at the output of a step), ``d...`` (gradients), a pool's input, and what Winograd's
 transforms read and write."""
 BUFFER = np.dtype([("address", _INT), ("length", _INT)])
-"""An array that walks read or write. Their arrays are given as one array of these: Numba looks at
+"""An array that walks read or write. They take their arrays as one array of these: Numba looks at
 each argument of a call from Python."""
 
 

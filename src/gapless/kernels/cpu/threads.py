@@ -86,13 +86,13 @@ class WalkType(types.Type):
     every process that shares a cache."""
 
     declared: ClassVar[dict[str, Declared]] = {}
-    made: ClassVar[Counter[str]] = Counter()
+    counts: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, declared: Declared) -> None:
         function = declared.function.py_func
         name = f"{function.__module__}.{function.__qualname__}"
-        self.made[name] += 1
-        super().__init__(name=f"Walk({name}, {self.made[name]})")
+        self.counts[name] += 1
+        super().__init__(name=f"Walk({name}, {self.counts[name]})")
         self.declared[self.name] = declared
 
 
@@ -120,18 +120,18 @@ def _region(
     inner = types.void(types.intp, types.intp, types.intp, *kinds)
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        held = ir.LiteralStructType([WHOLE] * 5 + [context.get_value_type(arguments), NUMBER])
-        made = context.call_conv.get_function_type(inner.return_type, inner.args).as_pointer()
+        data_type = ir.LiteralStructType([WHOLE] * 5 + [context.get_value_type(arguments), NUMBER])
+        function_type = context.call_conv.get_function_type(inner.return_type, inner.args).as_pointer()
 
         def part(b: Any, data: Any, first: Any, step: Any) -> None:
             """Do the work of one thread: that of several ranks if the team is smaller than
             requested."""
-            place, ranks, pictures, given = (b.load(_field(b, data, field)) for field in (2, 3, 4, 5))
-            unpacked = [b.extract_value(given, place) for place in range(len(inner.args) - 3)]
-            function = b.inttoptr(place, made)
+            place, ranks, images, arguments = (b.load(_field(b, data, field)) for field in (2, 3, 4, 5))
+            unpacked = [b.extract_value(arguments, at) for at in range(len(inner.args) - 3)]
+            function = b.inttoptr(place, function_type)
             with cgutils.for_range_slice(b, first, ranks, step, WHOLE) as (own, _):
-                lo = b.sdiv(b.mul(own, pictures), ranks)
-                hi = b.sdiv(b.mul(b.add(own, WHOLE(1)), pictures), ranks)
+                lo = b.sdiv(b.mul(own, images), ranks)
+                hi = b.sdiv(b.mul(b.add(own, WHOLE(1)), images), ranks)
                 status, _ = context.call_conv.call_function(
                     b, function, inner.return_type, inner.args, [own, lo, hi, *unpacked]
                 )
@@ -140,24 +140,26 @@ def _region(
 
         def entry(b: Any, data: Any) -> None:
             """Enter from a thread of the runtime."""
-            data, asked = b.bitcast(data, held.as_pointer()), ir.FunctionType(NUMBER, []).as_pointer()
-            who, many = (b.call(b.inttoptr(b.load(_field(b, data, place)), asked), []) for place in (0, 1))
-            b.call(one, [data, b.zext(who, WHOLE), b.zext(many, WHOLE)])
+            data, number = b.bitcast(data, data_type.as_pointer()), ir.FunctionType(NUMBER, []).as_pointer()
+            rank, team = (b.call(b.inttoptr(b.load(_field(b, data, at)), number), []) for at in (0, 1))
+            b.call(work, [data, b.zext(rank, WHOLE), b.zext(team, WHOLE)])
 
-        one = _function(builder, "part", [held.as_pointer(), WHOLE, WHOLE], part)
-        come = _function(builder, "entry", [PLACE], entry)
+        work = _function(builder, "part", [data_type.as_pointer(), WHOLE, WHOLE], part)
+        thread_entry = _function(builder, "entry", [PLACE], entry)
         with builder.goto_entry_block():
-            data = builder.alloca(held)
-        place, enter, rank, team, count, images, given = args[1:]
-        for field, value in enumerate((rank, team, place, count, images, given, NUMBER(0))):
+            data = builder.alloca(data_type)
+        place, enter, rank, team, count, images, values = args[1:]
+        for field, value in enumerate((rank, team, place, count, images, values, NUMBER(0))):
             builder.store(value, _field(builder, data, field))
         with builder.if_else(builder.icmp_signed(">", count, WHOLE(1))) as (several, alone):
             with several:
-                kind = ir.FunctionType(ir.VoidType(), [come.type, PLACE, NUMBER, NUMBER]).as_pointer()
+                kind = ir.FunctionType(ir.VoidType(), [thread_entry.type, PLACE, NUMBER, NUMBER]).as_pointer()
                 size = builder.trunc(count, NUMBER)
-                builder.call(builder.inttoptr(enter, kind), [come, builder.bitcast(data, PLACE), size, NUMBER(0)])
+                builder.call(
+                    builder.inttoptr(enter, kind), [thread_entry, builder.bitcast(data, PLACE), size, NUMBER(0)]
+                )
             with alone:
-                builder.call(one, [data, WHOLE(0), WHOLE(1)])
+                builder.call(work, [data, WHOLE(0), WHOLE(1)])
         return builder.sext(builder.load(_field(builder, data, 6)), WHOLE)
 
     return types.intp(walk, *[types.intp] * 6, arguments), build
@@ -173,12 +175,12 @@ def _field(builder: Any, data: Any, place: int) -> Any:
 def _function(builder: Any, name: str, kinds: list[Any], body: Callable[..., None]) -> Any:
     """Return a function without a result, beside the one that is being built."""
     name = builder.module.get_unique_name(f"{builder.function.name}.{name}")
-    made = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
-    made.linkage = "internal"
-    b = ir.IRBuilder(made.append_basic_block("entry"))
-    body(b, *made.args)
+    function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    body(b, *function.args)
     b.ret_void()
-    return made
+    return function
 
 
 # ---------------------------------------------------------------------- runtimes
@@ -207,10 +209,10 @@ def _openmp() -> Runtime | None:
         return None
     try:
         library = ctypes.CDLL(torch._C.__file__)
-        found = (library.GOMP_parallel, library.omp_get_thread_num, library.omp_get_num_threads)
+        functions = (library.GOMP_parallel, library.omp_get_thread_num, library.omp_get_num_threads)
     except (OSError, AttributeError):
         return None
-    return Runtime(*(_address(function) for function in found))
+    return Runtime(*(_address(function) for function in functions))
 
 
 _SELF = threading.local()
