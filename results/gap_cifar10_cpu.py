@@ -22,7 +22,7 @@ from typing import Any
 
 import gapless
 from gapless.analysis.statistics import deviation, mean
-from gapless.report import gap as report
+from gapless.reports import gap as report
 from gapless.studies import diagnose as diagnosis
 from gapless.studies.gap import drawn
 
