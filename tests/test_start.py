@@ -47,28 +47,24 @@ def test_the_package_imports_nothing():
     assert loaded("import gapless; dir(gapless); gapless.UserError", *HEAVY, "rich", "cyclopts") == []
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_help_and_lists_import_no_library_that_computes():
+    """All in one process, which is asked after each command."""
+    helped = ("resume", "show", "diagnose", "report", "check", "list", "table", "evaluate", "export", "gap")
+    lines = [
         ("--help",),
         ("--version",),
         ("list",),
         ("list", "methods", "--json"),
-        *(
-            (name, "--help")
-            for name in ("resume", "show", "diagnose", "report", "check", "list", "table", "evaluate", "export", "gap")
-        ),
+        *((name, "--help") for name in helped),
         ("table", "import", "--help"),
-    ],
-    ids=" ".join,
-)
-def test_help_and_lists_import_no_library_that_computes(arguments):
-    assert loaded(command(*arguments)) == []
+    ]
+    clean = f"; import sys; heavy = [name for name in {HEAVY} if name in sys.modules]; assert not heavy, heavy"
+    assert loaded("; ".join(command(*line) + clean for line in lines)) == []
 
 
 def test_evaluating_an_architecture_needs_torch_alone():
-    assert set(loaded(command("evaluate", CELL))) <= {"torch", "numpy"}, "PyTorch imports NumPy"
-    assert set(loaded(command("evaluate", "SPOS"))) <= {"torch", "numpy"}
+    both = command("evaluate", CELL) + "; " + command("evaluate", "SPOS")
+    assert set(loaded(both)) <= {"torch", "numpy"}, "PyTorch imports NumPy"
 
 
 def test_the_core_imports_torch_and_the_standard_library_alone():
