@@ -1,6 +1,6 @@
 """Jobs in this process, in place of processes of their own."""
 
-from gapless.studies.jobs import Came
+from gapless.studies.jobs import Outcome
 
 
 def run(self, jobs, told):
@@ -8,5 +8,5 @@ def run(self, jobs, told):
     for job in jobs:
         told(job, None)
         job.work(**job.given)
-        told(job, Came("ended"))
-    return {job.name: Came("ended") for job in jobs}
+        told(job, Outcome("ended"))
+    return {job.name: Outcome("ended") for job in jobs}

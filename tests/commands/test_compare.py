@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gapless.studies import compare as study
-from gapless.studies.jobs import Came
+from gapless.studies.jobs import Outcome
 
 TINY = (
     "--space", "nasbench201", "--space.width", 4, "--space.cells", 1, "--data", "digits", "--data.train_images", 100,
@@ -59,7 +59,7 @@ def test_settings_of_single_methods(gapless, inside, tmp_path):
 
 def test_failed_runs_end_with_a_sentence(gapless, monkeypatch, tmp_path):
     def run(self, jobs, told):
-        return {job.name: Came("ended" if job.name == "check" else "failed", "gone") for job in jobs}
+        return {job.name: Outcome("ended" if job.name == "check" else "failed", "gone") for job in jobs}
 
     monkeypatch.setattr(study.Here, "run", run)
     status, said, err = gapless("compare", *TINY, "--methods", "random", "--seeds", "0", "--out", "c")

@@ -14,11 +14,11 @@ from gapless.core.errors import Stopped, UserError
 from gapless.runs.comparison import ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
-from gapless.studies import bring as bringing
 from gapless.studies import compare as study
-from gapless.studies.bring import bring
+from gapless.studies import job_work
 from gapless.studies.compare import compare
-from gapless.studies.jobs import Came
+from gapless.studies.job_work import finish_search
+from gapless.studies.jobs import Outcome
 
 SPACE = {"name": "nasbench201", "width": 4, "cells": 1}
 BASE = Recipe(
@@ -28,7 +28,7 @@ BASE = Recipe(
     data={"name": "digits", "train_images": 100, "test_images": 20},
     run={"threads": 1, "save_every": 1e-9, "execution": "reference"},
 )
-ENDED = Came("ended")
+ENDED = Outcome("ended")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def inside(monkeypatch):
             except (UserError, RuntimeError) as error:
                 job.log.parent.mkdir(exist_ok=True)
                 job.log.write_text(f"Failed: {error}\n")
-                came[job.name] = Came("failed", str(error))
+                came[job.name] = Outcome("failed", str(error))
             told(job, came[job.name])
         return came
 
@@ -209,11 +209,11 @@ def test_a_run_that_a_killed_call_still_saves_is_waited_for(tmp_path, monkeypatc
     )
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        monkeypatch.setattr(bringing, "PATIENCE", 0.0)
+        monkeypatch.setattr(job_work, "PATIENCE", 0.0)
         with pytest.raises(UserError, match="Another process is running"):
-            bring(recipe, out)
-        monkeypatch.setattr(bringing, "PATIENCE", 60.0)
-        bring(recipe, out)
+            finish_search(recipe, out)
+        monkeypatch.setattr(job_work, "PATIENCE", 60.0)
+        finish_search(recipe, out)
     assert Run.open(out).ended
 
 
@@ -221,7 +221,7 @@ def test_a_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
     out = tmp_path / ComparisonCell("random", "digits", 0).name
     out.mkdir()
     (out / ".recipe.toml.tmp").write_text("cut o")
-    bring(BASE.over(method={"name": "random"}), out)
+    finish_search(BASE.over(method={"name": "random"}), out)
     assert Run.open(out).ended
 
 

@@ -12,7 +12,7 @@ from gapless.runs.checkpoint import NAME
 from gapless.runs.comparison import last_failure
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
-from gapless.studies.bring import bring
+from gapless.studies.job_work import finish_search
 from gapless.studies.jobs import Here, Job, OnRay, _Running
 
 KILLED = "kill -9 $PPID"
@@ -42,7 +42,7 @@ def endless(folder, name="run"):
         data={"name": "digits", "train_images": 100, "test_images": 20},
         run={"threads": 1, "save_every": 1e-9, "execution": "reference"},
     )
-    return job(folder, name, bring, recipe=recipe, out=folder / name)
+    return job(folder, name, finish_search, recipe=recipe, out=folder / name)
 
 
 def wait_for(path, seconds=60):

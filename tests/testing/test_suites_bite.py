@@ -22,7 +22,7 @@ from gapless.core.pick import Bench
 from gapless.core.picture import Picture
 from gapless.core.plan import Plan, Stage
 from gapless.core.progress import Progress, stream
-from gapless.core.searcher import Searcher, Told
+from gapless.core.searcher import Scored, Searcher
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable, Column
 from gapless.engine.search import Search
@@ -480,7 +480,7 @@ def the_worst(self: Searcher, results: Any) -> None:
     Random.tell(self, [(arch, {"score": -scores["score"]}) for arch, scores in results])
 
 
-def only_its_own(self: Searcher, results: list[Told]) -> None:
+def only_its_own(self: Searcher, results: list[Scored]) -> None:
     if self.asked:
         Random.tell(self, results)
 

@@ -17,7 +17,7 @@ from gapless.data import load
 from gapless.studies.defaults import GAP_ARCHS, GAP_BUDGETS, GAP_IMAGES
 
 if TYPE_CHECKING:
-    from gapless.studies.jobs import Came, Job
+    from gapless.studies.jobs import Job, Outcome
 
 DOC = """Measure how far what the supernet of a search says can be trusted: the way from the supernet to its answer
 alone, how well it ranks architectures, how firmly it had decided, and what parameters and chance would have said.
@@ -80,7 +80,7 @@ def _run(run: Path, typed: Mapping[str, Any]) -> None:
     asked = Trainings(count, typed.get("jobs", 1), protocol, data, threads) if count else None
     budgets = typed.get("budgets", GAP_BUDGETS)
 
-    def begun(job: Job, came: Came | None) -> None:
+    def begun(job: Job, came: Outcome | None) -> None:
         told = "begun" if came is None else f"{came.state} in {came.seconds:.0f} s {came.error}".rstrip()
         console.print(f"training {job.name}: {told}")
 

@@ -19,7 +19,7 @@ from gapless.engine.retrain import TrainingRecord
 from gapless.kernels.announce import Compilation, reporting
 from gapless.runs.resolved import Resolved, ResolvedBlackBox, ResolvedSearch, ResolvedTraining
 from gapless.runs.run import Run
-from gapless.studies.jobs import Came, Job
+from gapless.studies.jobs import Job, Outcome
 from gapless.studies.pipeline import Callback
 
 EVERY = 50
@@ -180,7 +180,7 @@ class WatchJobs(Watch):
         self.epochs, self.done = there + wanting, there
         self.task = self.bar.add_task("runs", total=self.epochs, completed=there)
 
-    def told(self, job: Job, came: Came | None) -> None:
+    def told(self, job: Job, came: Outcome | None) -> None:
         """Say what began, and what came of it."""
         if came is None:
             self.console.print(f"{job.name}: begun")

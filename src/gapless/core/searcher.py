@@ -15,7 +15,7 @@ from gapless.core.space import Space
 
 Score = Callable[[Arch], float | Mapping[str, float]]
 """A judge of architectures: a number, or several by name, of which the first is searched by; larger is better."""
-Told = tuple[Arch, Mapping[str, float]]
+Scored = tuple[Arch, Mapping[str, float]]
 TRIES = 10_000
 """Random architectures that are drawn for one within the limits before that is given up."""
 
@@ -63,7 +63,7 @@ class Searcher(abc.ABC):
         """
 
     @abc.abstractmethod
-    def tell(self, results: Iterable[Told]) -> None:
+    def tell(self, results: Iterable[Scored]) -> None:
         """Take architectures with their scores, name -> value; larger is better."""
 
     @abc.abstractmethod
@@ -112,7 +112,7 @@ def first(scores: Mapping[str, float]) -> float:
 
 def evaluations(
     searcher: Searcher, score: Score, known: dict[Arch, Mapping[str, float]] | None = None
-) -> Iterator[Told]:
+) -> Iterator[Scored]:
     """Ask, score and tell without end, one architecture at a time; yield what was told.
 
     A score is a function of the architecture, so one that is asked for again is answered from memory. It counts as an
@@ -148,7 +148,7 @@ def evaluations(
         yield told
 
 
-def explore(searcher: Searcher, score: Score, count: int, *, seconds: float | None = None) -> list[Told]:
+def explore(searcher: Searcher, score: Score, count: int, *, seconds: float | None = None) -> list[Scored]:
     """Search by so many evaluations and return what was told, in order; the answer is ``searcher.best()``.
 
     Parameters
@@ -172,7 +172,7 @@ def explore(searcher: Searcher, score: Score, count: int, *, seconds: float | No
     if count < 1:
         raise UserError(f"A search by {count} evaluations finds nothing; it takes at least 1.")
     begun = time.monotonic()
-    results: list[Told] = []
+    results: list[Scored] = []
     for told in evaluations(searcher, score):
         results.append(told)
         if len(results) == count or (seconds is not None and time.monotonic() - begun >= seconds):

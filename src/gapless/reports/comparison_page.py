@@ -66,7 +66,7 @@ REFERENCES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class ComparisonFacts:
     """What the folder of a comparison holds, read once."""
 
     folder: Folder
@@ -108,7 +108,7 @@ def page(folder: Folder) -> Page:
     UserError
         Where ``comparison.toml`` or the table cannot be read, or the measured gap of a run.
     """
-    told = Told(folder, report(folder))
+    told = ComparisonFacts(folder, report(folder))
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)
     return Page(html, tuple(section.name for section in sections), told.report.notes)
@@ -117,7 +117,7 @@ def page(folder: Folder) -> Page:
 # ---------------------------------------------------------------------- what was compared
 
 
-def lead(told: Told) -> Html:
+def lead(told: ComparisonFacts) -> Html:
     """Say what was compared, and how much of it has ended."""
     parts = [tag("p", text("A comparison"), class_="kind"), tag("h1", text(_title(told)))]
     count = f"{len(told.report.rows) - len(told.report.missing)} of {len(told.report.rows)} runs have ended"
@@ -126,7 +126,7 @@ def lead(told: Told) -> Html:
     return join(parts)
 
 
-def _title(told: Told) -> str:
+def _title(told: ComparisonFacts) -> str:
     """Return methods on space on data, by the names that one knows them by."""
     data = ", ".join(Path(name).name for name in told.asked.data if name)
     return " on ".join(filter(None, (heading(told.asked), data)))
@@ -136,11 +136,11 @@ def _count(things: Sequence[object], name: str) -> str:
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
-def _seeds(told: Told) -> str:
+def _seeds(told: ComparisonFacts) -> str:
     return f"{_count(told.asked.seeds, 'seed')} ({', '.join(map(str, told.asked.seeds))})"
 
 
-def _facts(told: Told) -> Iterator[tuple[str, str]]:
+def _facts(told: ComparisonFacts) -> Iterator[tuple[str, str]]:
     asked, recipe = told.asked, told.asked.recipe
     settings = ", ".join(f"{name} {value}" for name, value in recipe.space.items() if name != "name")
     yield "Space", Path(str(recipe.space["name"])).stem + (f" ({settings})" if settings else "")
@@ -162,7 +162,7 @@ def _facts(told: Told) -> Iterator[tuple[str, str]]:
 # ---------------------------------------------------------------------- what came of it
 
 
-def values(told: Told) -> Section:
+def values(told: ComparisonFacts) -> Section:
     """Draw and tell what the answers are worth, how far the methods differ, and what they cost."""
     asked, parts = told.asked, [_drawn(told)]
     for group in told.report.groups:
@@ -173,7 +173,7 @@ def values(told: Told) -> Section:
     return Section("values", title, join(filter(None, parts)))
 
 
-def _drawn(told: Told) -> Html:
+def _drawn(told: ComparisonFacts) -> Html:
     figure = seeds(told.report)
     if figure is None:
         return NOTHING
@@ -191,7 +191,7 @@ def _grid(grid: Grid) -> Html:
     return join([tag("h3", text(grid.title)), table(grid.header, grid.lines, caption=grid.title)])
 
 
-def missing(told: Told) -> Section | None:
+def missing(told: ComparisonFacts) -> Section | None:
     """Tell which runs have not come to their end, and why."""
     rows = told.report.missing
     if not rows:
@@ -205,13 +205,13 @@ def missing(told: Told) -> Section | None:
     return Section("missing", "Runs that have not ended", join(parts))
 
 
-def limits(told: Told) -> Section | None:
+def limits(told: ComparisonFacts) -> Section | None:
     """Tell what the numbers can and cannot show."""
     said = [paragraph(note) for note in told.report.limits]
     return Section("limits", "What this can show", join(said)) if said else None
 
 
-def trust(told: Told) -> Section | None:
+def trust(told: ComparisonFacts) -> Section | None:
     """Tell the gaps that were measured."""
     if not told.gaps:
         return None
@@ -228,7 +228,7 @@ def trust(told: Told) -> Section | None:
 # ---------------------------------------------------------------------- the answers
 
 
-def answers(told: Told) -> Section | None:
+def answers(told: ComparisonFacts) -> Section | None:
     """Draw the best answer of every method, and tell all of them."""
     if not told.answers:
         return None
@@ -239,7 +239,7 @@ def answers(told: Told) -> Section | None:
     return Section("answers", "The answers", join([paragraph(said, "quiet"), *parts] if said else parts))
 
 
-def _answer(told: Told, group: Group, rows: Sequence[Row], best: Row, number: int, few: bool) -> Html:
+def _answer(told: ComparisonFacts, group: Group, rows: Sequence[Row], best: Row, number: int, few: bool) -> Html:
     """Tell the best answer of a method and, folded, those of all its runs."""
     several = len(told.report.groups) > 1 and group.data
     name = f"{best.method}, {Path(group.data).name}" if several else best.method
@@ -267,7 +267,7 @@ def _run(row: Row) -> Iterator[Html]:
 # ---------------------------------------------------------------------- what repeats it
 
 
-def repeat(told: Told) -> Section:
+def repeat(told: ComparisonFacts) -> Section:
     """Tell the commands that do it again, and what looks closer."""
     name, again = quoted(told.name), quoted(f"{told.name}-again")
     lines = [f"gapless compare {name}"] if told.report.missing else []
@@ -281,16 +281,16 @@ def repeat(told: Told) -> Section:
     return commands("comparison", lines)
 
 
-def _supernet(told: Told, row: Row) -> bool:
+def _supernet(told: ComparisonFacts, row: Row) -> bool:
     return trains_supernet(told.folder.run(row.cell).recipe())
 
 
-def recipe(told: Told) -> Section:
+def recipe(told: ComparisonFacts) -> Section:
     """Tell everything that determines the runs, folded."""
     return Section("recipe", "Recipe", folded(f"{NAME}, every setting that was given", told.folder.path / NAME))
 
 
-def machine(told: Told) -> Section | None:
+def machine(told: ComparisonFacts) -> Section | None:
     """Tell where the runs began: each machine once, with its runs where there are several."""
     found: dict[tuple[tuple[str, Html], ...], list[str]] = {}
     for run in _runs(told):
@@ -306,13 +306,13 @@ def machine(told: Told) -> Section | None:
     return Section("machine", MACHINES, join(parts))
 
 
-def _runs(told: Told) -> Iterator[Run]:
+def _runs(told: ComparisonFacts) -> Iterator[Run]:
     for row in told.report.rows:
         runs = [told.folder.run(row.cell), *([told.folder.retrained(row.cell)] if told.asked.retrain else [])]
         yield from (run for run in runs if run.started)
 
 
-SECTIONS: tuple[Callable[[Told], Section | None], ...] = (
+SECTIONS: tuple[Callable[[ComparisonFacts], Section | None], ...] = (
     *(values, missing, limits, trust),
     answers,
     *(repeat, recipe, machine),

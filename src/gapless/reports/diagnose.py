@@ -54,7 +54,7 @@ ALIKE, AHEAD = 0.05, 10.0
 most 3.1), that a sentence is made of. Ours."""
 HIGH, BETWEEN, TOP, GUTTER = 1.15, 0.16, 0.2, 0.3
 
-Told = Mapping[str, Any]
+Json = Mapping[str, Any]
 
 
 def read(run: Run) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read(run: Run) -> dict[str, Any]:
     return found
 
 
-def names(told: Told) -> list[str]:
+def names(told: Json) -> list[str]:
     """Return what each run is called: its folder, with the one around it where two folders have one name."""
     paths = [Path(one["run"]).resolve() for one in told["runs"]]
     short = [path.name for path in paths]
@@ -85,7 +85,7 @@ def names(told: Told) -> list[str]:
 # ---------------------------------------------------------------------- words
 
 
-def findings(told: Told) -> list[str]:
+def findings(told: Json) -> list[str]:
     """Return what the numbers say, in the order of the page; where two runs stand side by side each sentence begins
     with the name of its run."""
     found = []
@@ -104,7 +104,7 @@ def findings(told: Told) -> list[str]:
     return found
 
 
-def overall(one: Told) -> dict[str, float | None]:
+def overall(one: Json) -> dict[str, float | None]:
     """Return the mean absolute correlations of a run, averaged over its decisions."""
     found: dict[str, float | None] = {}
     for name in ("weights", "free", "across"):
@@ -113,7 +113,7 @@ def overall(one: Told) -> dict[str, float | None]:
     return found
 
 
-def _alike(one: Told) -> str:
+def _alike(one: Json) -> str:
     if not one["places"]:
         return "No decision has two options left whose feature maps could be compared."
     told = overall(one)
@@ -132,7 +132,7 @@ def _alike(one: Told) -> str:
     return f"{text} Those with weights are as much like each other as like the rest."
 
 
-def _clusters(one: Told) -> str:
+def _clusters(one: Json) -> str:
     split = [value for place in one["places"] if (value := apart(place)) is not None]
     if not split:
         return ""
@@ -142,7 +142,7 @@ def _clusters(one: Told) -> str:
     )
 
 
-def apart(place: Told) -> bool | None:
+def apart(place: Json) -> bool | None:
     """Return whether two clusters are the options with weights and those without; None where all are of one kind, or no
     two maps differ."""
     kinds = [place["groups"][option] for option in place["options"]]
@@ -151,7 +151,7 @@ def apart(place: Told) -> bool | None:
     return len(set(zip(kinds, place["clusters"]["2"], strict=True))) == 2
 
 
-def _early(one: Told) -> str:
+def _early(one: Json) -> str:
     scores = one["course"]["scores"]
     if not scores:
         return "No score told options apart while it searched."
@@ -164,7 +164,7 @@ def _early(one: Told) -> str:
     return f"{text} and {late[0]} ({late[1]:.4f}) late."
 
 
-def _accuracy(one: Told) -> str:
+def _accuracy(one: Json) -> str:
     told = one["course"]["option_accuracy"]
     if not one["watched"]:
         return f"The search {UNWATCHED}."
@@ -188,7 +188,7 @@ def _accuracy(one: Told) -> str:
     return f"{text}: those without weights mature first, and are not overtaken."
 
 
-def _gradient(one: Told) -> str:
+def _gradient(one: Json) -> str:
     told = one["course"]["gradient_share"]
     found = _leader(told, one, "late")
     if found is None or len(told) < 2:
@@ -200,7 +200,7 @@ def _gradient(one: Told) -> str:
     )
 
 
-def _matthew(one: Told) -> str:
+def _matthew(one: Json) -> str:
     told = one["course"]["matthew"]
     if told is None:
         return ""
@@ -216,7 +216,7 @@ def _matthew(one: Told) -> str:
     )
 
 
-def _bent(one: Told) -> str:
+def _bent(one: Json) -> str:
     values = one["course"]["hessian"]
     if not one["watched"]:
         return ""
@@ -248,7 +248,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _leader(told: Mapping[str, Sequence[float | None]], one: Told, end: str) -> tuple[str, float] | None:
+def _leader(told: Mapping[str, Sequence[float | None]], one: Json, end: str) -> tuple[str, float] | None:
     """Return the option with the largest mean at an end, with that mean."""
     found = {o: v for o, values in told.items() if (v := ends(values, one["part"])[end == "late"]) is not None}
     return max(found.items(), key=lambda pair: pair[1]) if found else None
@@ -270,7 +270,7 @@ def _listing(parts: Sequence[str]) -> str:
 # ---------------------------------------------------------------------- the page
 
 
-def page(told: Told, drawn: Mapping[str, str]) -> str:
+def page(told: Json, drawn: Mapping[str, str]) -> str:
     """Return the page as Markdown; ``drawn`` says where each figure is."""
     called = names(told)
     lines = ["# The options of a search", ""]
@@ -292,7 +292,7 @@ def page(told: Told, drawn: Mapping[str, str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def measured(told: Told) -> str:
+def measured(told: Json) -> str:
     """Return over which images and which epochs it was looked at."""
     parts = dict.fromkeys(one["part"] for one in told["runs"])
     spans = _listing([many(part, "epoch") for part in parts])
@@ -302,7 +302,7 @@ def measured(told: Told) -> str:
     )
 
 
-def alike_table(told: Told) -> Table:
+def alike_table(told: Json) -> Table:
     """Return the mean absolute correlations of each decision that was looked at, and of all."""
     rows: list[tuple[str, ...]] = []
     for name, one in zip(names(told), told["runs"], strict=True):
@@ -312,7 +312,7 @@ def alike_table(told: Told) -> Table:
     return Table(("run", "decision", "with weights", "without", "one of each"), rows, code=(1,))
 
 
-def clusters_table(told: Told) -> Table:
+def clusters_table(told: Json) -> Table:
     """Return the clusters of every place."""
     rows: list[tuple[str, ...]] = []
     for name, one in zip(names(told), told["runs"], strict=True):
@@ -329,7 +329,7 @@ def clusters_table(told: Told) -> Table:
     return Table(("run", "place", "2", "3", "4"), rows, code=(1,))
 
 
-def course_table(told: Told) -> Table:
+def course_table(told: Json) -> Table:
     """Return score, accuracy alone and share of the gradient of each option, early and late."""
     rows: list[tuple[str, ...]] = []
     for name, one in zip(names(told), told["runs"], strict=True):
@@ -349,7 +349,7 @@ def course_table(told: Told) -> Table:
 # ---------------------------------------------------------------------- figures
 
 
-def figures(told: Told) -> dict[str, Figure]:
+def figures(told: Json) -> dict[str, Figure]:
     """Return name -> figure: ``diagnose-features-`` and a decision, for each that was looked at in all runs,
     ``diagnose-course``, and ``diagnose-hessian`` where a curvature was measured."""
     called, found = names(told), {}
@@ -367,7 +367,7 @@ def figures(told: Told) -> dict[str, Figure]:
     return found
 
 
-def course(told: Told) -> Figure:
+def course(told: Json) -> Figure:
     """Draw what the trace tells of the options, a curve for each, with a thin line where a stage starts; a column for
     each run, in the width of a column of text for one and of a page for two."""
     runs = told["runs"]
@@ -408,7 +408,7 @@ def course(told: Told) -> Figure:
     return figure
 
 
-def hessian(told: Told) -> Figure:
+def hessian(told: Json) -> Figure:
     """Draw the largest eigenvalue over the epochs, a curve for each run, in the width of a column; a dot stands where
     the criterion of RobustDARTS was met last."""
     dashed = (Look(BLUE.colour), Look(ORANGE.colour, (0, (4, 1.4))))

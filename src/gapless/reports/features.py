@@ -16,10 +16,10 @@ from gapless.reports.panel import GREY, INK, PAGE, PITCH, SMALL, panel, sheet, s
 SIDE, TITLE, FOOT, GUTTER, GAP = 1.7, 0.2, 0.1, 0.35, 0.22
 Box = tuple[float, float, float, float]
 
-Told = Mapping[str, Any]
+Json = Mapping[str, Any]
 
 
-def drawn(decision: str, runs: Sequence[tuple[str, Sequence[Told]]]) -> Figure:
+def drawn(decision: str, runs: Sequence[tuple[str, Sequence[Json]]]) -> Figure:
     """Draw the places of a decision in the width of a page, a row for each run: the absolute correlation, averaged over
     the places, options with weights first; and the plane of the mean maps at the second of them (the only one, where
     there is one).
@@ -54,12 +54,12 @@ def drawn(decision: str, runs: Sequence[tuple[str, Sequence[Told]]]) -> Figure:
     return figure
 
 
-def ordered(place: Told) -> list[str]:
+def ordered(place: Json) -> list[str]:
     """Return the options of a place, those with weights first."""
     return sorted(place["options"], key=lambda option: place["groups"][option] != "weights")
 
 
-def mean_matrix(places: Sequence[Told]) -> NDArray[np.float64]:
+def mean_matrix(places: Sequence[Json]) -> NDArray[np.float64]:
     """Return the absolute correlation of the first place's options, those with weights first, averaged over the places
     where it is known; NaN where it is nowhere."""
     options = ordered(places[0])
@@ -73,7 +73,7 @@ def mean_matrix(places: Sequence[Told]) -> NDArray[np.float64]:
     return np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
-def _matrix(figure: Figure, top: float, left: float, places: Sequence[Told], *, below: bool) -> None:
+def _matrix(figure: Figure, top: float, left: float, places: Sequence[Json], *, below: bool) -> None:
     options, values = ordered(places[0]), mean_matrix(places)
     count = len(options)
     square = SIDE / count
@@ -110,7 +110,7 @@ def short(value: float) -> str:
     return "1" if value >= 0.995 else f"{value:.2f}".removeprefix("0")
 
 
-def _plane(figure: Figure, top: float, left: float, place: Told) -> None:
+def _plane(figure: Figure, top: float, left: float, place: Json) -> None:
     wide = PAGE - left - 0.02
     axes = panel(figure, left, top, wide, SIDE)
     points = np.array(place["plane"])

@@ -71,7 +71,7 @@ SAID = {
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class RunFacts:
     """What a run's folder holds, read once.
 
     Attributes
@@ -159,7 +159,7 @@ def page(run: Run, *, table: str | Path | None = None, column: str | None = None
     figures |= {} if diagnosis is None else diagnoses.figures(diagnosis)
     path = re.compile(rf"(?<!\S){re.escape(str(run.path))}(?= )")
     notes = tuple(path.sub(lambda _: run.path.resolve().name, note) for note in drawn.notes)
-    told = Told(
+    told = RunFacts(
         run, check_recipe(run.recipe()), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes
     )
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
@@ -170,7 +170,7 @@ def page(run: Run, *, table: str | Path | None = None, column: str | None = None
 # ---------------------------------------------------------------------- what was found
 
 
-def lead(told: Told) -> Html:
+def lead(told: RunFacts) -> Html:
     """Say what ran, and whether it has ended."""
     kind = "An architecture trained alone" if told.alone else "A black-box search" if told.scored else "A search"
     count, unit = len(told.records), "evaluation" if told.scored else "epoch"
@@ -184,7 +184,7 @@ def lead(told: Told) -> Html:
     return join(parts)
 
 
-def _title(told: Told) -> str:
+def _title(told: RunFacts) -> str:
     """Return method on space on data, by the names that one knows them by."""
     by = told.checked.recipe.score.get("name", "") if told.scored else ""
     data = Path(str(told.checked.recipe.data.get("name", ""))).name
@@ -195,7 +195,7 @@ def _title(told: Told) -> str:
     return " on ".join(filter(None, (method, space, data))) + (f" by {by}" if by else "")
 
 
-def answer(told: Told) -> Section:
+def answer(told: RunFacts) -> Section:
     """Tell the architecture, its size, and what it reached."""
     parts = []
     if told.alone and told.ended:
@@ -217,7 +217,7 @@ def answer(told: Told) -> Section:
     return Section("answer", title, join(parts))
 
 
-def _facts(told: Told) -> Iterator[tuple[str, Html]]:
+def _facts(told: RunFacts) -> Iterator[tuple[str, Html]]:
     if told.ended:
         size = told.space if told.alone else continued_size(told.checked, told.space) or told.space.alone()
         counted = size_of(size, told.arch)
@@ -240,7 +240,7 @@ def _facts(told: Told) -> Iterator[tuple[str, Html]]:
         yield "Memory", text(f"{max(record['peak_memory_mb'] for record in told.records):,.0f} MB at most")
 
 
-def _limits(told: Told) -> Iterator[tuple[Bound, str]]:
+def _limits(told: RunFacts) -> Iterator[tuple[Bound, str]]:
     """Yield each limit that was asked for, and what the answer costs in its unit."""
     bounds = told.checked.bounds
     if not bounds:
@@ -270,7 +270,7 @@ def told_of(cost: float, bound: Bound) -> str:
 # ---------------------------------------------------------------------- how far it can be trusted
 
 
-def trust(told: Told) -> Section | None:
+def trust(told: RunFacts) -> Section | None:
     """Tell what was found of the gap, in words; of a search whose gap was not measured, that it was not."""
     if told.gap is None:
         if not told.supernet or not told.ended:
@@ -294,7 +294,7 @@ def trust(told: Told) -> Section | None:
     return Section("trust", "How far it can be trusted", body)
 
 
-def warnings(told: Told) -> Section | None:
+def warnings(told: RunFacts) -> Section | None:
     """Tell what was to be warned of while the search ran: each thing once, when it began, and whether it lasted."""
     if told.alone or not told.records or "scores" not in told.records[0]:
         return None
@@ -315,7 +315,7 @@ def warnings(told: Told) -> Section | None:
     return Section("warnings", "Warnings", tag("ul", *rows, class_="findings"))
 
 
-def chain(told: Told) -> Section | None:
+def chain(told: RunFacts) -> Section | None:
     """Draw and tell the chain of accuracies from the supernet to the answer alone."""
     if told.gap is None:
         return None
@@ -326,7 +326,7 @@ def chain(told: Told) -> Section | None:
     return Section("chain", "From the supernet to the answer alone", join(body))
 
 
-def ranking(told: Told) -> Section | None:
+def ranking(told: RunFacts) -> Section | None:
     """Draw and tell how well scores rank architectures."""
     if told.gap is None or not told.gap["measures"]:
         return None
@@ -338,7 +338,7 @@ def ranking(told: Told) -> Section | None:
     return Section("ranking", f"Ranking of {gaps.ranked(told.gap)} architectures", join(body))
 
 
-def fixing(told: Told) -> Section | None:
+def fixing(told: RunFacts) -> Section | None:
     """Draw and tell where the accuracy is lost as decisions are fixed."""
     if told.gap is None or not told.gap["fixing"]:
         return None
@@ -354,14 +354,14 @@ def _table(told: gaps.Table, caption: str, words: Sequence[int] = (0,)) -> Html:
 # ---------------------------------------------------------------------- how it went
 
 
-def cells(told: Told) -> Section:
+def cells(told: RunFacts) -> Section:
     """Draw the architecture."""
     drawn = told.draw("cell", f"The architecture as a graph: {told.space.write(told.arch)}")
     many = len(told.space.pictures(told.arch)) > 1
     return Section("cells", "The cells" if many else "The cell", drawn)
 
 
-def scores(told: Told) -> Section | None:
+def scores(told: RunFacts) -> Section | None:
     """Draw the score of every option."""
     names = [name for name in told.figures if name.startswith("scores")]
     if not names:
@@ -370,7 +370,7 @@ def scores(told: Told) -> Section | None:
     return Section("scores", "The scores", join([*drawn, paragraph(SCORES, "quiet")]))
 
 
-def options(told: Told) -> Section | None:
+def options(told: RunFacts) -> Section | None:
     """Tell and draw what was seen of the options: how alike they are, and which mature early."""
     if told.diagnosis is None:
         return None
@@ -388,7 +388,7 @@ def _coded(line: str) -> Html:
     return join([tag("code", text(part)) if i % 2 else text(part) for i, part in enumerate(line.split("`"))])
 
 
-def training(told: Told) -> Section | None:
+def training(told: RunFacts) -> Section | None:
     """Draw losses and accuracies."""
     if "training" not in told.figures:
         return None
@@ -400,7 +400,7 @@ def training(told: Told) -> Section | None:
     return Section("training", "The training", drawn)
 
 
-def judged(told: Told) -> Section | None:
+def judged(told: RunFacts) -> Section | None:
     """Draw what the supernet said of candidates."""
     if "judged" not in told.figures:
         return None
@@ -414,7 +414,7 @@ def judged(told: Told) -> Section | None:
     return Section("judged", "What the supernet judged", join([paragraph(said), drawn]))
 
 
-def evaluations(told: Told) -> Section | None:
+def evaluations(told: RunFacts) -> Section | None:
     """Draw the scores that a black-box search was told."""
     if "evaluations" not in told.figures:
         return None
@@ -423,7 +423,7 @@ def evaluations(told: Told) -> Section | None:
     return Section("evaluations", "The evaluations", told.draw("evaluations", label))
 
 
-def draws(told: Told) -> Section | None:
+def draws(told: RunFacts) -> Section | None:
     """Draw and tell what the architectures are worth that the search drew."""
     if told.range is None:
         return None
@@ -440,7 +440,7 @@ def draws(told: Told) -> Section | None:
 # ---------------------------------------------------------------------- what repeats it
 
 
-def repeat(told: Told) -> Section:
+def repeat(told: RunFacts) -> Section:
     """Tell the commands that do it again, and what looks closer."""
     name = told.name
     if told.alone:
@@ -456,20 +456,20 @@ def repeat(told: Told) -> Section:
     return commands("run", lines)
 
 
-def recipe(told: Told) -> Section:
+def recipe(told: RunFacts) -> Section:
     """Tell everything that determines the run, folded."""
     source = told.checked.recipe.source
     everything = folded("recipe.toml, every setting", told.run.path / "recipe.toml")
     return Section("recipe", "Recipe", join([paragraph(source), everything] if source else [everything]))
 
 
-def machine(told: Told) -> Section | None:
+def machine(told: RunFacts) -> Section | None:
     """Tell where it ran, by which versions."""
     found = machine_facts(told.run)
     return Section("machine", MACHINES, facts(found)) if found else None
 
 
-SECTIONS: tuple[Callable[[Told], Section | None], ...] = (
+SECTIONS: tuple[Callable[[RunFacts], Section | None], ...] = (
     *(answer, trust, warnings, chain, ranking, fixing),
     *(cells, scores, options, training, judged, evaluations, draws),
     *(repeat, recipe, machine),

@@ -20,7 +20,7 @@ import torch
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
-from gapless.core.searcher import Searcher, Told, first
+from gapless.core.searcher import Scored, Searcher, first
 from gapless.core.settings import at_least
 from gapless.core.space import Space
 
@@ -113,7 +113,7 @@ class Evolution(Searcher):
         rest = [self.draw("rest", self.generation, i) for i in range(self.population - len(made))]
         return [*made, *rest]
 
-    def tell(self, results: Iterable[Told]) -> None:
+    def tell(self, results: Iterable[Scored]) -> None:
         """Remember."""
         for arch, scores in results:
             self.known[arch] = first(scores)

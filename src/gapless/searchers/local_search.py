@@ -17,7 +17,7 @@ import torch
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
-from gapless.core.searcher import Searcher, Told, first
+from gapless.core.searcher import Scored, Searcher, first
 from gapless.core.settings import at_least
 from gapless.core.space import Space
 
@@ -59,7 +59,7 @@ class LocalSearch(Searcher):
         self.drawn += 1
         return self.draw("start", self.drawn)
 
-    def tell(self, results: Iterable[Told]) -> None:
+    def tell(self, results: Iterable[Scored]) -> None:
         """Remember, and move as far as what is known allows."""
         for arch, scores in results:
             self.known[arch] = first(scores)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from gapless.core.decision import Arch
 from gapless.core.progress import stream
-from gapless.core.searcher import TRIES, Searcher, Told, first, nothing_within
+from gapless.core.searcher import TRIES, Scored, Searcher, first, nothing_within
 
 
 class Random(Searcher):
@@ -39,7 +39,7 @@ class Random(Searcher):
                 return arch, i + 1
         raise nothing_within()
 
-    def tell(self, results: Iterable[Told]) -> None:
+    def tell(self, results: Iterable[Scored]) -> None:
         """Remember the best by the first score."""
         for arch, scores in results:
             value = first(scores)

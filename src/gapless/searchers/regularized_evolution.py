@@ -22,7 +22,7 @@ import torch
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
-from gapless.core.searcher import Searcher, Told, first
+from gapless.core.searcher import Scored, Searcher, first
 from gapless.core.settings import at_least
 from gapless.core.space import Space
 
@@ -69,7 +69,7 @@ class RegularizedEvolution(Searcher):
                 return child
         return self.draw("random", key)  # nothing near the parent is within the limits
 
-    def tell(self, results: Iterable[Told]) -> None:
+    def tell(self, results: Iterable[Scored]) -> None:
         """Append to the queue; the oldest leave."""
         for arch, scores in results:
             value = first(scores)

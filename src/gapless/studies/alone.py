@@ -19,8 +19,8 @@ from gapless.core.settings import fields_of
 from gapless.core.space import Space
 from gapless.runs.checked import check_recipe
 from gapless.runs.run import Run
-from gapless.studies.bring import bring_training
-from gapless.studies.jobs import Came, Here, Job, Told
+from gapless.studies.job_work import finish_training
+from gapless.studies.jobs import Here, Job, OnJob, Outcome
 from gapless.studies.retrain import KEPT, plan
 
 FOLDER, SETTINGS = "alone", "settings.json"
@@ -68,7 +68,7 @@ def sizes(source: Run) -> dict[Size, Space]:
 
 
 def train_alone(
-    source: Run, archs: Sequence[Arch], at: Mapping[Size, Space], asked: Trainings, told: Told | None = None
+    source: Run, archs: Sequence[Arch], at: Mapping[Size, Space], asked: Trainings, told: OnJob | None = None
 ) -> dict[Size, dict[Arch, list[float]]]:
     """Train every architecture at every size so often, and return size -> architecture -> test accuracies in percent.
 
@@ -91,7 +91,7 @@ def train_alone(
                 given = {"given": text, "out": run.path.resolve(), **_settings(source, space, asked, seed)}
                 if not (run.started and run.ended):
                     log = (folder.path / "logs" / f"{name}.log").resolve()
-                    jobs.append(Job(name, bring_training, given, log))
+                    jobs.append(Job(name, finish_training, given, log))
     _check(source, folder, archs[0], at, asked)
     if jobs:
         try:
@@ -151,7 +151,7 @@ def _check(source: Run, folder: Run, arch: Arch, at: Mapping[Size, Space], asked
     folder.write_json(SETTINGS, now)
 
 
-def _failed(failed: Mapping[str, Came], folder: Run) -> UserError:
+def _failed(failed: Mapping[str, Outcome], folder: Run) -> UserError:
     name, came = next(iter(failed.items()))
     return UserError(
         f"{len(failed)} trainings did not come to their end; {name}: {came.error or came.state} The logs are in "

@@ -20,9 +20,9 @@ from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import ResolvedBlackBox, resolve
 from gapless.runs.run import Run
-from gapless.studies.bring import bring
 from gapless.studies.device import device_of
-from gapless.studies.jobs import Came, Here, Job, OnRay, Told
+from gapless.studies.job_work import finish_search
+from gapless.studies.jobs import Here, Job, OnJob, OnRay, Outcome
 from gapless.tables import load
 
 SEEDS = (0, 1, 2)
@@ -48,11 +48,11 @@ class Compared:
 
     folder: Folder
     report: Report
-    came: Mapping[str, Came]
+    came: Mapping[str, Outcome]
     files: Mapping[str, Path]
 
     @property
-    def failed(self) -> dict[str, Came]:
+    def failed(self) -> dict[str, Outcome]:
         """Runs that did not come to their end."""
         return {name: came for name, came in self.came.items() if came.state != "ended"}
 
@@ -80,7 +80,7 @@ def compare(
     ray: str | None = None,
     gpus: float = 0.0,
     planned: Callable[[int, int], None] | None = None,
-    told: Told | None = None,
+    told: OnJob | None = None,
 ) -> Compared:
     """Search with every method under every seed, and tell what the answers are worth and how far that can be trusted.
 
@@ -161,7 +161,7 @@ def compare(
     else:
         Run.check_free(folder.path)
     wanting = [cell for cell in asked.cells() if not _ended(folder, asked, cell)]
-    came: dict[str, Came] = {}
+    came: dict[str, Outcome] = {}
     try:
         _try_out(asked, folder, wanting, runner)
         if not folder.exists:
@@ -249,4 +249,4 @@ def _job(asked: Comparison, folder: Folder, cell: ComparisonCell) -> Job:
     given: dict[str, Any] = {"recipe": asked.recipe_of(cell), "out": folder.run(cell).path.resolve()}
     if asked.retrain:
         given["alone"] = folder.retrained(cell).path.resolve()
-    return Job(cell.name, bring, given, folder.log(cell).resolve())
+    return Job(cell.name, finish_search, given, folder.log(cell).resolve())

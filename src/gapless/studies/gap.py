@@ -40,13 +40,13 @@ from gapless.runs.searched import TrainedSupernet, inherited, trained
 from gapless.studies.alone import Size, Trainings, sizes, train_alone
 from gapless.studies.defaults import GAP_ARCHS, GAP_BUDGETS, GAP_IMAGES
 from gapless.studies.device import device_of, use_threads
-from gapless.studies.jobs import Told as ToldOfJobs
+from gapless.studies.jobs import OnJob
 from gapless.tables import load
 
 LATE = 10
 """Last epochs that say how firmly the search had decided."""
 STATISTICS: tuple[BatchNorm, ...] = ("running", "batch", "recalibrated")
-Told = Callable[[str], None]
+OnLine = Callable[[str], None]
 Alone = Mapping[Size, Mapping[Arch, Sequence[float]]]
 
 
@@ -157,11 +157,11 @@ def gap(
     budgets: Sequence[int] = GAP_BUDGETS,
     beside: Sequence[str | Path] = (),
     trainings: Trainings | None = None,
-    begun: ToldOfJobs | None = None,
+    begun: OnJob | None = None,
     device: str = "auto",
     threads: int = 0,
     seed: int = 0,
-    told: Told | None = None,
+    told: OnLine | None = None,
 ) -> Gap:
     """Measure the gap of a finished search, and write ``gap.json`` into its folder; nothing else there changes, but for
     the folder ``alone`` of trainings from scratch.
@@ -252,7 +252,7 @@ class _Measured:
         images: int,
         budgets: tuple[int, ...],
         table: Truth | None,
-        told: Told,
+        told: OnLine,
     ) -> None:
         precision: Precision = RunSettings.of(source.recipe()).precision
         self.precision: Precision = "float32" if precision == "bfloat16" else precision
@@ -284,7 +284,7 @@ class _Measured:
     def space(self) -> Space:
         return self.by.space
 
-    def from_scratch(self, archs: Sequence[Arch], asked: Trainings, told: ToldOfJobs | None) -> Alone:
+    def from_scratch(self, archs: Sequence[Arch], asked: Trainings, told: OnJob | None) -> Alone:
         at = sizes(self.source)
         if self.table is not None:
             at.pop("full")

@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Came:
+class Outcome:
     """What a job came to.
 
     Attributes
@@ -73,7 +73,7 @@ class Came:
     seconds: float = 0.0
 
 
-Told = Callable[[Job, Came | None], None]
+OnJob = Callable[[Job, Outcome | None], None]
 """Called with None where a job begins, and with what it came to where it is over."""
 
 
@@ -88,7 +88,7 @@ class Here:
         if self.at_once < 1:
             raise UserError(f"`jobs` must be at least 1; got {self.at_once}.")
 
-    def run(self, jobs: Sequence[Job], told: Told) -> dict[str, Came]:
+    def run(self, jobs: Sequence[Job], told: OnJob) -> dict[str, Outcome]:
         """Run jobs and return name -> what each came to.
 
         Raises
@@ -97,7 +97,7 @@ class Here:
             Where that is asked (Ctrl-C, SIGTERM), when all jobs have saved and stopped; a second time ends them at
             once.
         """
-        waiting, running, came = deque(jobs), list[_Running](), dict[str, Came]()
+        waiting, running, came = deque(jobs), list[_Running](), dict[str, Outcome]()
         free = list(range(self.at_once))
         with _terminated():
             try:
@@ -148,14 +148,14 @@ class _Running:
             process.stdin.flush()  # and left open: where it closes, we are gone
         return cls(job, process, slot)
 
-    def over(self) -> Came:
+    def over(self) -> Outcome:
         self.close()
         code, seconds = self.process.returncode, time.monotonic() - self.begun
         if code == 0:
-            return Came("ended", seconds=seconds)
+            return Outcome("ended", seconds=seconds)
         error = last_failure(self.job.log)
         if code == STOPPED:
-            return Came("stopped", error, seconds)
+            return Outcome("stopped", error, seconds)
         if not error:
             how = f"killed by signal {-code} ({_named(-code)})" if code < 0 else f"exit status {code}"
             said = self.job.log.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -164,7 +164,7 @@ class _Running:
                 error = f"{how}, as a system out of memory does."
             with self.job.log.open("a", encoding="utf-8") as log:
                 log.write(f"\n{FAILED}{error}\n")
-        return Came("failed", error, seconds)
+        return Outcome("failed", error, seconds)
 
     def close(self) -> None:
         if self.process.stdin is not None:
@@ -267,7 +267,7 @@ class OnRay:
     cpus: int = 1
     gpus: float = 0.0
 
-    def run(self, jobs: Sequence[Job], told: Told) -> dict[str, Came]:
+    def run(self, jobs: Sequence[Job], told: OnJob) -> dict[str, Outcome]:
         """Run jobs and return name -> what each came to; see :meth:`Here.run`.
 
         What the cluster itself loses (a node, a worker) it begins again, and a run then goes on from its checkpoint.
@@ -317,17 +317,17 @@ class OnRay:
             ) from None
         return ray
 
-    def _came(self, ray: Any, reference: Any, job: Job, seconds: float) -> Came:
+    def _came(self, ray: Any, reference: Any, job: Job, seconds: float) -> Outcome:
         try:
             status, error, seconds = ray.get(reference)
         except ray.exceptions.TaskCancelledError:
-            return Came("stopped", seconds=seconds)
+            return Outcome("stopped", seconds=seconds)
         except ray.exceptions.RayError as lost:
             error = " ".join(str(lost).split())
             with contextlib.suppress(OSError), job.log.open("a", encoding="utf-8") as log:
                 log.write(f"\n{FAILED}{error}\n")
-            return Came("failed", error, seconds)
-        return Came("ended" if status == 0 else "stopped" if status == STOPPED else "failed", error, seconds)
+            return Outcome("failed", error, seconds)
+        return Outcome("ended" if status == 0 else "stopped" if status == STOPPED else "failed", error, seconds)
 
     def _stop(self, ray: Any, references: list[Any]) -> None:
         """Ask all to save and stop, and wait; asked once more, end them."""

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from gapless.core.decision import Arch
-from gapless.core.searcher import Searcher, Told
+from gapless.core.searcher import Scored, Searcher
 from gapless.core.space import Space
 from gapless.testing.spaces import belongs
 
@@ -33,11 +33,11 @@ def value(space: Space, arch: Arch) -> float:
     return right + sum(len(option) for option in arch.values()) / 1e4
 
 
-def told(searcher: Searcher, rounds: int = 4, n: int = 3) -> list[Told]:
+def told(searcher: Searcher, rounds: int = 4, n: int = 3) -> list[Scored]:
     """Run ask and tell and return all that was told, in order."""
-    results: list[Told] = []
+    results: list[Scored] = []
     for _ in range(rounds):
-        batch: list[Told] = [(arch, {"score": value(searcher.space, arch)}) for arch in searcher.ask(n)]
+        batch: list[Scored] = [(arch, {"score": value(searcher.space, arch)}) for arch in searcher.ask(n)]
         searcher.tell(batch)
         results += batch
     return results

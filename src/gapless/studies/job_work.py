@@ -1,4 +1,4 @@
-"""A run brought to its end from wherever it stands: what the processes of several runs do, each with its own log."""
+"""What one process of a comparison does: begin or resume a run and finish it, with its own log."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PATIENCE = 60.0
 """Seconds in which a process that was left alone should have saved its run, a step and a checkpoint."""
 
 
-def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
-    """Bring a search to its end, then with ``alone`` the training of its answer."""
+def finish_search(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
+    """Begin or resume a search and finish it; with ``alone``, a folder, retrain its architecture into that folder."""
     run = Run(out)
     if _free(run):
         search(recipe, out=out, on_progress=_Log())
@@ -31,11 +31,14 @@ def bring(recipe: Recipe, out: Path, alone: Path | None = None) -> None:
     own = run.recipe().retrain
     protocol = {k: v for k, v in recipe.retrain.items() if k != "space"}
     fields = {} if "space" in own else recipe.retrain.get("space", {})
-    bring_training(out, alone, protocol=protocol, fields=fields, run={"seed": recipe.run["seed"]})
+    finish_training(out, alone, protocol=protocol, fields=fields, run={"seed": recipe.run["seed"]})
 
 
-def bring_training(given: str | Path, out: Path, **settings: Any) -> None:
-    """Bring the training of an architecture to its end (settings: :func:`gapless.studies.retrain.retrain`)."""
+def finish_training(given: str | Path, out: Path, **settings: Any) -> None:
+    """Begin or resume the training of an architecture and finish it.
+
+    ``settings`` are those of :func:`gapless.studies.retrain.retrain`.
+    """
     run = Run(out)
     if _free(run):
         retrain(given, out=out, on_progress=_Log(), **settings)
