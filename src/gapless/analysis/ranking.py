@@ -75,6 +75,8 @@ def bootstrap(
     """Return the interval of a measure over resampled architectures (percentile bootstrap, 2,000 resamples)."""
     scores, truth, generator = _vector(scores), _vector(truth), stream(seed, "bootstrap")
     drawn = torch.randint(len(scores), (RESAMPLES, len(scores)), generator=generator)
+    if measure is kendall:
+        return interval(_taus(scores, truth, drawn))
     return interval([measure(scores[index], truth[index]) for index in drawn])
 
 
@@ -138,6 +140,17 @@ def _signs(values: Numbers) -> Tensor:
 def _tau(a: Tensor, b: Tensor) -> float:
     scale = (a.square().sum() * b.square().sum()).sqrt()
     return float((a * b).sum() / scale) if scale > 0 else float("nan")
+
+
+def _taus(scores: Tensor, truth: Tensor, drawn: Tensor) -> Tensor:
+    """Return [R]: tau of each of R resamples, ``drawn`` [R, n]; in blocks of at most some millions of pairs."""
+    a, b, found = _signs(scores), _signs(truth), []
+    for index in drawn.split(max(1, 2**21 // drawn.shape[1] ** 2)):
+        pairs = index[:, :, None], index[:, None, :]
+        one, other = a[pairs], b[pairs]
+        scale = (one.square().sum(dim=(1, 2)) * other.square().sum(dim=(1, 2))).sqrt()
+        found.append((one * other).sum(dim=(1, 2)) / scale)  # 0 / 0 is NaN
+    return torch.cat(found)
 
 
 def _ranks(values: Numbers) -> Tensor:

@@ -8,10 +8,11 @@ element of input, output and weight, for one image (ShuffleNetV2, arXiv 1807.111
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -40,19 +41,19 @@ def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
     >>> count_macs(nn.Conv2d(3, 4, 1), (3, 2, 2))
     48
     """
-    ghost = copy.deepcopy(module).to("meta").eval()
-    state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
-    zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
-    counter = _Counter()
-    with torch.random.fork_rng(devices=()), torch.no_grad(), counter:  # noise in the module draws no number of others
-        functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
-    if not counter.unknown:
-        return counter.total
-    from torch.utils.flop_counter import FlopCounterMode  # with Triton, and later torch._dynamo, it takes seconds
+    with _on_meta(module) as ghost:
+        state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
+        zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
+        counter = _Counter()
+        with torch.random.fork_rng(devices=()), torch.no_grad(), counter:  # noise in the module draws from here
+            functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
+        if not counter.unknown:
+            return counter.total
+        from torch.utils.flop_counter import FlopCounterMode  # with Triton, and later torch._dynamo, it takes seconds
 
-    with torch.no_grad(), FlopCounterMode(display=False) as official:
-        ghost(*[torch.empty(1, *s, device="meta") for s in shape])
-    return int(official.get_total_flops()) // 2
+        with torch.no_grad(), FlopCounterMode(display=False) as official:
+            ghost(*[torch.empty(1, *s, device="meta") for s in shape])
+        return int(official.get_total_flops()) // 2
 
 
 def count_access(module: nn.Module, *shape: tuple[int, ...]) -> int:
@@ -61,19 +62,37 @@ def count_access(module: nn.Module, *shape: tuple[int, ...]) -> int:
     >>> count_access(nn.Conv2d(3, 4, 1, bias=False), (3, 2, 2))
     40
     """
-    ghost = copy.deepcopy(module).to("meta").eval()
     total = 0
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += inputs[0].numel() + output.numel() + sum(p.numel() for p in layer.parameters())
 
-    for name, layer in ghost.named_modules():
-        if isinstance(layer, LAYERS) and "auxiliary" not in name:
-            layer.register_forward_hook(count)
-    with torch.no_grad():
-        ghost(*[torch.empty(1, *s, device="meta") for s in shape])
+    with _on_meta(module) as ghost, contextlib.ExitStack() as hooks:
+        for name, layer in ghost.named_modules():
+            if isinstance(layer, LAYERS) and "auxiliary" not in name:
+                hooks.callback(layer.register_forward_hook(count).remove)
+        with torch.no_grad():
+            ghost(*[torch.empty(1, *s, device="meta") for s in shape])
     return total
+
+
+@contextlib.contextmanager
+def _on_meta(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the module on the meta device in evaluation mode: itself where it is there already, otherwise a copy.
+
+    Copying a network takes longer than counting it, and :class:`Undrawn` builds networks on the meta device.
+    """
+    if any(not t.is_meta for t in itertools.chain(module.parameters(), module.buffers())):
+        yield copy.deepcopy(module).to("meta").eval()
+        return
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield module
+    finally:
+        for child, mode in modes.items():
+            child.training = mode
 
 
 LAYERS = (nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
@@ -247,7 +266,7 @@ class _BilledSite(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         for label, module in self.__dict__["options"].items() if self.bill.open else ():
-            ghost = copy.deepcopy(module).to("meta").eval()
-            self.bill.add(self.ask, label, cost(ghost, self.bill.unit, *(tuple(x.shape[1:]) for x in inputs)))
-            self.shape = ghost(*inputs).shape
+            with _on_meta(module) as ghost:
+                self.bill.add(self.ask, label, cost(ghost, self.bill.unit, *(tuple(x.shape[1:]) for x in inputs)))
+                self.shape = ghost(*inputs).shape
         return inputs[0].new_empty(self.shape)

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -31,6 +32,11 @@ class Field:
 def fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
     """Return the keyword-only settings of a class (dataclass fields, arguments of ``__init__``) or of a function, in
     order."""
+    return dict(_fields_of(definition))
+
+
+@lru_cache(maxsize=512)
+def _fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
     call = getattr(definition, "__init__") if isinstance(definition, type) else definition  # noqa: B009 (unsound only on instances)
     hints = typing.get_type_hints(definition) if dataclasses.is_dataclass(definition) else _hints(call)
     text = _help(definition)

@@ -20,12 +20,12 @@ from gapless.core.method import Method, Rewarded
 from gapless.core.mix import Mix
 from gapless.core.objective import Objective
 from gapless.core.op import OpModule
-from gapless.core.progress import Progress, derive_seed, stream
+from gapless.core.progress import Progress, stream
 from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.graphs import frozen
 from gapless.engine.judge import batch_statistics, untouched
-from gapless.engine.state import own_random_numbers
+from gapless.engine.state import own_random_numbers, reseed
 from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
 
 IMAGES, JUDGED = 64, 256
@@ -193,7 +193,7 @@ class Probe:
         """Return the gradient of the loss with respect to the method's parameters, in one vector with a graph."""
         mix = self.arch_mix(now)
         assert mix is not None
-        torch.manual_seed(derive_seed("watch"))  # the same dropout each time
+        reseed(mix.weight.device, "watch")  # the same dropout each time
         return flat_gradient(self._loss(self._batch(index), mix), self._parameters(), create_graph=True)
 
     def arch_mix(self, now: Progress) -> Mix | None:
@@ -253,7 +253,7 @@ class Probe:
         """Run passes with batch statistics, without dropout and drop path, and restore the supernet afterwards."""
         device = next(self.supernet.parameters()).device
         with own_random_numbers(device), untouched(self.supernet):
-            torch.manual_seed(derive_seed("watch"))  # noise in a network
+            reseed(device, "watch")  # noise in a network
             batch_statistics(self.supernet)
             yield
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapless.core.plan import Train
-from gapless.core.progress import derive_seed, seeded, stream
+from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
 from gapless.engine.feed import Feed, batches
-from gapless.engine.state import own_random_numbers
+from gapless.engine.state import own_random_numbers, reseed
 
 EPOCHS = 5
 """Epochs of the training; ours."""
@@ -38,7 +38,7 @@ def easiest_first(space: Space, feed: Feed, train: Train, seed: int, device: tor
         for epoch in range(EPOCHS):
             network.train()
             for step, index in enumerate(batches(training, feed.size, stream(seed, "easiness", epoch))):
-                torch.manual_seed(derive_seed(seed, "easiness", epoch, step))
+                reseed(device, seed, "easiness", epoch, step)
                 x, y = feed.data.batch(feed.data.train, index, dtype=feed.dtype)
                 optimiser.zero_grad()
                 F.cross_entropy(network(x), y).backward()

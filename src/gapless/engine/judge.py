@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from gapless.core.network import DropPath
-from gapless.core.progress import derive_seed
 from gapless.engine.feed import Batch
-from gapless.engine.state import own_random_numbers
+from gapless.engine.state import own_random_numbers, reseed
 
 BatchNorm = Literal["batch", "running", "recalibrated"]
 
@@ -94,7 +93,7 @@ def judge(
     loss, right, count = None, None, 0
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with own_random_numbers(device), untouched(module):
-        torch.manual_seed(derive_seed("judge"))  # noise in a network: the result depends on network and images only
+        reseed(device, "judge")  # noise in a network: the result depends on network and images only
         if bn == "recalibrated":
             recalibrate(module, forward, calibration)
         if bn == "batch":

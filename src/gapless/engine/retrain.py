@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gapless.core.errors import UserError
 from gapless.core.images import Images
 from gapless.core.network import DropPath
-from gapless.core.progress import derive_seed, seeded, stream
+from gapless.core.progress import seeded, stream
 from gapless.core.protocol import Protocol
 from gapless.engine.feed import batches
 from gapless.engine.judge import judge
@@ -24,7 +24,7 @@ from gapless.engine.memory import peak_memory_mb
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.schedule import rate
 from gapless.engine.sgd import sgd
-from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
+from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers, reseed
 from gapless.engine.tally import Tally
 
 
@@ -126,7 +126,7 @@ class Training:
         with own_random_numbers(self.device), arithmetic(self.device, self.precision):
             for index in parts[tally.batches :]:
                 lr = rate(p, self.epoch, self.epoch + tally.batches / len(parts))
-                torch.manual_seed(derive_seed(self.seed, "step", self.step))  # for drop path and dropout
+                reseed(self.device, self.seed, "step", self.step)  # for drop path and dropout
                 loss, accuracy = self.update(index, lr)
                 self.step += 1
                 tally.add(len(index), lr, loss, accuracy)

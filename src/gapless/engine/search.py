@@ -22,7 +22,7 @@ from gapless.core.mix import Mix
 from gapless.core.objective import Objective, cross_entropy
 from gapless.core.pick import Picks
 from gapless.core.plan import Train
-from gapless.core.progress import Progress, derive_seed, seeded, stream
+from gapless.core.progress import Progress, seeded, stream
 from gapless.core.space import Space
 from gapless.engine.bench import Judgement, SupernetBench
 from gapless.engine.diagnostics import Probe
@@ -34,7 +34,7 @@ from gapless.engine.memory import keep_memory, peak_memory_mb
 from gapless.engine.precision import Precision, arithmetic, checked
 from gapless.engine.record import DRAWS, SearchRecord, sample_archs
 from gapless.engine.schedule import learning_rate, locate
-from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers
+from gapless.engine.state import load_optimiser, optimiser_state, own_random_numbers, reseed
 from gapless.engine.step import Batches, Updater
 from gapless.engine.supernet import Execution, Supernet
 from gapless.engine.tally import Tally
@@ -178,7 +178,7 @@ class Search:
             for part in parts[tally.batches :]:
                 done = (self.epoch + tally.batches / steps) / self.train.epochs
                 now = replace(now, step=self.step, done=done)
-                torch.manual_seed(derive_seed(self.seed, "step", self.step))  # for a model's own dropout
+                reseed(self.device, self.seed, "step", self.step)  # for a model's own dropout
                 lr = learning_rate(self.train, self.plan, now)
                 arch_due = self.arch_due(now)
                 arch_batch = self._arch_batch(now) if arch_due and self.plan.coupling != "joint" else None
@@ -190,7 +190,7 @@ class Search:
             now = replace(now, step=self.step, done=(self.epoch + 1 - 1 / steps) / self.train.epochs)
             while tally.updates < self.plan.arch_block and not self._warming_up(now):
                 first = tally.updates * self.method.passes(now.at("arch"))
-                torch.manual_seed(derive_seed(self.seed, "block", self.step, first))
+                reseed(self.device, self.seed, "block", self.step, first)
                 arch_batch = self._arch_batch(now)
                 tally.arch_losses.append(self.updater.arch_step(now, tally.lr, None, arch_batch, first=first))
                 tally.updates += 1

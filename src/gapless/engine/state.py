@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapless.core.progress import derive_seed
+
 
 def optimiser_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     """Return parameter name -> optimiser state of the parameter (such as momentum)."""
@@ -30,3 +32,15 @@ def own_random_numbers(device: torch.device) -> Iterator[None]:
     """Run a block that may seed PyTorch's global generators; their state is restored afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
+
+
+def reseed(device: torch.device, *key: int | str) -> None:
+    """Seed PyTorch's global generators of the CPU and of ``device`` by ``key``.
+
+    On a CPU ``torch.manual_seed`` would note down, at each call, where it came from, for a GPU that may be used later.
+    """
+    seed = derive_seed(*key)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from gapless.core.mix import Mix
 from gapless.core.op import OpModule
-from gapless.core.progress import derive_seed
 from gapless.engine.diagnostics import has_weights
 from gapless.engine.feed import Batch
 from gapless.engine.judge import BatchNorm, batch_statistics, untouched
-from gapless.engine.state import own_random_numbers
+from gapless.engine.state import own_random_numbers, reseed
 from gapless.engine.supernet import MixedEdge, MixedSite, Supernet
 
 FLAT = 1e-6
@@ -134,8 +133,9 @@ def features(
         for option in sums.options
     ]
     try:
-        with own_random_numbers(next(supernet.parameters()).device), untouched(supernet):
-            torch.manual_seed(derive_seed("features"))  # noise in a network
+        device = next(supernet.parameters()).device
+        with own_random_numbers(device), untouched(supernet):
+            reseed(device, "features")  # noise in a network
             if bn == "running":
                 supernet.eval()
             else:

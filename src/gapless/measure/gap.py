@@ -15,14 +15,14 @@ from gapless.core.images import Images
 from gapless.core.method import Method
 from gapless.core.mix import Mix
 from gapless.core.plan import Train
-from gapless.core.progress import Progress, derive_seed, stream
+from gapless.core.progress import Progress, stream
 from gapless.core.space import Space
 from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Batch, batches
 from gapless.engine.judge import BatchNorm, judge
 from gapless.engine.precision import Precision, arithmetic
 from gapless.engine.sgd import sgd
-from gapless.engine.state import own_random_numbers
+from gapless.engine.state import own_random_numbers, reseed
 
 CALIBRATION = 20
 """Batches that statistics are gathered over; ours."""
@@ -144,7 +144,7 @@ class Yardstick:
             for budget in budgets:
                 child.train()
                 while done < budget:
-                    torch.manual_seed(derive_seed("tune", done))
+                    reseed(self.device, "tune", done)
                     images, labels = feed.weight_batch(next(parts), done)
                     optimiser.zero_grad(set_to_none=True)
                     F.cross_entropy(child(images), labels, label_smoothing=train.label_smoothing).backward()

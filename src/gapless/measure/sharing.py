@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from gapless.core.decision import Arch
 from gapless.core.images import Images
 from gapless.core.plan import Plan, Train
-from gapless.core.progress import derive_seed, seeded, stream
+from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
 from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Batch, Feed
 from gapless.engine.judge import BatchNorm
 from gapless.engine.schedule import rate
 from gapless.engine.sgd import sgd
-from gapless.engine.state import own_random_numbers
+from gapless.engine.state import own_random_numbers, reseed
 from gapless.engine.supernet import Execution, Supernet
 
 Order = Literal["cyclic", "fixed", "shuffled"]
@@ -145,7 +145,7 @@ class Sharing:
         self._put(self._owners[child])
         self.supernet.train()
         with own_random_numbers(self.device):
-            torch.manual_seed(derive_seed(self.seed, "step", self.step))
+            reseed(self.device, self.seed, "step", self.step)
             images, labels = self.feed.weight_batch(part, self.step)
             self.optimiser.zero_grad(set_to_none=True)  # what did not run rests: neither momentum nor decay moves it
             logits = self.supernet(images, self._mixes[child])

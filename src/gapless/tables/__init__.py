@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,14 @@ def load(path: str | Path) -> BenchmarkTable:
         raise UserError(f"No plug-in reads the table {path}: it has the columns {', '.join(names)}. {known()}")
     if len(kinds) > 1:
         raise UserError(f"Several plug-ins read the table {path}: {' and '.join(kind.label for kind in kinds)}.")
-    return kinds[0].read(path)
+    status = path.stat()
+    return _read(kinds[0], path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(kind: type[BenchmarkTable], path: Path, changed: int, size: int) -> BenchmarkTable:
+    """Read a table; pages and comparisons ask for the same one many times. A table is never changed once it is read."""
+    return kind.read(path)
 
 
 def known() -> str:
