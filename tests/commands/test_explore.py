@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killing import MEASURED, NAME, finish, start
+from killing import MEASURED, NAME, start
 
 
 def last_json(out):
@@ -100,9 +100,9 @@ def test_help_lists_the_settings_of_the_search_and_of_the_score(gapless):
     assert out.startswith("inherited")
 
 
-def test_a_killed_search_ends_as_an_uninterrupted_one(made_up, tmp_path):
+def test_a_killed_search_ends_as_an_uninterrupted_one(gapless, made_up, tmp_path):
     begin = ("search", "--method", "evolution", "--score", "table", "--score.file", made_up, "--evaluations", 1000)
-    finish(*begin, "--out", tmp_path / "whole")
+    assert gapless(*begin, "--out", tmp_path / "whole")[0] == 0
     run, killed = tmp_path / "killed", 0
     process = start(*begin, "--out", run)
     for wait in (0.02, 0.3):

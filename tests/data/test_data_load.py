@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 
 from gapless.core.errors import UserError
-from gapless.data import Augment, ImageData, load
+from gapless.data import Augment, ImageData, digits, load
 from gapless.data.images import fit, stratified, stratified_fifth
 
 NAMES = ("cat", "dog", "eel")
@@ -93,6 +94,10 @@ def test_digits():
     assert data.augment == Augment(pad=1, flip=False, cutout=0)
     assert everything(data) == sorted((x * 15).astype(np.uint8).tobytes() for x in found.images)
     assert int(data.train.pixels.max()) == 240
+
+
+def test_the_file_of_scikit_learn_says_what_scikit_learn_says():
+    assert np.array_equal(digits._table(find_spec("sklearn")), digits._table(None))
 
 
 def test_digits_keep_their_labels_and_the_splits_are_disjoint():

@@ -29,7 +29,7 @@ WATCHED = {"gradient_share", "decision_gradient_share", "option_accuracy", "hess
 
 def search_of(method="darts", space=SPACE, watch=True, **settings):
     found = made(lambda s: catalogue.find(method, "methods")(s), space)
-    return Search(space, found, noise(space, 16), TRAIN, precision="float64", watch=watch, **settings)
+    return Search(space, found, noise(space, 16), TRAIN, precision="float64", watch=watch, draws=4, **settings)
 
 
 def probe_of(method="darts", space=SPACE, **settings):

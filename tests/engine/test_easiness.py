@@ -33,7 +33,7 @@ def graded(images: int = 160) -> ImageData:
 
 def search_of(stages=STAGES, epochs: int = 4, **plan) -> Search:
     method = made(lambda s: Softmax(s, plan=Plan(stages=stages, **plan)), SPACE)
-    return Search(SPACE, method, graded(), Train(epochs=epochs, batch=8, lr=0.05))
+    return Search(SPACE, method, graded(), Train(epochs=epochs, batch=8, lr=0.05), draws=4)
 
 
 def test_what_can_be_told_at_a_glance_is_easy():

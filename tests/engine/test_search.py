@@ -39,7 +39,7 @@ FAST = Adam(lr=0.1, decay=0.01)
 
 
 def search_of(method: Method, space: Space = SPACE, train: Train = TRAIN, images: int = 16, **settings: Any) -> Search:
-    return Search(space, method, noise(space, images), train, precision="float64", **settings)
+    return Search(space, method, noise(space, images), train, **{"precision": "float64", "draws": 4, **settings})
 
 
 def softmax(space: Space = SPACE, turns: int = 1, **plan: Any) -> Softmax:
@@ -808,7 +808,7 @@ def test_a_separate_decay_step_needs_to_know_what_ran():
 
 def test_as_many_architectures_are_sampled_as_asked_for():
     """The default is 100; fewer are the first of them, and nothing else in the record changes."""
-    few, many = (search_of(softmax(), draws=3).run_epoch(), search_of(softmax()).run_epoch())
+    few, many = (search_of(softmax(), draws=3).run_epoch(), search_of(softmax(), draws=100).run_epoch())
     assert len(many.draws) == 100
     assert few.draws == many.draws[:3]
     assert {**story(few), "draws": None} == {**story(many), "draws": None}

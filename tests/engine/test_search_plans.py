@@ -42,7 +42,7 @@ FAST = Adam(lr=0.1, decay=0.01)
 
 
 def search_of(method: Method, space: Space = SPACE, train: Train = TRAIN, images: int = 16, **settings: Any) -> Search:
-    return Search(space, method, noise(space, images), train, precision="float64", **settings)
+    return Search(space, method, noise(space, images), train, **{"precision": "float64", "draws": 4, **settings})
 
 
 def softmax(space: Space = SPACE, turns: int = 1, kind: type[Softmax] = Softmax, **plan: Any) -> Softmax:

@@ -21,8 +21,8 @@ def made(space=SPACE, **settings) -> DANAS:
         return DANAS(space, **settings)
 
 
-def search_of(space=SPACE, images: int = 60, **settings) -> Search:
-    return Search(space, made(space, **settings), noise(space, images), TRAIN)
+def search_of(space=SPACE, images: int = 40, **settings) -> Search:
+    return Search(space, made(space, **settings), noise(space, images), TRAIN, draws=4)
 
 
 def test_its_stages_use_3_6_and_10_classes_of_ten():

@@ -3,7 +3,7 @@
 import math
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from unittest import mock
 
@@ -55,7 +55,7 @@ JUDGING = {name: CATALOGUE[name] for name in QUICK}
 
 
 def search_of(method: Method, space: Space = SPACE, images: int = 24, train: Train = TRAIN, **settings) -> Search:
-    return Search(space, method, noise(space, images), train, **{"precision": "float64", **settings})
+    return Search(space, method, noise(space, images), train, **{"precision": "float64", "draws": 4, **settings})
 
 
 def some(count: int) -> list[Arch]:
@@ -141,7 +141,7 @@ def test_1_recalibrated_statistics_are_a_paths_own():
 )
 def test_1_what_judges_drawn_paths_has_statistics_of_their_own(name, bn):
     """Trap 1: small spaces are judged by each batch, one-shot rankings recalibrated; nothing that ranks paths tracks."""
-    search = search_of(made(CATALOGUE[name], SPACE), images=60, train=replace(TRAIN, epochs=3))
+    search = search_of(made(CATALOGUE[name], SPACE), images=24, train=replace(TRAIN, epochs=3))
     assert search.plan.bn == bn
     list(search.run())
     seen = []
@@ -410,10 +410,12 @@ class Sealed:
         return {i for use, index in self.asked if use in uses for i in index}
 
 
-def uses_of(name: str) -> tuple[Search, Sealed]:
-    """Run a method to its answer, and tell what which images were for."""
-    data = Sealed(SPACE, 60)
-    search = Search(SPACE, made(CATALOGUE[name], SPACE), data, replace(TRAIN, epochs=6))
+@cache
+def whole(name: str) -> tuple[Search, Sealed, list[float]]:
+    """Run a method to its answer, and return the search, which images were for what, and the rate of every update."""
+    data = Sealed(SPACE, 32)
+    train = replace(TRAIN, epochs=4, lr_min=0.01)
+    search = Search(SPACE, made(CATALOGUE[name], SPACE), data, train, draws=4)
     judge, easy, weigh, ask = benches.judge, searches.easiest_first, search.feed.weight_batch, search.feed.arch_batch
 
     def under(use: str, function):
@@ -441,35 +443,14 @@ def uses_of(name: str) -> tuple[Search, Sealed]:
         mock.patch.object(search.feed, "weight_batch", under("weights", weigh)),
         mock.patch.object(search.feed, "arch_batch", under("arch", ask)),
     ):
-        list(search.run())
+        rates = rates_of(search)
         search.answer()
-    return search, data
+    return search, data, rates
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_5_no_method_sees_test_images_and_what_is_judged_by_is_not_trained_on(name):
-    """Trap 5: weights, order of classes and statistics come from one part of the training images, architecture and
-    judgements from the other; a method that divides nothing judges nothing."""
-    search, data = uses_of(name)
-    assert {use for use, _ in data.asked} <= {"weights", "arch", "judge", "calibrate", "order"}
-    taught, asked = data.of("weights", "calibrate", "order"), data.of("arch", "judge")
-    assert not taught & asked
-    assert taught <= set(search.feed.weights.tolist())
-    assert asked <= set(search.feed.arch.tolist())
-    divides = search.plan.held_out or search.plan.coupling in ("alternate", "unrolled")
-    assert bool(asked) == divides
-    assert len(data.of("weights")) > 25
-    if isinstance(search.method, Picks):
-        assert divides
-        assert data.of("judge")
-
-
-# ---------------------------------------------------------------------- 6: learning rates
-
-
-def lrs_of(method: Method, train: Train) -> list[float]:
-    """Return the rate of every update of a search."""
-    search, found = search_of(method, train=train, images=60), []
+def rates_of(search: Search) -> list[float]:
+    """Run a search and return the rate of every update."""
+    found = []
     update = search.updater.step
 
     def watch(now, lr, *args, **more):
@@ -485,14 +466,39 @@ def lrs_of(method: Method, train: Train) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
+def test_5_no_method_sees_test_images_and_what_is_judged_by_is_not_trained_on(name):
+    """Trap 5: weights, order of classes and statistics come from one part of the training images, architecture and
+    judgements from the other; a method that divides nothing judges nothing."""
+    search, data, _ = whole(name)
+    assert {use for use, _ in data.asked} <= {"weights", "arch", "judge", "calibrate", "order"}
+    taught, asked = data.of("weights", "calibrate", "order"), data.of("arch", "judge")
+    assert not taught & asked
+    assert taught <= set(search.feed.weights.tolist())
+    assert asked <= set(search.feed.arch.tolist())
+    divides = search.plan.held_out or search.plan.coupling in ("alternate", "unrolled")
+    assert bool(asked) == divides
+    assert len(data.of("weights")) > 12
+    if isinstance(search.method, Picks):
+        assert divides
+        assert data.of("judge")
+
+
+# ---------------------------------------------------------------------- 6: learning rates
+
+
+def lrs_of(method: Method, train: Train) -> list[float]:
+    """Return the rate of every update of a search."""
+    return rates_of(search_of(method, train=train, images=60))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_6_every_method_follows_one_cosine_from_its_first_value_on(name):
     """Trap 6: the first epoch runs at the initial rate (SNAS's code steps before it), the last one above the floor, and
     stages, blocks and prunings neither restart nor shift it (the code of ENAS restarts, a cosine past T_max rises)."""
-    train = replace(TRAIN, epochs=6, lr_min=0.01, validate_every=0)
-    found = lrs_of(made(CATALOGUE[name], SPACE), train)
+    *_, found = whole(name)
     by_epoch = sorted(set(found), reverse=True)
     assert found == sorted(found, reverse=True)
-    assert by_epoch == pytest.approx([0.01 + 0.02 * (1 + math.cos(math.pi * e / 6)) for e in range(6)], rel=1e-12)
+    assert by_epoch == pytest.approx([0.01 + 0.02 * (1 + math.cos(math.pi * e / 4)) for e in range(4)], rel=1e-12)
     assert by_epoch[0] == 0.05
 
 
@@ -545,7 +551,7 @@ def test_7_noise_is_drawn_in_float32_under_half_precision(name):
         kinds.append(found.dtype)
         return found
 
-    search = search_of(made(GUMBEL[name], SPACE), images=60, precision="bfloat16", train=replace(TRAIN, epochs=3))
+    search = search_of(made(GUMBEL[name], SPACE), images=24, precision="bfloat16", train=replace(TRAIN, epochs=3))
     with mock.patch.object(torch, "rand", watch):
         records = list(search.run())
     assert set(kinds) == {torch.float32}
@@ -604,7 +610,7 @@ def test_8_a_collapse_is_in_the_records():
 @pytest.mark.parametrize("name", ["darts", "snas", "dsnas", "gdas", "da_nas", "beta_darts"])
 def test_8_recorded_scores_are_probabilities_from_which_the_entropy_follows(name):
     """Trap 8: each row is a distribution over the living options, and its entropy that of what the method holds."""
-    search = search_of(made(CATALOGUE[name], SPACE), images=60, train=replace(TRAIN, epochs=3))
+    search = search_of(made(CATALOGUE[name], SPACE), train=replace(TRAIN, epochs=3))
     (*_, record) = search.run()
     p = search.method.probabilities().detach().double()
     assert all(sum(row) == pytest.approx(1, abs=1e-9) for row in record.scores)

@@ -26,7 +26,7 @@ MAKE = {"rsps": RSPS, "spos": SPOS, "fairnas": FairNAS}
 
 
 def search_of(method, space=SPACE, images: int = 24, train: Train = TRAIN, **settings) -> Search:
-    return Search(space, method, noise(space, images), train, precision="float64", **settings)
+    return Search(space, method, noise(space, images), train, **{"precision": "float64", "draws": 4, **settings})
 
 
 @pytest.mark.parametrize("name", ["rsps", "spos"])

@@ -183,7 +183,7 @@ def test_what_cannot_be_is_a_sentence(supernet, made_up, tmp_path):
         drawn(run.path)
 
 
-SHORT = {"epochs": 1, "batch": 50, "aux_weight": 0.0, "drop_path": 0.0}
+SHORT = {"epochs": 1, "batch": 500, "aux_weight": 0.0, "drop_path": 0.0}
 
 
 @pytest.fixture(scope="module")

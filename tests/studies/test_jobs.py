@@ -9,7 +9,7 @@ import pytest
 
 from gapless.core.errors import UserError
 from gapless.runs.checkpoint import NAME
-from gapless.runs.comparison import last_failure
+from gapless.runs.log import last_failure
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.studies.job_work import finish_search

@@ -258,7 +258,7 @@ class Space(abc.ABC):
         Units and conventions: :mod:`gapless.core.cost`.
         """
         bill = cost.Bill(unit, {d.name: d.options for d in self.decisions})
-        with torch.device("meta"):
+        with cost.Undrawn():
             network = self.build(bill)
         image = torch.empty(1, self.channels, self.size, self.size, device="meta")
         with torch.no_grad():

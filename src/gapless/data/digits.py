@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gapless.data.images import Picture, Raw, Rows
 
@@ -15,11 +19,24 @@ def read() -> Raw:
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI (its test part), as distributed with
     scikit-learn.
     """
-    from sklearn.datasets import load_digits  # here, because importing scikit-learn takes a second
-
-    found = load_digits()
-    pixels = (found.images * 15).astype(np.uint8)[:, None]
-    labels = found.target.astype(np.int64)
+    table = _table(find_spec("sklearn"))
+    pixels = (table[:, :64] * 15).astype(np.uint8).reshape(-1, 1, 8, 8)
+    labels = table[:, 64].astype(np.int64)
     rows = Rows(lambda i: Picture(pixels[i], ("grey",)), lambda i: f"digit {i}", labels)
     source = "handwritten digits of the UCI repository, 1,797 images of 8 x 8 pixels, as distributed with scikit-learn"
-    return Raw(NAME, source, tuple(str(name) for name in found.target_names), rows, None)
+    return Raw(NAME, source, tuple(map(str, range(10))), rows, None)
+
+
+def _table(sklearn: object) -> NDArray[np.float64]:
+    """Return [1797, 65]: 64 pixels and the label of each digit.
+
+    Importing scikit-learn takes seconds, reading its file does not; where the file is elsewhere in a later version,
+    scikit-learn is asked.
+    """
+    file = Path(str(getattr(sklearn, "origin", "."))).parent / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return np.column_stack([found.data, found.target])

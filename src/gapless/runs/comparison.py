@@ -17,13 +17,12 @@ from gapless.core import catalogue
 from gapless.core.errors import TABLES, UserError, unknown
 from gapless.core.method import Method
 from gapless.runs.checked import component
+from gapless.runs.log import last_failure
 from gapless.runs.recipe import Recipe, absolute
 from gapless.runs.run import Run
 
 NAME = "comparison.toml"
 LOGS = "logs"
-FAILED = "Failed: "
-"""How the last line of a log begins where a run could not be brought to its end."""
 FREE = ("seed", "save_every", "watch")
 """Settings of ``[run]`` that may differ between the runs of a comparison."""
 
@@ -283,9 +282,3 @@ class Folder:
     def failure(self, cell: ComparisonCell) -> str:
         """Return why a run could not be brought to its end the last time; "" where nothing is known to have failed."""
         return last_failure(self.log(cell))
-
-
-def last_failure(log: Path) -> str:
-    """Return the error on the last line of a log; "" where it tells none."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return lines[-1].removeprefix(FAILED) if lines and lines[-1].startswith(FAILED) else ""

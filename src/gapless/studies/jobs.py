@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from gapless.core.errors import Stopped, UserError
-from gapless.runs.comparison import FAILED, last_failure
+from gapless.runs.log import FAILED, last_failure
 
 State = Literal["ended", "failed", "stopped"]
 CHILD = "from gapless.studies.jobs import child; child()"
