@@ -93,6 +93,14 @@ PLACES = [
 PLACES = list(dict.fromkeys(PLACES))
 
 
+FORMULAS = {
+    "darts-unrolled-faithful", "drnas-kl-faithful", "dropnas-often-faithful", "gdas-scalar-fill", "gdas-full",
+    "snas-bilevel-resource", "snas-policy-gradient", "dsnas-macs-coast", "enas-per-epoch", "fairnas-own-batches",
+    "fairnas-step-by-step", "spos-bins", "pruned-darts",
+}  # fmt: skip
+"""Variants that go the way of a method that is tried, by another formula."""
+
+
 def tier(usual: Callable[[str, str], bool]) -> list[object]:
     """Return all places; those that are not usual are in the tier ``full``."""
     return [pytest.param(*place, marks=() if usual(*place) else pytest.mark.full) for place in PLACES]
@@ -122,8 +130,13 @@ def test_law_without_a_network_on_the_decisions_of_darts(law, name):
     law(METHODS[name], SPACES["darts"])
 
 
+def in_default_tier(name: str, space: str) -> bool:
+    """Every method searches on the ragged space, one of each coupling on the others."""
+    return name in COUPLINGS.values() or (space == "ragged" and name not in FORMULAS)
+
+
 @pytest.mark.parametrize("law", SEARCH_LAWS, ids=title)
-@pytest.mark.parametrize(("name", "space"), tier(lambda name, space: space == "ragged" or name in COUPLINGS.values()))
+@pytest.mark.parametrize(("name", "space"), tier(in_default_tier))
 def test_law_of_a_search(law, name, space):
     law(METHODS[name], SPACES[space], *([recording(name, space)] if law in RECORDED_LAWS else []))
 

@@ -265,8 +265,9 @@ class _BilledSite(nn.Module):
         self.__dict__["options"] = options  # not children: they must not count as fixed parameters
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        for label, module in self.__dict__["options"].items() if self.bill.open else ():
+        for place, (label, module) in enumerate(self.__dict__["options"].items() if self.bill.open else ()):
             with _on_meta(module) as ghost:
                 self.bill.add(self.ask, label, cost(ghost, self.bill.unit, *(tuple(x.shape[1:]) for x in inputs)))
-                self.shape = ghost(*inputs).shape
+                if place == 0:
+                    self.shape = ghost(*inputs).shape
         return inputs[0].new_empty(self.shape)
