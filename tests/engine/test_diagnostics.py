@@ -49,7 +49,7 @@ def same(one, other):
 # ---------------------------------------------------------------------- no trace in the search
 
 
-@pytest.mark.parametrize("execution", ["fused", "reference"])
+@pytest.mark.parametrize("execution", ["fused", pytest.param("reference", marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("method", "space"), [("darts", SPACE), ("dropnas", Ragged()), ("gdas", SPACE), ("spos", SPACE)]
 )
@@ -68,7 +68,9 @@ def test_what_is_not_watched_has_no_line_of_it():
     assert not WATCHED & record.line().keys() and "diagnostics" not in record.line()
 
 
-@pytest.mark.parametrize(("stop", "left"), [(1, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("stop", "left"), [pytest.param(1, 2, marks=pytest.mark.full), (2, 2), pytest.param(3, 1, marks=pytest.mark.full)]
+)
 def test_a_resumed_search_has_the_same_trace(stop, left):
     """Stopped in an epoch of two steps, and behind the last of them, where it is watched next."""
     whole = search_of("drnas")

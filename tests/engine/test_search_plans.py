@@ -176,7 +176,9 @@ def test_a_search_with_blocks_resumes_and_is_a_function_of_the_seed(name, space)
     a_search_is_a_function_of_the_seed(BLOCKS[name], space)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("drawn", "stages") else pytest.param(n, marks=pytest.mark.full) for n in BLOCKS]
+)
 def test_stopped_at_any_place_of_a_block_it_ends_as_it_would_have(name):
     """Between any two updates, of the steps or of the block: bit for bit."""
     saved: list[bytes] = []

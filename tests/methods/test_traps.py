@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core import catalogue
+from gapless.core.cost import Undrawn
 from gapless.core.decision import Arch
 from gapless.core.method import Method
 from gapless.core.mix import mask_of
@@ -175,7 +176,7 @@ def test_1_normalisation_has_scale_and_shift_in_dsnas_only():
 
 def site_norms(space: Space) -> list[nn.BatchNorm2d]:
     """Return the normalisations inside of options."""
-    with torch.device("meta"):
+    with Undrawn():
         supernet = searches.Supernet(space)
     found = [m for *_, module in options(supernet) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     assert found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gapless.core.cost import count_params
+from gapless.core.cost import Undrawn, count_params
 from gapless.core.method import Method
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import seeded
@@ -398,7 +398,7 @@ def method_of(resolved: ResolvedSearch) -> Method:
 
 @cache
 def weights_of(space: Space) -> int:
-    with torch.device("meta"):
+    with Undrawn():
         return count_params(Supernet(space))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from gapless.core.cost import count_macs, count_params
+from gapless.core.cost import Undrawn, count_macs, count_params
 from gapless.engine.supernet import Supernet
 from gapless.methods.drnas import DrNAS
 from gapless.spaces.darts import Darts
@@ -33,7 +33,7 @@ COUNTS = {
 
 
 def network(space: Darts | NASBench201, text: str) -> nn.Module:
-    with torch.device("meta"):
+    with Undrawn():
         return space.network(space.read(text))
 
 
@@ -97,7 +97,7 @@ def test_drnas_on_imagenet_within_600_million():
 
 
 def weights(space: Darts | NASBench201) -> int:
-    with torch.device("meta"):
+    with Undrawn():
         return count_params(Supernet(space))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gapless.core.cost import count_macs, count_params
+from gapless.core.cost import Undrawn, count_macs, count_params
 from gapless.core.errors import UserError
 from gapless.core.progress import seeded, stream
 from gapless.core.protocol import PROTOCOLS
@@ -75,7 +75,7 @@ def test_released_architectures(tables, name, macs, params, published):
     """The integers are those of the formula above and of the parameters by hand; the paper publishes millions."""
     space, found, constant = tables["fairnas"]
     arch = space.read(name)
-    with torch.device("meta"):
+    with Undrawn():
         network = space.network(arch)
     assert (count_macs(network, (3, 224, 224)), count_params(network)) == (macs, params)
     assert constant + int((found * space.encode(arch)).sum()) == macs
@@ -238,7 +238,7 @@ def test_the_size_at_which_it_is_trained_alone_keeps_all_but_the_width():
 def test_sides_of_the_image(size, strides, sides):
     space = Mobile(size=size, strides=strides, width=0.1, layers=(1,) * 6)
     seen = []
-    with torch.device("meta"):
+    with Undrawn():
         network = space.network(space.read("[" + "(3, 5)," * 6 + "]"))
         for part in (network.stem, network.first, *network.blocks):
             part.register_forward_hook(lambda _m, _i, y: seen.append(y.shape[-1]))

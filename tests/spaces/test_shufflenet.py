@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gapless.core.cost import count_macs, count_params
+from gapless.core.cost import Undrawn, count_macs, count_params
 from gapless.core.errors import UserError
 from gapless.core.progress import seeded, stream
 from gapless.core.protocol import PROTOCOLS
@@ -70,7 +70,7 @@ def test_released_architectures(macs, params, name, counted, weights, published)
     (2 * 1024 - 1) * 1000 for the classifier."""
     arch = FULL.read(name)
     assert (told(macs, arch), told(params, arch)) == (counted, weights)
-    with torch.device("meta"):
+    with Undrawn():
         network = FULL.network(arch)
     assert (count_macs(network, (3, 224, 224)), count_params(network)) == (counted, weights)
     extra = (2 * 1024 - 1) * 1000 - CLASSIFIER if name == "DSNAS" else 0
@@ -80,7 +80,7 @@ def test_released_architectures(macs, params, name, counted, weights, published)
 
 def test_supernets_are_of_the_released_size():
     """Twenty blocks of four kinds; SPOS searches without scale and shift, DSNAS with both."""
-    with torch.device("meta"):
+    with Undrawn():
         plain, affine = (count_params(Supernet(ShuffleNet.usual(affine=flag))) for flag in (False, True))
         norms = [m for m in Supernet(ShuffleNet.usual()).modules() if isinstance(m, nn.BatchNorm2d)]
     assert affine - plain == 2 * sum(m.num_features for m in norms)
@@ -218,7 +218,7 @@ def test_the_factor_gives_even_numbers_of_channels():
 def test_sides_of_the_image(size, strides, sides):
     space = ShuffleNet(size=size, strides=strides, width=1 / 16)
     seen = []
-    with torch.device("meta"):
+    with Undrawn():
         network = space.network(space.read(str([1] * 20)))
         network.stem.register_forward_hook(lambda _m, _i, y: seen.append(y.shape[-1]))
         for block in network.blocks:

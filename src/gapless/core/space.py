@@ -20,6 +20,7 @@ from gapless.core import cost
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep, check
 from gapless.core.errors import UserError
+from gapless.core.memo import remembered
 from gapless.core.mix import Mix, mask_of, one_hot
 from gapless.core.network import Chosen
 from gapless.core.picture import Picture
@@ -257,24 +258,30 @@ class Space(abc.ABC):
 
         Units and conventions: :mod:`gapless.core.cost`.
         """
-        bill = cost.Bill(unit, {d.name: d.options for d in self.decisions})
-        with cost.Undrawn():
-            network = self.build(bill)
-        image = torch.empty(1, self.channels, self.size, self.size, device="meta")
-        with torch.no_grad():
-            network.to("meta").eval()(image)
-        bill.open = False
-        constant = cost.cost(network, unit, tuple(image.shape[1:]))
-        table = torch.zeros(self.shape, dtype=torch.float64)
-        for (name, option), amount in bill.table.items():
-            row = self.rows[name]
-            table[row, self.decisions[row].options.index(option)] = amount
-        return table, constant
+        table, constant = _cost_table(self, unit)
+        return table.clone(), constant
 
     def replace(self, **fields: Any) -> Self:
         """Return the space with other fields; an unknown field is an error in the user's words."""
         check_names(type(self), fields, "space")
         return replace(self, **fields)
+
+
+@remembered
+def _cost_table(space: Space, unit: cost.Unit) -> tuple[Tensor, int]:
+    bill = cost.Bill(unit, {d.name: d.options for d in space.decisions})
+    with cost.Undrawn():
+        network = space.build(bill)
+    image = torch.empty(1, space.channels, space.size, space.size, device="meta")
+    with torch.no_grad():
+        network.to("meta").eval()(image)
+    bill.open = False
+    constant = cost.cost(network, unit, tuple(image.shape[1:]))
+    table = torch.zeros(space.shape, dtype=torch.float64)
+    for (name, option), amount in bill.table.items():
+        row = space.rows[name]
+        table[row, space.decisions[row].options.index(option)] = amount
+    return table, constant
 
 
 def _content(path: Path) -> str:

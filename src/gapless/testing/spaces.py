@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core import cost
+from gapless.core.cost import Undrawn
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix
@@ -395,7 +396,7 @@ def the_cost_table_is_true(space: Space) -> None:
     """Constant plus entries of the chosen options is the count of the network, in parameters and in multiply-adds; no
     entry is negative."""
     archs = drawn(space, 2)
-    with torch.device("meta"):
+    with Undrawn():
         networks = [space.network(arch) for arch in archs]
     for unit in get_args(cost.Unit):
         table, constant = space.cost_table(unit)
@@ -461,7 +462,7 @@ def alone_answers_the_same_decisions(space: Space) -> None:
     assert alone.decisions == space.decisions, "alone() asks other questions"
     assert alone.limits == space.limits, "alone() has other limits"
     (arch,) = drawn(space, 1)
-    with torch.device("meta"):
+    with Undrawn():
         network = alone.network(arch)
     assert cost.count_params(network) > 0, "the network has no parameter"
 
