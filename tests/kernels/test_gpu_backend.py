@@ -34,13 +34,15 @@ def few_programs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "height", "width", "channels", "stride", "affine"), [(2, 5, 7, 4, 2, True), (1, 3, 4, 16, 1, False)]
+    ("count", "height", "width", "channels", "stride", "affine"),
+    [(2, 5, 7, 4, 2, True), pytest.param(1, 3, 4, 16, 1, False, marks=pytest.mark.kernels)],
 )
 def test_a_fan_of_everything(count, height, width, channels, stride, affine):
     """All forms to two targets, one of which has a sum already, against the plain backend."""
     agree(both(backend, *mixed(stride, affine, count, height, width, channels, by_turns=True)), 1e-12)
 
 
+@pytest.mark.kernels
 def test_many_tiles():
     """More pixels than a tile holds, the last tile not full, and parts of gradients over several programs."""
     form, sizes = everything(1, True)[0]
@@ -53,7 +55,13 @@ def test_many_tiles():
     agree(both(backend, routes, x, [None], given), 1e-12)
 
 
-@pytest.mark.parametrize(("stride", "number"), [(1, 0), (1, 3), (2, 0), (2, 3)])
+@pytest.mark.parametrize(
+    ("stride", "number"),
+    [
+        (2, 3),
+        *(pytest.param(*case, marks=pytest.mark.kernels) for case in ((1, 0), (1, 3), (2, 0))),
+    ],
+)
 def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
     """Several walks to a column, the last of them short or empty; sums in as many parts. What nobody has written is not
     a number."""
@@ -69,6 +77,7 @@ def test_walks_that_end_inside_of_an_image(stride, number, monkeypatch):
     agree(both(backend, [Route(0, form), Route(1, form)], drawn(1, 9, 5, 4, name="x"), [None, None], given), 1e-12)
 
 
+@pytest.mark.kernels
 def test_channels_come_in_blocks():
     """More than one block of input channels, of output channels, of both; in convolutions of one and of nine pixels."""
     steps = [
@@ -113,6 +122,7 @@ def test_what_nothing_depends_on_has_no_gradient():
     fans.dead_ends(backend)
 
 
+@pytest.mark.kernels
 def test_a_second_backward_pass_gives_the_same():
     fans.twice(backend)
 
@@ -238,6 +248,7 @@ def test_a_judgement_is_the_reference(served, monkeypatch):
     assert len(judged) == count
 
 
+@pytest.mark.kernels
 def test_rounding_is_that_of_the_reference(monkeypatch):
     """In float32, for images of mean / std 100, the error to the float64 truth is at most three times the reference's
     own."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 
-def remembered(function: Callable[P, T]) -> Callable[P, T]:
+def remembered(function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
     """Return the function with a cache of its last 256 results, which nobody may change.
 
     Arguments that cannot be hashed, such as a space of a user's own with a list as a field, are computed each time.
@@ -21,11 +21,11 @@ def remembered(function: Callable[P, T]) -> Callable[P, T]:
     known = lru_cache(maxsize=256)(function)
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    def call(*args: *Ts) -> T:
         try:
             hash(args)
         except TypeError:
-            return function(*args, **kwargs)
-        return known(*args, **kwargs)
+            return function(*args)
+        return known(*args)
 
     return call
