@@ -187,7 +187,9 @@ def test_recording_leaves_statistics_as_they_are(recorder):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("method", [DARTS, DrNAS, partial(DropNAS, rate_weights=0.05, rate_free=0.05)])
+@pytest.mark.parametrize(
+    "method", [DARTS, pytest.param(DrNAS, marks=pytest.mark.full), partial(DropNAS, rate_weights=0.05, rate_free=0.05)]
+)
 def test_a_recorded_search_is_the_same_search(recorder, method, monkeypatch):
     """Weights, architecture and statistics after an epoch are those of a search that launches everything; the rate is
     another one in every step."""

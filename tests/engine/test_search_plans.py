@@ -345,7 +345,7 @@ class Begins(Softmax):
         self.seen = now
 
 
-@pytest.mark.parametrize("block", [0, 2])
+@pytest.mark.parametrize("block", [pytest.param(0, marks=pytest.mark.full), 2])
 def test_an_epoch_begins_once_also_where_it_is_resumed(block):
     """Saved behind the second step of the second epoch, and in its block; a state saved between two epochs begins the
     next one."""

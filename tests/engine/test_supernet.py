@@ -195,7 +195,7 @@ def test_options_keep_the_order_of_columns():
     assert isinstance(edge, nn.ModuleDict)
 
 
-@pytest.mark.parametrize("execution", ["fused", "reference"])
+@pytest.mark.parametrize("execution", ["fused", pytest.param("reference", marks=pytest.mark.full)])
 @pytest.mark.parametrize("number", [0, 4])
 @pytest.mark.parametrize("options", ["darts", "s4"])
 def test_recomputed_cells_are_the_same_cells(execution, number, options):

@@ -57,7 +57,7 @@ def test_noise_is_refused_in_words(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("nasbench201-partial", "shufflenet") else pytest.param(n, marks=pytest.mark.full) for n in SPACES],
+    [n if n == "nasbench201-partial" else pytest.param(n, marks=pytest.mark.full) for n in SPACES],
 )
 def test_logits_are_those_of_the_network_at_any_batch(name, tmp_path, capfd):
     pytest.importorskip("onnxscript")

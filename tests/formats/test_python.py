@@ -202,6 +202,15 @@ def mine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(mine):
+    return dict(built(mine, lambda name: name not in MORE))
+
+
+@pytest.fixture(scope="module")
+def more_models(mine):
+    return dict(built(mine, MORE.__contains__))
+
+
+def built(mine, wanted):
     drnas = Darts(size=7, width=4, cells=3, options="drnas", partial=2)
     skips = Darts(size=8, width=4, cells=3, options="3-skip", affine=True)
     known = skips.read(genotype(("skip_connect", "sep_conv_3x3"), ("skip_connect", "dil_conv_5x5")))
@@ -234,17 +243,20 @@ def models(mine):
         "ragged-partial": (Ragged(size=7, partial=2, affine=True), Ragged().sample(stream(2))),
         "of-a-user": (mine, "a=max,b=1x1,c=max#2"),
     }
-    found = {}
     for name, (space, arch) in spaces.items():
-        arch = space.read(arch) if isinstance(arch, str) else arch
-        told = IMAGES if space.channels == 3 else {}
-        found[name] = model_of(space, arch, **told)
-    return found
+        if wanted(name):
+            arch = space.read(arch) if isinstance(arch, str) else arch
+            told = IMAGES if space.channels == 3 else {}
+            yield name, model_of(space, arch, **told)
 
 
 @pytest.fixture(scope="module")
 def folder(models, tmp_path_factory):
-    """Write all models, with what each must give; return the folder of folders."""
+    return written(models, tmp_path_factory)
+
+
+def written(models, tmp_path_factory):
+    """Write models, with what each must give; return the folder of folders."""
     top = tmp_path_factory.mktemp("models")
     for name, model in models.items():
         path = top / name
@@ -268,12 +280,22 @@ def folder(models, tmp_path_factory):
         writer.text()
         after = {f"after.{writer.names[n]}": t for n, t in twin.state_dict().items()}
         save_file({"images": images, "labels": labels, "logits": logits, **after}, path / "expected.safetensors")
-    program.write(models["noise"], top / "noise")
+    if "noise" in models:
+        program.write(models["noise"], top / "noise")
     return top
 
 
 @pytest.fixture(scope="module")
 def found(folder, tmp_path_factory):
+    return checked(folder, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def more_found(more_models, tmp_path_factory):
+    return checked(written(more_models, tmp_path_factory), tmp_path_factory)
+
+
+def checked(folder, tmp_path_factory):
     """What a process that cannot import Gapless finds of all models."""
     script = tmp_path_factory.mktemp("check") / "check.py"
     script.write_text(CHECK, encoding="utf-8")
@@ -283,6 +305,18 @@ def found(folder, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+MORE = {
+    "all-none",
+    "all-skip",
+    "only-nothing-arrives",
+    "partial-none",
+    "DARTS_V2",
+    "drnas-partial",
+    "every-edge",
+    "one-cell",
+}
+MORE |= {"noise-partial", "ragged"}
+"""Models of the tier ``full``."""
 NAMES = [
     "nasbench201",
     "all-none",
@@ -308,7 +342,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in MORE])
 def test_without_gapless_the_file_is_the_network(found, models, name):
     model, told = models[name], found[name]
     assert told["logits"], "logits in evaluation differ"
@@ -318,6 +352,12 @@ def test_without_gapless_the_file_is_the_network(found, models, name):
     assert told["params"] == count_params(model.network)
     mean, std = model.mean or [0.0], model.std or [1.0]
     assert told["constants"] == [model.space.classes, model.space.channels, model.space.size, list(mean), list(std)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted(MORE))
+def test_without_gapless_further_files_are_the_network(more_found, more_models, name):
+    test_without_gapless_the_file_is_the_network(more_found, more_models, name)
 
 
 def test_a_program_draws_the_noise_of_the_network(found):

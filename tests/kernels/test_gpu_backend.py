@@ -196,7 +196,9 @@ def use_triton(monkeypatch) -> None:
     monkeypatch.setattr("gapless.kernels.fan.backends", lambda device: (backend, plain))
 
 
-@pytest.mark.parametrize("number", [0, 3], ids=["soft", "masked"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(0, marks=pytest.mark.kernels, id="soft"), pytest.param(3, id="masked")]
+)
 def test_a_supernet_is_the_reference(number, monkeypatch):
     """Logits, gradients and running statistics, in float64."""
     use_triton(monkeypatch)

@@ -150,7 +150,9 @@ def test_every_cell_in_the_prefix_leaves_the_classifier():
         prefix(-1)
 
 
-@pytest.mark.parametrize("shares", [everything, prefix(1), nothing])
+@pytest.mark.parametrize(
+    "shares", [prefix(1), *(pytest.param(shares, marks=pytest.mark.full) for shares in (everything, nothing))]
+)
 def test_judging_changes_nothing(shares):
     plain = trained(shares=shares)
     watched = sharing(shares=shares)

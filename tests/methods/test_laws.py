@@ -146,10 +146,15 @@ def test_law_of_a_search(law, name, space):
     [
         (a_search_is_a_function_of_the_seed, "pruned-drnas", "darts-partial"),
         (options_that_rest_are_untouched, "dropnas-often", "darts"),
-        (a_search_trains_it, "darts", "darts"),
-        (a_search_is_a_function_of_the_seed, "darts-unrolled", "darts-s4"),
-        (a_search_is_a_function_of_the_seed, "dropnas-often", "darts-s1"),
-        (options_that_rest_are_untouched, "dropnas-often", "darts-s4"),
+        *(
+            pytest.param(*place, marks=pytest.mark.full)
+            for place in (
+                (a_search_trains_it, "darts", "darts"),
+                (a_search_is_a_function_of_the_seed, "darts-unrolled", "darts-s4"),
+                (a_search_is_a_function_of_the_seed, "dropnas-often", "darts-s1"),
+                (options_that_rest_are_untouched, "dropnas-often", "darts-s4"),
+            )
+        ),
     ],
     ids=title,
 )

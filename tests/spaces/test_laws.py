@@ -80,6 +80,8 @@ SPACES = {
     "patched": patched(),
 }
 FULL = {
+    "darts",
+    "darts-s2-partial",
     "darts-drnas-partial",
     "darts-3-skip-every-edge",
     "darts-s1",
