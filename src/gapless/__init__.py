@@ -15,6 +15,7 @@ from gapless.core.lazy import attributes
 
 if TYPE_CHECKING:
     from gapless.core.bound import Bound
+    from gapless.core.catalogue import trusting
     from gapless.core.cell import Cell, CellSpec, Edge
     from gapless.core.choose import Choose
     from gapless.core.decision import Arch, Decision, Keep
@@ -110,5 +111,6 @@ __all__ = [
     "show_table",
     "start",
     "stream",
+    "trusting",
     "uniform",
 ]

@@ -34,11 +34,13 @@ def finish(*words):
 def kill(process, run, chance, *, at="any"):
     """Kill a process at a random moment after its first checkpoint, or while it writes one; return whether it was
     still running."""
-    draft, ready = run / f".{NAME}.tmp", run / NAME
+    ready = run / NAME
     while process.poll() is None and not ready.exists():
         time.sleep(0.001)
     pause = time.monotonic() + chance.uniform(0.0, 0.6)
-    while process.poll() is None and (time.monotonic() < pause or (at == "write" and not draft.exists())):
+    while process.poll() is None and (
+        time.monotonic() < pause or (at == "write" and not any(run.glob(f".{NAME}.*.tmp")))
+    ):
         time.sleep(0 if at == "write" else 0.001)
     if process.poll() is not None:
         return False

@@ -67,7 +67,7 @@ def test_an_earlier_page_is_whole_when_the_new_one_cannot_be_made(gapless, tmp_p
     page = (tmp_path / "run" / "report.html").read_bytes()
     (tmp_path / "run" / "gap.json").write_text("{")
     status, _, err = gapless("report", "run")
-    assert status == 2 and "gap.json is spoilt" in err
+    assert status == 2 and "gap.json is damaged" in err
     assert (tmp_path / "run" / "report.html").read_bytes() == page
 
 

@@ -475,10 +475,12 @@ def test_integer_labels_with_gaps(tmp_path: Path):
 def test_images_as_plain_bytes_and_as_paths(tmp_path: Path):
     images = [picture(i) for i in range(12)]
     parquet(tmp_path / "a" / "train.parquet", img=None, image=[png(image) for image in images])
-    for i, image in enumerate(images):
-        image.save(tmp_path / "a" / f"{i}.png")
-    parquet(tmp_path / "b" / "train.parquet", img=[f"../a/{i}.png" for i in range(12)])
-    parquet(tmp_path / "c" / "train.parquet", img=[{"bytes": None, "path": f"../a/{i}.png"} for i in range(12)])
+    for name in "bc":
+        (tmp_path / name / "inside").mkdir(parents=True)
+        for i, image in enumerate(images):
+            image.save(tmp_path / name / "inside" / f"{i}.png")
+    parquet(tmp_path / "b" / "train.parquet", img=[f"inside/{i}.png" for i in range(12)])
+    parquet(tmp_path / "c" / "train.parquet", img=[{"bytes": None, "path": f"inside/{i}.png"} for i in range(12)])
     expected = sorted(array(image).tobytes() for image in images)
     for name in "abc":
         assert everything(load(tmp_path / name)) == expected

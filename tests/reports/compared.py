@@ -1,7 +1,9 @@
 """A comparison that is made up; the folder takes the fixture over in its conftest."""
 
+import lines
 import pytest
 
+from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.recipe import Recipe
@@ -21,13 +23,17 @@ SEARCHED = {
 
 def searched(run: Run, method: str, space: Space, text: str, seconds: float, memory: float) -> None:
     """Write what a search leaves of one epoch."""
-    run.write("recipe.toml", Recipe(space={"name": "nasbench201"}, method={"name": method}).toml())
-    run.write_json("machine.json", {"gapless": "0.1.0", "torch": "2.13.0", "threads": 1, "processor": "a, b"})
+    run.write(
+        "recipe.toml",
+        Recipe(
+            space={"name": "nasbench201"}, method={"name": method}, train={"epochs": 2} if method != "random" else {}
+        ).toml(),
+    )
+    run.write_json("machine.json", {**lines.MACHINE, "processor": "a, b"})
     for part in range(2):
-        run.append(
-            {"epoch": part, "seconds": seconds / 2, "peak_memory_mb": memory / (2 - part), "valid_accuracy": 50.0}
-        )
-    run.write_arch(space.read(text), space, "nasbench201", noise(space, 4))
+        run.append(lines.line(epoch=part, seconds=seconds / 2, peak_memory_mb=memory / (2 - part), valid_accuracy=50.0))
+    alone = {**size_of(space.alone(), space.read(text)), "start": "fresh"}
+    run.write_arch(space.read(text), space, "nasbench201", noise(space, 4), alone)
 
 
 @pytest.fixture

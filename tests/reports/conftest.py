@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from compared import folder
 from scored import made_up
 
+from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
@@ -36,6 +38,7 @@ def trace():
                     "valid_accuracy": 9.0 if epoch % 2 else None,
                     "arch": str(space.decode(scores)),
                     "scores": scores.double().tolist(),
+                    "cost": None,
                     "draws": [space.pack(space.sample(generator)) for _ in range(draws)],
                     "images_per_second": 700.0,
                     "seconds": 2.0,
@@ -72,12 +75,24 @@ def run_of(tmp_path):
 
     def make(space: Space, records: list[dict], *, ended: bool = True, arch: str = "") -> Run:
         run = Run.create(tmp_path / "run")
-        recipe = Recipe(space={"name": space.label}, method={"name": "drnas"}, data={"name": "digits"}, arch=arch)
+        recipe = Recipe(
+            space={"name": space.label},
+            method={"name": "drnas"},
+            data={"name": "digits"},
+            train={} if arch else {"epochs": 2},
+            arch=arch,
+        )
         run.write("recipe.toml", recipe.toml())
         for record in records:
-            run.append(record)
+            run.append(json.dumps(record))
         if ended:
-            run.write_arch(space.read(records[-1]["arch"]), space, space.label, noise(space, 4))
+            run.write_arch(
+                space.read(records[-1]["arch"]),
+                space,
+                space.label,
+                noise(space, 4),
+                {**size_of(space.alone(), space.read(records[-1]["arch"])), "start": "fresh"},
+            )
         return run
 
     return make
@@ -99,6 +114,7 @@ def gap_of():
                 "notation": space.write(arch),
                 "scores": {"inherited": s - 10, "recalibrated": s, "params": 1000 + n, "macs": 2000 + n},
                 "truth": t if table else None,
+                "trainings": {},
             }
             for n, (arch, s, t) in enumerate(zip(archs, scores, truth, strict=True))
         ]

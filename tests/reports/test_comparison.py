@@ -8,7 +8,8 @@ import math
 import pytest
 from compared import COLUMN, CONV, POOL, SKIP
 
-from gapless.reports.comparison import COLUMNS, DIFFERENCES, escaped, latex, markdown, report, write
+from gapless.core import text
+from gapless.reports.comparison import COLUMNS, DIFFERENCES, latex, markdown, report, write
 from gapless.runs.comparison import Comparison
 from gapless.tables import load
 
@@ -104,7 +105,7 @@ def test_latex(folder):
 
 
 def test_latex_is_escaped():
-    assert escaped("a_b & 5 % ~ {x}^2 \\ $#") == (
+    assert text.latex("a_b & 5 % ~ {x}^2 \\ $#") == (
         r"a\_b \& 5 \% \textasciitilde{} \{x\}\textasciicircum{}2 \textbackslash{} \$\#"
     )
 

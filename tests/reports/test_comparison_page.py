@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import lines
 import pytest
 from browsed import Tree, alone
 from compared import COLUMN, CONV, POOL, SEARCHED, SKIP, searched
@@ -83,7 +84,7 @@ def test_gaps_that_were_measured(folder, gap_of):
     run.write_json("gap.json", gap_of(NASBench201(), table=False))
     assert "pc_darts-digits-seed1 - - 71.00 40.00 -" in alone(page(folder).html).text
     run.write("gap.json", "{")
-    with pytest.raises(UserError, match=r"gap.json is spoilt"):
+    with pytest.raises(UserError, match=r"gap.json is damaged"):
         page(folder)
 
 
@@ -104,8 +105,15 @@ def test_answers_trained_alone(folder):
     for seed, accuracy in ((0, 81.5), (1, 80.0)):
         run = Run.create(folder.retrained(ComparisonCell("random", "digits", seed)).path)
         run.write("recipe.toml", replace(folder.run(ComparisonCell("random", "digits", 0)).recipe(), arch="any").toml())
-        run.write_json("machine.json", {"processor": "another", "gapless": "0.1.0"})
-        told = {"test_accuracy": accuracy, "seconds": 3.0, "peak_memory_mb": 9.0, "params": 77, "macs": 5}
+        run.write_json("machine.json", {**lines.MACHINE, "processor": "another", "gapless": "0.1.0"})
+        told = {
+            **lines.RESULT,
+            "test_accuracy": accuracy,
+            "seconds": 3.0,
+            "peak_memory_mb": 9.0,
+            "params": 77,
+            "macs": 5,
+        }
         run.write_json("result.json", told)
     tree = alone(page(folder).html)
     assert "Worth test accuracy of the answer trained alone" in tree.text
@@ -134,7 +142,7 @@ def test_a_table_that_is_gone_is_a_sentence(folder):
 def test_what_comes_from_a_comparison_is_escaped(folder, gap_of, tmp_path):
     evil = "</pre></title><script>alert(1)</script>\"' onload=x `<b>`"
     run = folder.run(ComparisonCell("pc_darts", "digits", 0))
-    run.write_json("machine.json", {"processor": evil, "gapless": evil})
+    run.write_json("machine.json", {**lines.MACHINE, "processor": evil, "gapless": evil})
     folder.log(ComparisonCell("random", "digits", 2)).write_text(f"Failed: {evil}\n")
     recipe = replace(folder.comparison().recipe, space={"name": "nasbench201", "note": evil}, data={"note": evil})
     asked(folder, recipe=recipe)

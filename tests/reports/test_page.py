@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import lines
 import pytest
 from browsed import Tree, alone
 from diagnosed import told as diagnosed
@@ -62,14 +63,14 @@ def test_options_that_were_looked_at(trace, run_of):
     assert "The options early and late" in tree.text and "`" not in tree.text
     assert len(tree.named("svg")) >= 5  # the cell, scores, training, feature maps, the course
     run.write("diagnose.json", '{"images": ')
-    with pytest.raises(UserError, match=r"diagnose.json is spoilt"):
+    with pytest.raises(UserError, match=r"diagnose.json is damaged"):
         page(run)
 
 
 def test_a_spoilt_gap_is_a_sentence(trace, run_of):
     run = run_of(NASBench201(), trace(NASBench201(), 2))
     run.write("gap.json", '{"run": ')
-    with pytest.raises(UserError, match=r"gap.json is spoilt. Measure it anew"):
+    with pytest.raises(UserError, match=r"gap.json is damaged: .*Measure it anew"):
         page(run)
 
 
@@ -114,7 +115,7 @@ def test_an_architecture_trained_alone(trace, retrained, run_of):
     run = run_of(NASBench201(), [{**r, "arch": arch} for r in retrained], arch=arch)
     run.write_json(
         "result.json",
-        {"test_accuracy": 42.0, "test_images": 360, "interval_95": [36.9, 47.2], "epochs": 4},
+        {**lines.RESULT, "test_accuracy": 42.0, "test_images": 360, "interval_95": [36.9, 47.2], "epochs": 4},
     )
     found = page(run)
     told = alone(found.html).text
@@ -158,7 +159,7 @@ def test_what_comes_from_a_run_is_escaped(trace, run_of, gap_of, tmp_path):
     gap = gap_of(NASBench201(), truth=evil)
     gap["chain"][0]["what"] = evil
     run.write_json("gap.json", gap)
-    run.write_json("machine.json", {"processor": evil, "gapless": evil})
+    run.write_json("machine.json", {**lines.MACHINE, "processor": evil, "gapless": evil})
     recipe = replace(run.recipe(), title=evil, source=evil)
     run.write("recipe.toml", recipe.toml())
     moved = run.path.rename(tmp_path / "<script> `'\"&")

@@ -1,14 +1,15 @@
+import os
 import pickle
 import re
 import zipfile
-from pathlib import Path
 
+import lines
 import pytest
 import torch
 
-from gapless.core.errors import Stopped, UserError
+from gapless.core.errors import UserError
 from gapless.runs import checkpoint
-from gapless.runs.checkpoint import FORMAT, NAME, Keeper, held, load, save
+from gapless.runs.checkpoint import FORMAT, NAME, held, load, save
 from gapless.runs.run import Run
 
 STATE = {"epoch": 3, "weights": {"a": torch.arange(4.0)}, "none": None, "list": [1, "x", 0.1]}
@@ -28,7 +29,8 @@ def contents(run):
 def test_what_is_saved_is_loaded(run):
     assert load(run, images="f") is None
     save(run, STATE, images="f")
-    found = load(run, images="f")
+    found, trace = load(run, images="f")
+    assert trace == []
     assert found["epoch"] == 3
     assert found["none"] is None
     assert found["list"] == [1, "x", 0.1]
@@ -122,7 +124,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, monkeypatch):
     with pytest.raises(UserError, match=r"No space left on device.*saved before is whole.*gapless resume"):
         save(run, {"epoch": 4}, images="f")
     with pytest.raises(UserError, match=re.escape("trace.jsonl cannot be written")):
-        run.append({"epoch": 0})
+        run.append(lines.line())
     monkeypatch.undo()
     (run.path / "trace.jsonl").unlink()
     assert contents(run) == before
@@ -130,14 +132,14 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(run, monkeypatch):
     save(run, STATE, images="f")
-    before, really = contents(run), Path.open
+    before, really = contents(run), os.open
 
-    def refuse(path, mode="r", *given, **named):
-        if mode[0] in "wa":
+    def refuse(path, flags, *given, **named):
+        if flags & os.O_WRONLY:
             raise PermissionError(13, "Permission denied")
-        return really(path, mode, *given, **named)
+        return really(path, flags, *given, **named)
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         save(run, {"epoch": 4}, images="f")
     assert contents(run) == before
@@ -150,33 +152,21 @@ def test_one_process_at_a_time(run):
         pass
 
 
-def test_the_trace_is_rewound(run):
-    for epoch in range(3):
-        run.append({"epoch": epoch})
+def test_the_trace_is_restored(run):
+    """Epochs after the checkpoint, a line that was cut off, and damage are taken back."""
+    told = [lines.line(epoch=epoch) for epoch in range(3)]
+    save(run, STATE, images="f", trace=told[:2])
+    for line in told:
+        run.append(line)
     with (run.path / "trace.jsonl").open("a") as file:
         file.write('{"epoch": 3, "loss"')
-    run.rewind(9)
     assert [r["epoch"] for r in run.trace()] == [0, 1, 2]
-    run.rewind(1)
-    assert [r["epoch"] for r in run.trace()] == [0]
-    run.rewind(0)
-    assert list(run.trace()) == []
-
-
-def test_a_keeper_saves_when_it_is_time_and_stops_when_asked(run):
-    states = iter(range(10))
-    keeper = Keeper(run, lambda: {"n": next(states)}, "f", minutes=1000)
-    keeper()
-    assert load(run, images="f") is None
-    keeper.saved -= 60 * 1000
-    keeper()
-    keeper()
-    assert load(run, images="f") == {"n": 0}
-    keeper.stop = True
-    with pytest.raises(Stopped, match=f"gapless resume {run.path}"):
-        keeper()
-    assert load(run, images="f") == {"n": 1}
-    never = Keeper(run, lambda: {"n": next(states)}, "f", minutes=0)
-    never.saved -= 1e9
-    never()
-    assert load(run, images="f") == {"n": 1}
+    _, trace = load(run, images="f")
+    assert trace == told[:2]
+    for damage in (b"", b"{}\n", b"3\n", b"\xff", told[1].encode() + b"\n"):
+        (run.path / "trace.jsonl").write_bytes(damage)
+        run.restore(trace)
+        assert [r["epoch"] for r in run.trace()] == [0, 1]
+    (run.path / "trace.jsonl").unlink()
+    run.restore(trace)
+    assert (run.path / "trace.jsonl").read_text() == "".join(f"{line}\n" for line in told[:2])

@@ -1,5 +1,6 @@
 """What a comparison is, and what its folder says of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def test_every_method_has_every_seed_and_its_own_settings():
 def test_it_comes_back_from_its_folder(tmp_path):
     found = asked(table="t.parquet", columns=("cifar10_test_200",), baseline="random")
     Folder(tmp_path).write(found)
-    assert Folder.open(tmp_path).comparison() == found
+    again = Folder.open(tmp_path).comparison()
+    assert again.recipe.where == tmp_path / "comparison.toml"
+    assert replace(again, recipe=replace(again.recipe, where=None)) == found
     (tmp_path / "comparison.toml").write_text("[comparison]\nmethods = 3\n")
     with pytest.raises(UserError, match="cannot be read"):
         Folder(tmp_path).comparison()

@@ -1,5 +1,6 @@
 import json
 
+import lines
 import pytest
 import torch
 
@@ -27,11 +28,11 @@ def test_what_is_written_reads_back(tmp_path):
     space = Darts(options="drnas", channels=1, size=8)
     arch = space.sample(torch.Generator().manual_seed(0))
     data = noise(space, 4)
-    run.write_arch(arch, space, "darts", data)
+    run.write_arch(arch, space, "darts", data, lines.ALONE)
     assert run.images() == {"names": data.classes, "mean": data.mean, "std": data.std}
     assert Run.open(run.path).found() == (arch, space)
-    run.append({"epoch": 0})
-    run.append({"epoch": 1})
+    run.append(lines.line(epoch=0))
+    run.append(lines.line(epoch=1))
     assert [r["epoch"] for r in run.trace()] == [0, 1]
     weights = {"a": torch.randn(3, 2), "b": torch.tensor(4)}
     run.write_weights(weights)

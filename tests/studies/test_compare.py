@@ -220,7 +220,7 @@ def test_a_run_that_a_killed_call_still_saves_is_waited_for(tmp_path, monkeypatc
 def test_a_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
     out = tmp_path / ComparisonCell("random", "digits", 0).name
     out.mkdir()
-    (out / ".recipe.toml.tmp").write_text("cut o")
+    (out / ".recipe.toml.0123456789abcdef.tmp").write_text("cut o")
     finish_search(BASE.over(method={"name": "random"}), out)
     assert Run.open(out).ended
 

@@ -156,7 +156,7 @@ def test_refusals(darts, supernet, tmp_path):
     with pytest.raises(UserError, match="was not diagnosed yet"):
         drawn(tmp_path / "half")
     (tmp_path / "half" / "diagnose.json").write_text("{")
-    with pytest.raises(UserError, match="is spoilt"):
+    with pytest.raises(UserError, match="is damaged"):
         drawn(tmp_path / "half")
     assert Run.open(tmp_path / "half").kind == "search"
 

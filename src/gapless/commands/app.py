@@ -9,6 +9,7 @@ import ast
 import gc
 import importlib
 import inspect
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.console import Console
 from gapless import __version__
 from gapless.commands.options import flag
 from gapless.core import catalogue
-from gapless.core.errors import Stopped, UserError
+from gapless.core.errors import Stopped, Untrusted, UserError
 from gapless.core.settings import fields_of
+from gapless.core.text import printable
 
 HELP = """Find a neural architecture inside one weight-sharing supernet, and see how far the answer can be trusted.
 
@@ -46,6 +48,9 @@ is bound for the arguments. Only the module of the command that is called is imp
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 wrong input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # an encoding that lacks a character shows its code
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     gc.disable()  # imports make a million objects that live as long as the process: there is nothing to collect yet
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
@@ -53,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit status."""
     arguments = list(arguments)
-    options = {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
+    with catalogue.trusting("--trust" in arguments):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    options = {"trust"} | {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
     try:
         app = bound_app(arguments)
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
@@ -66,7 +76,12 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, CycloptsError):
             message = f"{str(error).strip()}{owners(error)} See --help."
         else:
-            message = str(error) if error.where else error.spelled(lambda name: flag(name, options))
+            message = error.spelled(lambda name: flag(name, options))
+            if isinstance(error, Untrusted):
+                message = error.where + message
+            elif error.where:
+                message = str(error)
+        message = printable(message, keep="\n")
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
         return 2
     except Stopped as stopped:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gapless.commands.options import Option, bind, given_run, peek, print_json, run_settings, settings, table
+from gapless.commands.options import TRUST, Option, bind, given_run, peek, print_json, run_settings, settings, table
 from gapless.commands.watch import WatchJobs
 from gapless.core import catalogue
 from gapless.core.errors import UserError
@@ -76,6 +76,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("gpus", float, "GPUs that a run takes of the cluster; 0.5 shares one between two.", default=0),
         Option("out", Path, "Folder of the comparison.", default="runs/SPACE-comparison"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
+        TRUST,
         Option("epochs", int, "Short for --train.epochs.", default=shown.get("epochs")),
         Option(
             "score",

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from gapless.commands.options import print_json
+from gapless.commands.options import Trust, print_json
 from gapless.studies.defaults import FEATURE_IMAGES
 
 DOC = """Look at the options of a finished search: how alike their feature maps are, which mature early, which receive
@@ -32,6 +32,7 @@ def _run(
     images: Annotated[int, Parameter(help="Training images for the feature maps.")] = FEATURE_IMAGES,
     device: Annotated[str, Parameter(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, Parameter(help="CPU threads; 0 leaves PyTorch's own.")] = 0,
+    trust: Trust = False,
     json: Annotated[
         bool,
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.commands.options import TRUST, Option, bind, peek, print_json, settings, table
 from gapless.core import catalogue
 from gapless.core.errors import UserError
 
@@ -33,8 +33,9 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("table", Path, "A benchmark table that holds the architecture."),
         Option("column", str, "The column of the table by which it is ranked; by default the table's own."),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
+        TRUST,
     ]
-    if space is not None:
+    if space is not None and not space.python_only:
         full = space.alone()
         options += settings(
             "space", type(space), f"Space {space.label}", {n: getattr(full, n) for n in full.__dataclass_fields__}

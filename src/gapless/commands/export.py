@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from gapless.commands.evaluate import space_of
-from gapless.commands.options import Option, bind, print_json, settings, table
+from gapless.commands.options import TRUST, Option, bind, print_json, settings, table
 from gapless.studies.defaults import FORMATS
 
 DOC = """Write a network as files that need no Gapless.
@@ -31,8 +31,9 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("inherit", bool, "Take the weights of a search's supernet, at the size of the search."),
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
+        TRUST,
     ]
-    if space is not None:
+    if space is not None and not space.python_only:
         full = space.alone()
         shown = {name: getattr(full, name) for name in full.__dataclass_fields__}
         options += settings("space", type(space), f"Space {space.label}", shown)

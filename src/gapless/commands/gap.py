@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gapless.commands.evaluate import space_of
-from gapless.commands.options import Option, bind, peek, print_json, settings, table
+from gapless.commands.options import TRUST, Option, bind, peek, print_json, settings, table
 from gapless.core.errors import UserError, unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.data import load
@@ -57,6 +57,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("threads", int, "CPU threads; 0 leaves PyTorch's own, and is one of a training.", default=0),
         Option("seed", int, "Of the random architectures.", default=0),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
+        TRUST,
         *settings("retrain", Protocol, f"Protocol {name} (--trainings)", dataclasses.asdict(PROTOCOLS[name][1])),
         *settings("data", load, "Images of the trainings, where they are not the search's"),
     ]

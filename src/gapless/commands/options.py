@@ -19,6 +19,9 @@ from cyclopts import Group, Parameter
 from gapless.core.settings import Field, fields_of
 
 UNSET = inspect.Parameter.empty
+TRUSTED = "Run the code of outside files that a recipe or a run folder names."
+Trust = Annotated[bool, Parameter(help=TRUSTED, negative="", show_default=False)]
+"""The type of the option ``--trust``, which :func:`gapless.commands.app.run` has heeded before a command is bound."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Option:
         """Return the parameter that cyclopts binds."""
         shown = "" if self.default is None or self.default is UNSET else f" [default: {_plain(self.default)}]"
         extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
-        if self.name == "json" or typing.get_origin(self.plain) in (tuple, list):
+        if self.name in ("json", "trust") or typing.get_origin(self.plain) in (tuple, list):
             extra["negative"] = ""
         if self.several:
             extra["consume_multiple"] = True
@@ -73,6 +76,10 @@ class Option:
             default=None,
             annotation=Annotated[self.plain | None, annotation],
         )
+
+
+TRUST = Option("trust", bool, TRUSTED)
+"""The option ``--trust``; see :data:`Trust`."""
 
 
 def settings(

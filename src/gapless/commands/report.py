@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from gapless.commands.options import print_json
+from gapless.commands.options import Trust, print_json
 
 DOC = """Write all that is known of a run or of a comparison on one page of HTML: the answers, how far they can be
 trusted, the cells, the figures, what repeats it. The page needs no network and no other file."""
@@ -32,6 +32,7 @@ def _run(
         Parameter(help="A benchmark table: show how good the architectures are that a search draws, too."),
     ] = None,
     column: Annotated[str | None, Parameter(help="Column of the table [default: the table's own].")] = None,
+    trust: Trust = False,
     json: Annotated[
         bool,
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from gapless.commands.options import print_json
+from gapless.commands.options import Trust, print_json
 
 DOC = """Go on with a search or a training from its last checkpoint, to the same end as if it had never stopped."""
 
@@ -22,6 +22,7 @@ def _run(
     run: Annotated[Path, Parameter(help="The folder of a search or a training that was interrupted.")],
     /,
     *,
+    trust: Trust = False,
     json: Annotated[
         bool,
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),

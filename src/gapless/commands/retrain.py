@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from gapless.commands.evaluate import space_of
-from gapless.commands.options import Option, bind, given_run, peek, print_json, run_settings, settings, table
+from gapless.commands.options import TRUST, Option, bind, given_run, peek, print_json, run_settings, settings, table
 from gapless.commands.watch import WatchTraining, free
 from gapless.core.errors import unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
@@ -51,10 +51,11 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-retrain-DATA-seedN"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
+        TRUST,
         *settings("retrain", Protocol, f"Protocol {name}", {n: getattr(shown, n) for n in shown.__dataclass_fields__}),
         *settings("data", load, "Data"),
     ]
-    if space is not None:
+    if space is not None and not space.python_only:
         full = space.alone()
         fields = {n: getattr(full, n) for n in full.__dataclass_fields__}
         options += settings("space", type(space), f"Space {space.label}", fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gapless.commands.options import Option, bind, given_run, peek, print_json, run_settings, settings, table
+from gapless.commands.options import TRUST, Option, bind, given_run, peek, print_json, run_settings, settings, table
 from gapless.commands.watch import WatchSearch, free
 from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, Bound, told
@@ -79,6 +79,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option("latency_file", Path, limit["latency_file"].help),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN, or -SCORE-"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
+        TRUST,
         *settings("space", space.cls, f"Space {space.name}", space.settings, skip=MEASURED),
         *settings("method", method.cls, f"Method {method.name}", method.settings, skip=("seed",)),
         *([] if score is None else settings("score", score.cls, f"Score {score.name}", score.settings)),
@@ -133,7 +134,7 @@ def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
     changes["limit"] = _limit(typed)
     recipe = recipe.over(**changes)
     seed = recipe.run.get("seed", 0)
-    by = recipe.score.get("name") or recipe.data["name"]
+    by = recipe.score.get("name") or recipe.data.get("name", "digits")
     stem = f"{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(by).stem}-seed{seed}"
     out = typed.get("out") or free(f"runs/{stem}")
     with WatchSearch() as watch:
@@ -163,7 +164,7 @@ def tell(result: SearchResult) -> None:
     console.print(f"\nFound in {facts['seconds']:.0f} s:\n  {facts['notation']}")
     console.print(
         f"  {facts['params']:,} parameters and {facts['macs']:,} MACs at the size at which it would be trained "
-        + ("alone" if result.size is None else "on, with the weights of this search")
+        + ("alone" if result.start == "fresh" else "on, with the weights of this search")
     )
     if result.judged is not None:
         judged = result.judged

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from gapless.commands.options import print_json
+from gapless.commands.options import Trust, print_json
 from gapless.core.errors import UserError
 
 DOC = """Draw a run (its cell, scores and training, fit to print) or the cells of an architecture."""
@@ -50,6 +50,7 @@ def _run(
             help="Write the trace of a run for TensorBoard, too: RUN/tensorboard.", negative="", show_default=False
         ),
     ] = False,
+    trust: Trust = False,
     json: Annotated[
         bool,
         Parameter(help="Print one JSON object as the last line of standard output.", negative="", show_default=False),

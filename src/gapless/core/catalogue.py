@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gapless.core import files
 from gapless.core.errors import UserError, unknown
 
+_trusting: ContextVar[bool] = ContextVar("trusting", default=False)
 KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE", "tables": "TABLE"}
 """Folder of the package -> the name that its modules give to what they define."""
 
@@ -35,9 +40,9 @@ def find(name: str, *kinds: str) -> Any:
     attribute = KINDS[kinds[0]]
     what = attribute.lower()
     if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"There is no file {name}.")
+        path = files.place(name)
+        if not files.is_file(path):
+            raise UserError(f"There is no file {files.shown(name)}.")
         module = _load(path)
         if not hasattr(module, attribute):
             raise UserError(f"{name} defines no {attribute}; its last line should read: {attribute} = YourClass.")
@@ -46,6 +51,32 @@ def find(name: str, *kinds: str) -> Any:
         if name in names(kind):
             return getattr(importlib.import_module(f"gapless.{kind}.{name}"), attribute)
     raise unknown(what, name, [n for kind in kinds for n in names(kind)])
+
+
+@contextmanager
+def trusting(trust: bool = True) -> Iterator[None]:
+    """Let a block run the code of outside files that a recipe or a run folder names.
+
+    What a user names in a call or on the command line needs no such permission. ::
+
+        with gapless.trusting():
+            gapless.resume("runs/mine")
+    """
+    token = _trusting.set(trust)
+    try:
+        yield
+    finally:
+        _trusting.reset(token)
+
+
+def trusted() -> bool:
+    """Return whether outside files that a recipe or a run folder names may be run."""
+    return _trusting.get()
+
+
+def fingerprint(path: str | Path) -> str:
+    """Return the SHA-256 of an outside file."""
+    return hashlib.sha256(files.read_bytes(path, "The plug-in")).hexdigest()
 
 
 def source(kind: str, name: str) -> str:

@@ -74,7 +74,11 @@ class UserError(ValueError):
 
     def at(self, where: str) -> UserError:
         """Return the same error with its place in a recipe; unchanged where ``where`` is empty."""
-        return UserError(str(self.args[0]), of=self.of, where=where) if where else self
+        return type(self)(str(self.args[0]), of=self.of, where=where) if where else self
+
+
+class Untrusted(UserError):
+    """The code of an outside file would be run that a recipe or a run folder names, and that is not permitted."""
 
 
 class Stopped(Exception):

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from gapless.core import cost
+from gapless.core import cost, files
 from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision, Keep, check
 from gapless.core.errors import UserError
@@ -286,9 +286,11 @@ def _cost_table(space: Space, unit: cost.Unit) -> tuple[Tensor, int]:
 
 def _content(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = files.read_text(path, "The architecture").strip()
         return str(json.loads(text)["arch"]) if path.suffix == ".json" else text
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"{path} holds no architecture: neither a text in the field's notation nor JSON with a key 'arch'."
         ) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from gapless.core import files
 from gapless.core.errors import UserError
 from gapless.data import digits, huggingface
 from gapless.data.images import Raw
@@ -20,14 +22,15 @@ def find(name: str | Path, *, label: str | None = None, image: str | None = None
     UserError
         Where there is no such set, or its columns cannot be told.
     """
-    path = Path(name).expanduser()
+    path = files.place(name)
     if name == digits.NAME:
         huggingface.no_columns("the digits have no columns", label, image)
         return digits.read()
-    if path.is_dir():
+    if files.is_folder(path):
         return huggingface.read_folder(path, label=label, image=image)
-    if path.exists():
-        raise UserError(f"{name} is a file. Give the folder that holds it.")
+    if os.path.lexists(path):
+        what = "is a file" if files.is_file(path) else "is no folder"
+        raise UserError(f"{files.shown(path)} {what}. Give the folder that holds it.")
     if isinstance(name, Path) or not _HUB_NAME.fullmatch(name):
         raise UserError(f"There is no folder {name}. Give a folder, a name on the Hugging Face hub or {digits.NAME!r}.")
     return huggingface.read_hub(name, label=label, image=image, known=(digits.NAME,))

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from gapless.core import files
 from gapless.core.errors import UserError, nearest
 from gapless.data.images import Picture, Raw, Rows
 
@@ -66,9 +67,9 @@ def read_folder(root: Path, *, label: str | None = None, image: str | None = Non
     (``train-00000-of-00001.parquet``), or else images in class folders: ``train/cat/1.png`` with ``test``,
     ``validation`` or neither beside ``train``, or ``cat/1.png`` without a split.
     """
-    files = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
-    if files:
-        return _read_parquet(root, files, label, image)
+    tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+    if tables:
+        return _read_parquet(root, tables, label, image)
     no_columns(f"{root} holds images in class folders, not columns", label, image)
     return _read_class_folders(root)
 
@@ -174,10 +175,10 @@ def _tree(root: Path, top: Path, classes: Sequence[str]) -> _Tree:
         if not is_new(str(folder)):
             continue
         images: list[Path] = []
-        for here, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        for here, folders, inside in os.walk(folder, onerror=unreadable, followlinks=True):
             visible = sorted(name for name in folders if not name.startswith("."))
             folders[:] = [name for name in visible if is_new(os.path.join(here, name))]
-            paths = [Path(here, name) for name in files if not name.startswith(".")]
+            paths = [Path(here, name) for name in inside if not name.startswith(".")]
             images += [path for path in paths if path.suffix.lower() in SUFFIXES]
             found.ignored += sorted(str(path) for path in paths if path.suffix.lower() not in SUFFIXES)
         found.paths += sorted(images, key=lambda path: path.relative_to(folder).as_posix())
@@ -197,9 +198,9 @@ class _Table:
     root: Path
 
 
-def _read_parquet(root: Path, files: list[Path], label: str | None, image: str | None) -> Raw:
+def _read_parquet(root: Path, paths: list[Path], label: str | None, image: str | None) -> Raw:
     splits: dict[str, list[Path]] = {}
-    for file in files:
+    for file in paths:
         splits.setdefault(re.split(r"[-_.]", file.name)[0].lower(), []).append(file)
     train, test, source = _choose(splits, f"Parquet files in {root}")
     tables = [_parquet_table(splits[name]) for name in (train, test) if name is not None]
@@ -209,20 +210,21 @@ def _read_parquet(root: Path, files: list[Path], label: str | None, image: str |
     return replace(raw, tested=test or "", unused=tuple(name for name in splits if name not in (train, test)))
 
 
-def _parquet_table(files: list[Path]) -> _Table:
+def _parquet_table(paths: list[Path]) -> _Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables, where = [], []
-    for file in files:
+    for file in paths:
+        files.checked(file, "The Parquet file")
         try:
             tables.append(pq.ParquetFile(file).read())
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{file} is not a readable Parquet file ({error}).") from error
         where += [f"row {i} of {file}" for i in range(len(tables[-1]))]
         if tables[-1].schema != tables[0].schema:
-            raise UserError(f"{files[0]} and {file} have different columns: they are parts of one split.")
-    return _Table(pa.concat_tables(tables), where, files[0].parent)
+            raise UserError(f"{paths[0]} and {file} have different columns: they are parts of one split.")
+    return _Table(pa.concat_tables(tables), where, paths[0].parent)
 
 
 def read_hub(name: str, *, label: str | None = None, image: str | None = None, known: Iterable[str] = ()) -> Raw:
@@ -334,19 +336,37 @@ def _pick(kind: str, given: str | None, names: list[str], legal: list[str], *tie
 
 # Encoded images
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is opened, whatever a file is called. Pillow knows more, and starts other programs for some of them (EPS)."""
+LARGEST = 2**30
+"""The largest file of an image, in bytes."""
+Item = Any
+"""An encoded image (bytes), the path of its file, a path :class:`Outside` of the folder, or None."""
 
-def _item(value: Any, root: Path) -> bytes | Path | None:
-    """Return what an image column holds in one row: the encoded image, or the path of its file."""
+
+def _item(value: Any, root: Path) -> Item:
+    """Return what an image column holds in one row: the encoded image, or the path of its file.
+
+    A path that leads out of the folder of the table is none: the table may come from a stranger.
+    """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    return root / value if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if "\0" in value or not os.path.realpath(root / value).startswith(os.path.realpath(root) + os.sep):
+        return Outside(value)
+    return root / value
 
 
-def _rows(items: Sequence[bytes | Path | None], labels: Sequence[int], where: Sequence[str]) -> Rows:
+class Outside(str):
+    """The path of an image outside of the folder of its table."""
+
+
+def _rows(items: Sequence[Item], labels: Sequence[int], where: Sequence[str]) -> Rows:
     return Rows(lambda i: decode(items[i], where[i]), where.__getitem__, np.array(labels, np.int64))
 
 
-def decode(item: bytes | Path | None, where: str) -> Picture:
+def decode(item: Item, where: str) -> Picture:
     """Decode one image, as :data:`CONVERSIONS` says.
 
     Raises
@@ -356,8 +376,14 @@ def decode(item: bytes | Path | None, where: str) -> Picture:
     """
     if item is None:
         raise UserError(f"There is no image in {where}.")
+    if isinstance(item, Outside):
+        raise UserError(f"{where} names the image {files.shown(item)}, which is not in the folder of the table.")
     try:
-        with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as image:
+        content = files.read_bytes(item, "The image", most=LARGEST) if isinstance(item, Path) else item
+    except UserError as error:
+        raise UserError(f"There is no readable image in {where}. {error}") from None
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
             image.load()
             kinds = [MODES.get(image.mode, "other colours")]
             upright: Image.Image = image
@@ -369,6 +395,10 @@ def decode(item: bytes | Path | None, where: str) -> Picture:
             pixels = _array(upright)
             if _has_more_frames(image):
                 kinds.append("several frames")
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"There is no readable image in {where}: it is damaged, or none of {', '.join(FORMATS)}."
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"There is no readable image in {where} ({error}).") from error
     return Picture(pixels, tuple(kinds))

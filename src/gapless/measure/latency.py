@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapless.core import files
 from gapless.core.bound import Bound, Budget, cost_of, told
 from gapless.core.cell import CellModule, CellSpec, Edge
 from gapless.core.decision import Arch
@@ -126,7 +127,13 @@ class LatencyTable:
         return cost_of(arch, self.space, self.table, self.constant)
 
     def write(self, path: str | Path) -> None:
-        """Write the table as JSON."""
+        """Write the table as JSON.
+
+        Raises
+        ------
+        OSError
+            Where the system refuses.
+        """
         rows = zip(self.space.decisions, self.table.tolist(), strict=True)
         content = {
             "format": FORMAT,
@@ -141,7 +148,7 @@ class LatencyTable:
             "error": self.error,
             "checks": [asdict(check) for check in self.checks],
         }
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        files.write(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, path: str | Path, space: Space) -> LatencyTable:
@@ -159,11 +166,10 @@ class LatencyTable:
         UserError
             Where there is no such file, it holds no such table, or one of another space or size.
         """
+        text = files.read_bytes(path, "The latency file").decode(errors="replace")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"The latency file {path} cannot be read: {error.strerror}.") from None
-        except ValueError:  # no JSON, or no text
+            content = json.loads(text)
+        except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, deep nesting
             content = None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{path} is no latency file of Gapless, or only a part of one. Measure it again.")
@@ -181,7 +187,7 @@ class LatencyTable:
                     Check(str(c["arch"]), _number(c["predicted"]), _number(c["measured"])) for c in content["checks"]
                 ),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise UserError(f"{path} is a latency file with a part missing or spoilt. Measure it again.") from None
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gapless.analysis.statistics import Difference, can_show, deviation, difference, mean
-from gapless.core.size import size_of
+from gapless.core import text
 from gapless.core.table import BenchmarkTable
-from gapless.runs.checked import check_recipe
 from gapless.runs.comparison import Comparison, ComparisonCell, Folder
 from gapless.runs.run import Run
-from gapless.runs.searched import continued_size
 from gapless.tables import load
 
 TEST = "test accuracy"
@@ -141,6 +139,7 @@ class Report:
 def report(folder: Folder) -> Report:
     """Read a comparison."""
     asked = folder.comparison()
+    asked.recipe.permit(asked.table)
     table = load(asked.table) if asked.table else None
     groups = tuple(_group(folder, asked, table, data) for data in asked.data)
     return Report(asked, groups, tuple(_limits(asked, groups)))
@@ -197,7 +196,7 @@ def _facts(run: Run, table: BenchmarkTable | None, column: str) -> dict[str, Any
         return found
     arch, space = run.found()
     text = space.write(arch)
-    found |= {"architecture": text, **size_of(continued_size(check_recipe(run.recipe()), space) or space.alone(), arch)}
+    found |= {"architecture": text, **{unit: run.alone()[unit] for unit in ("params", "macs")}}
     if table is not None:
         place = {"rank": table.rank(arch, column), "percentile": table.percentile(arch, column)}
         found |= {"column": table.row(arch)[column], **place}
@@ -371,9 +370,9 @@ def _means(rows: Sequence[Row]) -> dict[str, Any]:
 
 def markdown(found: Report) -> str:
     """Return the report as Markdown: columns stand under each other, too."""
-    parts = [f"# {heading(found.asked)}"]
-    parts += [f"{grid.title}:\n\n{_aligned(grid)}" for grid in grids(found)]
-    parts += ["\n".join(f"* {_star(note)}" for note in found.notes)] if found.notes else []
+    parts = [f"# {text.markdown(heading(found.asked))}"]
+    parts += [f"{text.markdown(grid.title)}:\n\n{_aligned(grid)}" for grid in grids(found)]
+    parts += ["\n".join(f"* {text.markdown(note)}" for note in found.notes)] if found.notes else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -383,13 +382,9 @@ def heading(asked: Comparison) -> str:
     return f"{names} on {Path(str(asked.recipe.space.get('name', ''))).stem}".removesuffix(" on ")
 
 
-def _star(note: str) -> str:
-    return note.replace("|", "\\|").replace("*", "\\*")
-
-
 def _aligned(grid: Grid) -> str:
     """Return a table as it stands in Markdown, padded: a column of text to the left, of numbers to the right."""
-    lines = [grid.header, *grid.lines]
+    lines = [tuple(map(text.markdown, line)) for line in (grid.header, *grid.lines)]
     wide = [max(len(line[i]) for line in lines) for i in range(len(grid.header))]
 
     def row(line: Sequence[str]) -> str:
@@ -397,20 +392,20 @@ def _aligned(grid: Grid) -> str:
         return f"| {' | '.join(cells)} |"
 
     rule = "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(wide))
-    return "\n".join([row(grid.header), f"|{rule}|", *map(row, grid.lines)])
+    return "\n".join([row(lines[0]), f"|{rule}|", *map(row, lines[1:])])
 
 
 def latex(found: Report) -> str:
     """Return the tables as LaTeX, for ``\\input``; they need the package booktabs."""
     parts = ["% Needs \\usepackage{booktabs}."]
     for grid in grids(found):
-        rows = [" & ".join(map(escaped, line)) + r" \\" for line in (grid.header, *grid.lines)]
+        rows = [" & ".join(map(text.latex, line)) + r" \\" for line in (grid.header, *grid.lines)]
         parts.append(
             "\n".join(
                 [
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{escaped(grid.title)}.}}",
+                    rf"\caption{{{text.latex(grid.title)}.}}",
                     rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
                     r"\toprule",
                     rows[0],
@@ -422,26 +417,8 @@ def latex(found: Report) -> str:
                 ]
             )
         )
-    parts += ["\n".join(f"% {note}" for note in found.notes)] if found.notes else []
+    parts += ["\n".join(f"% {text.printable(note)}" for note in found.notes)] if found.notes else []
     return "\n\n".join(parts) + "\n"
-
-
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-}
-
-
-def escaped(text: str) -> str:
-    """Return text as LaTeX shows it.
-
-    >>> print(escaped("pc_darts: 50 %"))
-    pc\\_darts: 50 \\%
-    """
-    return "".join(SPECIAL.get(c, c) for c in text)
 
 
 def lines(found: Report) -> Iterator[dict[str, Any]]:
@@ -474,7 +451,7 @@ def _csv(columns: Sequence[str], rows: Iterator[dict[str, Any]]) -> str:
     writer.writeheader()
     for row in rows:
         known = {k: v for k, v in row.items() if v is not None and not (isinstance(v, float) and math.isnan(v))}
-        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in known.items()})
+        writer.writerow({k: round(v, 6) if isinstance(v, float) else text.cell(v) for k, v in known.items()})
     return file.getvalue()
 
 
@@ -486,7 +463,7 @@ def write(found: Report, folder: Path) -> dict[str, Path]:
     UserError
         Where the folder cannot be written.
     """
-    texts = {
+    contents = {
         "csv": _csv(COLUMNS, lines(found)),
         "differences": _csv(
             DIFFERENCES, (line for group in found.groups for line in _difference_lines(found.asked, group))
@@ -494,8 +471,8 @@ def write(found: Report, folder: Path) -> dict[str, Path]:
         "markdown": markdown(found),
         "latex": latex(found),
     }
-    for name, text in texts.items():
-        Run(folder).write(FILES[name], text)
+    for name, content in contents.items():
+        Run(folder).write(FILES[name], content)
     return {name: folder / file for name, file in FILES.items()}
 
 

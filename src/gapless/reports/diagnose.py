@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from gapless.reports.panel import (
     text_width,
     write,
 )
+from gapless.runs import schema
 from gapless.runs.run import Run
 
 NAME = "diagnose.json"
@@ -66,12 +66,9 @@ def read(run: Run) -> dict[str, Any]:
         Where nothing was diagnosed, or the file is spoilt.
     """
     path = run.path / NAME
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{run.path} was not diagnosed yet. Type: gapless diagnose {run.path}")
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no text
-        raise UserError(f"{path} is spoilt. Type: gapless diagnose {run.path}") from None
+    found: dict[str, Any] = schema.read(path, schema.DiagnosisFile, f"Type: gapless diagnose {run.path}")
     return found
 
 

@@ -8,7 +8,7 @@ that nothing can overlap.  A cell too tall for a page continues in a further col
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from io import StringIO
+from io import BytesIO, StringIO
 from math import ceil, hypot
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextToPath
 from matplotlib.transforms import Affine2D
 
+from gapless.core import files
 from gapless.core.picture import Picture
 
 # Lengths are in inches with y growing downwards; font sizes and line widths are in points.
@@ -200,8 +201,10 @@ def save(figure: Figure, path: Path) -> None:
     if suffix not in METADATA:
         given = f"the suffix {path.suffix!r}" if suffix else "no suffix"
         raise ValueError(f"cannot write a picture to {path.name!r}, which has {given}; use .svg, .png or .pdf")
+    buffer = BytesIO()
     with mpl.rc_context(WRITING):
-        figure.savefig(path, format=suffix[1:], dpi=300, metadata=METADATA[suffix])
+        figure.savefig(buffer, format=suffix[1:], dpi=300, metadata=METADATA[suffix])
+    files.write(path, buffer.getbuffer())
 
 
 def svg(figure: Figure) -> str:

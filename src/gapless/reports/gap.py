@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from gapless.reports.panel import (
     text_width,
     write,
 )
+from gapless.runs import schema
 from gapless.runs.run import Run
 
 NAME = "gap.json"
@@ -67,12 +67,9 @@ def read(run: Run) -> dict[str, Any]:
         Where its gap was not measured, or the file is spoilt.
     """
     path = run.path / NAME
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"The gap of {run.path} was not measured yet. Measure it with: gapless gap {run.path}")
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no text
-        raise UserError(f"{path} is spoilt. Measure it anew with: gapless gap {run.path}") from None
+    found: dict[str, Any] = schema.read(path, schema.GapFile, f"Measure it anew with: gapless gap {run.path}")
     return found
 
 

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 
 from gapless import __version__
+from gapless.core.text import printable
 from gapless.reports.draw import svg
 
 Html = NewType("Html", str)
@@ -56,7 +57,7 @@ def text(value: object) -> Html:
     >>> text("a < b & c")
     'a &lt; b &amp; c'
     """
-    return Html(html.escape(str(value)))
+    return Html(html.escape(printable(str(value), keep="\n\t")))
 
 
 def tag(name: str, /, *inner: Html, **attributes: str) -> Html:
@@ -65,7 +66,9 @@ def tag(name: str, /, *inner: Html, **attributes: str) -> Html:
     >>> tag("p", text("<b>"), class_="x")
     '<p class="x">&lt;b&gt;</p>'
     """
-    told = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items())
+    told = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(value))}"' for key, value in attributes.items()
+    )
     return Html(f"<{name}{told}>" if name in VOID else f"<{name}{told}>{''.join(inner)}</{name}>")
 
 

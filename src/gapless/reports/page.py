@@ -15,9 +15,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gapless.analysis.alarm import STILL, alarms
-from gapless.core.bound import Bound, budget, told
+from gapless.core.bound import EXAMPLES, Bound, budget, told
 from gapless.core.decision import Arch
-from gapless.core.size import size_of
+from gapless.core.errors import Untrusted
 from gapless.core.space import Space
 from gapless.measure.latency import LatencyTable
 from gapless.reports import diagnose as diagnoses
@@ -47,7 +47,8 @@ from gapless.reports.parts import (
     trains_supernet,
 )
 from gapless.reports.show import draw_run, read
-from gapless.runs.checked import CheckedRecipe, check_recipe
+from gapless.runs.checked import RunSettings, check_recipe
+from gapless.runs.recipe import Recipe
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size
 
@@ -76,7 +77,7 @@ class RunFacts:
 
     Attributes
     ----------
-    run, checked, records
+    run, recipe, records
         The folder, its recipe, its trace.
     arch, space
         The answer, or the present choice.
@@ -93,7 +94,7 @@ class RunFacts:
     """
 
     run: Run
-    checked: CheckedRecipe
+    recipe: Recipe
     records: Sequence[Mapping[str, Any]]
     arch: Arch
     space: Space
@@ -121,12 +122,12 @@ class RunFacts:
     @cached_property
     def scored(self) -> bool:
         """Whether this was a black-box search."""
-        return self.checked.kind == "black-box"
+        return bool(self.recipe.score)
 
     @cached_property
     def supernet(self) -> bool:
         """Whether a supernet was trained, so that there is a gap to measure."""
-        return not self.alone and trains_supernet(self.checked.recipe)
+        return not self.alone and trains_supernet(self.recipe)
 
     def draw(self, name: str, label: str) -> Html:
         """Return a figure; nothing where there is no such figure."""
@@ -159,9 +160,7 @@ def page(run: Run, *, table: str | Path | None = None, column: str | None = None
     figures |= {} if diagnosis is None else diagnoses.figures(diagnosis)
     path = re.compile(rf"(?<!\S){re.escape(str(run.path))}(?= )")
     notes = tuple(path.sub(lambda _: run.path.resolve().name, note) for note in drawn.notes)
-    told = RunFacts(
-        run, check_recipe(run.recipe()), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes
-    )
+    told = RunFacts(run, run.recipe(), list(run.trace()), *read(run)[:2], figures, gap, diagnosis, drawn.range, notes)
     sections = [section for make in SECTIONS if (section := make(told)) is not None]
     html = document(f"{_title(told)} ({told.name})", lead(told), sections)
     return Page(html, tuple(section.name for section in sections), drawn.notes, drawn.arch, drawn.space)
@@ -176,22 +175,22 @@ def lead(told: RunFacts) -> Html:
     count, unit = len(told.records), "evaluation" if told.scored else "epoch"
     length = f"{count:,} {unit}{'' if count == 1 else 's'}" if count else "nothing trained"
     state = "ended" if told.ended else "under way"
-    seed = told.checked.run.seed
+    seed = RunSettings.of(told.recipe).seed
     parts = [tag("p", text(kind), class_="kind"), tag("h1", text(_title(told)))]
     parts.append(tag("p", text(f"{told.name}: {length}, seed {seed}, {state}")))
-    if told.checked.recipe.title:
-        parts.append(tag("p", text(told.checked.recipe.title), class_="quiet"))
+    if told.recipe.title:
+        parts.append(tag("p", text(told.recipe.title), class_="quiet"))
     return join(parts)
 
 
 def _title(told: RunFacts) -> str:
     """Return method on space on data, by the names that one knows them by."""
-    by = told.checked.recipe.score.get("name", "") if told.scored else ""
-    data = Path(str(told.checked.recipe.data.get("name", ""))).name
-    space = Path(str(told.checked.recipe.space["name"])).stem
+    by = told.recipe.score.get("name", "") if told.scored else ""
+    data = Path(str(told.recipe.data.get("name", ""))).name
+    space = Path(str(told.recipe.space["name"])).stem
     if told.alone:
         return " on ".join(filter(None, (f"{space}, trained alone", data)))
-    method = Path(str(told.checked.recipe.method["name"])).stem
+    method = Path(str(told.recipe.method["name"])).stem
     return " on ".join(filter(None, (method, space, data))) + (f" by {by}" if by else "")
 
 
@@ -219,8 +218,7 @@ def answer(told: RunFacts) -> Section:
 
 def _facts(told: RunFacts) -> Iterator[tuple[str, Html]]:
     if told.ended:
-        size = told.space if told.alone else continued_size(told.checked, told.space) or told.space.alone()
-        counted = size_of(size, told.arch)
+        counted = told.run.alone()
         when = "as trained" if told.alone else "at the size at which it would be trained"
         yield "Parameters", text(f"{counted['params']:,}, {when}")
         yield "Multiply-adds", text(f"{counted['macs']:,}")
@@ -242,12 +240,19 @@ def _facts(told: RunFacts) -> Iterator[tuple[str, Html]]:
 
 def _limits(told: RunFacts) -> Iterator[tuple[Bound, str]]:
     """Yield each limit that was asked for, and what the answer costs in its unit."""
-    bounds = told.checked.bounds
-    if not bounds:
+    if not told.recipe.limit:
         return
-    size = continued_size(told.checked, told.space)
+    try:
+        checked = check_recipe(told.recipe)
+    except Untrusted:
+        for unit in EXAMPLES:
+            if unit in told.recipe.limit:
+                limit = Bound.parse(f"{unit}={told.recipe.limit[unit]}")
+                yield limit, "not known, for the outside files of the run are not trusted"
+        return
+    bounds, size = checked.bounds, continued_size(checked, told.space)
     if size is None:
-        size = told.space.alone().replace(**told.checked.recipe.retrain.get("space", {}))
+        size = told.space.alone().replace(**told.recipe.retrain.get("space", {}))
     size = size.deployed()
     path = told.run.path / LATENCIES
     prices = LatencyTable.read(path, size).prices if path.is_file() else None
@@ -448,7 +453,7 @@ def repeat(told: RunFacts) -> Section:
     else:
         lines = [f"gapless search {quoted(f'{name}/recipe.toml')} --out {quoted(f'{name}-again')}"]
         if told.ended:
-            images = "" if told.checked.recipe.data.get("name") else " --data IMAGES"
+            images = "" if told.recipe.data.get("name") else " --data IMAGES"
             lines += [f"gapless gap {quoted(name)}"] if told.supernet else []
             lines.append(f"gapless retrain {quoted(name)}{images}")
     if not told.ended:
@@ -458,7 +463,7 @@ def repeat(told: RunFacts) -> Section:
 
 def recipe(told: RunFacts) -> Section:
     """Tell everything that determines the run, folded."""
-    source = told.checked.recipe.source
+    source = told.recipe.source
     everything = folded("recipe.toml, every setting", told.run.path / "recipe.toml")
     return Section("recipe", "Recipe", join([paragraph(source), everything] if source else [everything]))
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapless.core import catalogue
 from gapless.core.decision import Arch
-from gapless.core.method import Method
 from gapless.core.space import Space
 from gapless.reports.html import Html, Section, join, paragraph, tag, text
 from gapless.runs.recipe import Recipe
@@ -54,8 +52,8 @@ class Page:
 
 
 def trains_supernet(recipe: Recipe) -> bool:
-    """Return whether the method of a search trains a supernet, so that there is a gap to measure."""
-    return issubclass(catalogue.find(recipe.method["name"], "methods", "searchers"), Method)
+    """Return whether the run of a resolved recipe trains a supernet, so that there is a gap to measure."""
+    return bool(recipe.train)
 
 
 def commands(of: str, lines: Sequence[str]) -> Section:

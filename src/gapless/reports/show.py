@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
-from gapless.core.settings import make
 from gapless.core.space import Space
+from gapless.runs.checked import component
 from gapless.runs.run import Run
 from gapless.tables import load
 
@@ -138,12 +137,11 @@ def read(run: Run) -> tuple[Arch, Space, bool]:
     UserError
         Where not even an epoch has ended.
     """
-    if (run.path / "arch.json").is_file():
+    if run.ended:
         return *run.found(), True
     recipe = run.recipe()
-    space_class: type[Space] = catalogue.find(recipe.space["name"], "spaces")
     # Classes, channels and size of the data are unknown here; no decision depends on them.
-    space = make(space_class, {name: value for name, value in recipe.space.items() if name != "name"})
+    space: Space = component(recipe, "space", "spaces").make()
     if recipe.arch:
         return space.read(recipe.arch), space, True
     records = list(run.trace())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import secrets
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gapless.core import files
 from gapless.core.errors import UserError
 from gapless.core.space import Space
 from gapless.reports.show import read
@@ -87,14 +89,14 @@ def rebuild(run: Run) -> Path:
         Where TensorBoard is not installed, the folder cannot be written, or the run has no epoch yet.
     """
     _, space, _ = read(run)
-    folder, draft = run.path / FOLDER, run.path / f".{FOLDER}.tmp"
+    folder, draft = run.path / FOLDER, run.path / f".{FOLDER}.{secrets.token_hex(8)}{files.DRAFT}"
     try:
-        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
         board = Board(draft)
         for record in run.trace():
             board.add(record, space)
         board.close()
-        folder.mkdir(exist_ok=True)
+        files.folder(folder)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
         for new in draft.iterdir():
@@ -102,4 +104,6 @@ def rebuild(run: Run) -> Path:
         draft.rmdir()
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return folder

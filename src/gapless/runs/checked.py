@@ -22,7 +22,7 @@ from gapless.core.space import Space
 from gapless.data import load
 from gapless.engine.precision import Precision
 from gapless.engine.supernet import Execution
-from gapless.runs.recipe import MEASURED, Recipe
+from gapless.runs.recipe import MEASURED, Recipe, resident
 
 T = TypeVar("T")
 Start = Literal["fresh", "inherited"]
@@ -173,7 +173,7 @@ class Component(Generic[T]):
     def table(self, *, skip: Sequence[str] = ()) -> dict[str, Any]:
         """Return the table of a recipe with every setting written out."""
         settings = defaults(self.cls) | dict(self.settings)
-        return {"name": self.name, **{k: v for k, v in settings.items() if k not in skip}}
+        return {"name": resident(self.name), **{k: v for k, v in settings.items() if k not in skip}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,11 +328,15 @@ def component(recipe: Recipe, table: str, *kinds: str) -> Component[Any]:
     if not isinstance(name, str):
         raise UserError(f"The table [{table}] needs a name.", where=recipe.at(table, "name"))
     try:
+        recipe.permit(name)
         cls = catalogue.find(name, *kinds)
     except UserError as error:
         raise error.at(recipe.at(table, "name")) from None
-    skip = ("name", "evaluations") if table == "score" else ("name",)
-    return Component(name, cls, typed_table(recipe, table, cls, skip))
+    settings = typed_table(recipe, table, cls, ("name", "evaluations") if table == "score" else ("name",))
+    for value in settings.values():
+        if isinstance(value, str | Path):
+            recipe.permit(str(value))  # a file that a plug-in reads, as mine.py:FILE
+    return Component(name, cls, settings)
 
 
 def typed_table(recipe: Recipe, table: str, definition: Any, skip: Sequence[str] = ("name",)) -> dict[str, Any]:
@@ -361,6 +365,7 @@ def _check_other_methods(recipe: Recipe) -> None:
                 where=recipe.at("methods", name),
             )
         try:
+            recipe.permit(name)
             cls = catalogue.find(name, "methods", "searchers")
         except UserError as error:
             raise error.at(recipe.at("", table)) from None

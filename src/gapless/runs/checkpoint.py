@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -16,14 +17,16 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from gapless.core import files
 from gapless.core.errors import Stopped, UserError
 from gapless.runs.run import Run
 
 NAME = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
+KEYS = {"format", "gapless", "recipe", "images", "state", "trace"}
 
 
-def save(run: Run, state: Mapping[str, Any], *, images: str) -> None:
+def save(run: Run, state: Mapping[str, Any], *, images: str, trace: Sequence[str] = ()) -> None:
     """Write the state of a run: to a temporary name, synced, renamed, so that a whole checkpoint is always there.
 
     Parameters
@@ -34,6 +37,8 @@ def save(run: Run, state: Mapping[str, Any], *, images: str) -> None:
         Tensors and plain types.
     images
         Fingerprint of the data, or of what gives the scores.
+    trace
+        The lines of the trace until here: a trace that was damaged is restored from them.
 
     Raises
     ------
@@ -46,14 +51,15 @@ def save(run: Run, state: Mapping[str, Any], *, images: str) -> None:
         "recipe": _digest(run),
         "images": images,
         "state": dict(state),
+        "trace": list(trace),
     }
     file = io.BytesIO()
     torch.save(whole, file)
     run.write_bytes(NAME, file.getbuffer())
 
 
-def load(run: Run, *, images: str) -> dict[str, Any] | None:
-    """Return the state of the last checkpoint, or None where there is none yet.
+def load(run: Run, *, images: str) -> tuple[dict[str, Any], list[str]] | None:
+    """Return the state of the last checkpoint and the lines of the trace until then, or None where there is none yet.
 
     Only tensors and plain types are read (``weights_only``): a checkpoint from a stranger can execute nothing.
 
@@ -63,8 +69,9 @@ def load(run: Run, *, images: str) -> dict[str, Any] | None:
         Where the checkpoint is damaged, is none, belongs to another run, version or data.
     """
     path = run.path / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    files.checked(path, "The checkpoint")
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
             if archive.testzip() is not None:
@@ -77,7 +84,7 @@ def load(run: Run, *, images: str) -> dict[str, Any] | None:
             f"{path} is damaged, or is no checkpoint of Gapless: it was not loaded. The trace and all other files are "
             "as they were. Put a whole copy in its place; or remove it, and the run begins anew."
         ) from None
-    if not isinstance(whole, dict) or not {"format", "gapless", "recipe", "images", "state"} <= whole.keys():
+    if not isinstance(whole, dict) or not whole.keys() >= KEYS or not isinstance(whole["state"], dict):
         raise UserError(f"{path} is no checkpoint of Gapless. Nothing was changed.")
     here = version("gapless")
     if whole["format"] != FORMAT or whole["gapless"] != here:
@@ -95,8 +102,7 @@ def load(run: Run, *, images: str) -> dict[str, Any] | None:
             f"The images are not those that the run {run.path} began with, or what gives its scores has changed. "
             "Restore it, or begin a new run."
         )
-    state: dict[str, Any] = whole["state"]
-    return state
+    return whole["state"], [str(line) for line in whole["trace"]]
 
 
 def _digest(run: Run) -> str:
@@ -149,6 +155,8 @@ class Keeper:
     state: Callable[[], Mapping[str, Any]]
     images: str
     minutes: float
+    trace: list[str] = field(default_factory=list)
+    """The lines of the trace so far."""
     stop: bool = False
     """Set from outside (a signal): the run ends after this step."""
     saved: float = field(default_factory=time.monotonic)
@@ -164,5 +172,5 @@ class Keeper:
     def save(self) -> None:
         """Save now."""
         if self.run is not None:
-            save(self.run, self.state(), images=self.images)
+            save(self.run, self.state(), images=self.images, trace=self.trace)
         self.saved = time.monotonic()

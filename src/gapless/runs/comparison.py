@@ -7,18 +7,17 @@ lie the runs, ``METHOD-DATA-seedN``, of their answers trained alone ``METHOD-DAT
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gapless.core import catalogue
+from gapless.core import catalogue, files
 from gapless.core.errors import TABLES, UserError, unknown
 from gapless.core.method import Method
 from gapless.runs.checked import component
 from gapless.runs.log import last_failure
-from gapless.runs.recipe import Recipe, absolute
+from gapless.runs.recipe import LARGEST, Recipe, absolute, outside, parse_toml, plain
 from gapless.runs.run import Run
 
 NAME = "comparison.toml"
@@ -125,6 +124,7 @@ class Comparison:
             title="",
             source="",
             where=None,
+            outside=outside(*methods, *filter(None, (recipe.space.get("name"), recipe.score.get("name")))),
         )
         columns = columns * len(data) if len(columns) == 1 else columns
         return cls(methods, seeds, data, shared, labels[chosen], table, columns if table else (), retrain)
@@ -138,6 +138,7 @@ class Comparison:
 
     def recipe_of(self, cell: ComparisonCell) -> Recipe:
         """Return the recipe of one run: a method that trains a supernet is given no score."""
+        self.recipe.permit(cell.method)
         kind = catalogue.find(cell.method, "methods", "searchers")
         scored = not issubclass(kind, Method)
         return replace(
@@ -156,11 +157,11 @@ class Comparison:
 
     def toml(self) -> str:
         """Return the content of ``comparison.toml``."""
-        lines = ["[comparison]"]
-        for name in ("methods", "seeds", "data", "baseline", "table", "columns", "retrain"):
-            value = getattr(self, name)
-            lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
-        return "\n".join(lines) + "\n\n" + self.recipe.toml()
+        import tomlkit
+
+        names = ("methods", "seeds", "data", "baseline", "table", "columns", "retrain")
+        own = {"comparison": {name: plain(getattr(self, name)) for name in names}}
+        return tomlkit.dumps(own) + "\n" + self.recipe.toml()
 
     def keeping(self, before: Comparison) -> Comparison:
         """Return this comparison with what an earlier one says of methods, and of a training, that this one leaves
@@ -196,24 +197,13 @@ def _unlike(here: Recipe, there: Recipe, skip: tuple[str, ...]) -> str:
     for table in TABLES:
         if table in skip:
             continue
-        one, two = ({k: _plain(v) for k, v in getattr(r, table).items()} for r in (here, there))
+        one, two = (plain(getattr(r, table)) for r in (here, there))
         for key in sorted({*one, *two}):
             if one.get(key) != two.get(key) and not (table == "run" and key in FREE):
                 name = f"{here.method['name']}: {key}" if table == "method" else f"{table}.{key}"
                 values = [json.dumps(t[key], default=str) if key in t else "not set" for t in (one, two)]
                 return f"{name} is {values[0]}, and was {values[1]}"
     return ""
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as it comes back from TOML."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, Path):
-        return str(value)
-    return "none" if value is None else value
 
 
 @dataclass(frozen=True)
@@ -239,7 +229,7 @@ class Folder:
     @property
     def exists(self) -> bool:
         """Whether the folder holds a comparison."""
-        return (self.path / NAME).is_file()
+        return files.is_file(self.path / NAME)
 
     def comparison(self) -> Comparison:
         """Return the comparison as it was last asked for.
@@ -251,12 +241,15 @@ class Folder:
         """
         file = self.path / NAME
         try:
-            tables = tomllib.loads(file.read_text(encoding="utf-8"))
+            tables = parse_toml(files.read_text(file, "The comparison", most=LARGEST), file)
             settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in tables.pop("comparison").items()
             }
-            return Comparison(recipe=Recipe(**tables), **settings)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            found = Comparison(recipe=Recipe(**tables, where=file).foreign(self.path), **settings)
+            named = (*found.methods, found.table.partition(".py:")[0] + ".py" if ".py:" in found.table else "")
+            strangers = {name for name in named if name.endswith(".py")} | found.recipe.strangers
+            return replace(found, recipe=replace(found.recipe, strangers=frozenset(strangers)))
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file} cannot be read: {error}. Restore it, or give another `out`.") from None
 
     def write(self, comparison: Comparison) -> None:

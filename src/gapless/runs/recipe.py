@@ -6,7 +6,7 @@ A :class:`Recipe` holds what was written, and checks nothing beyond the names of
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gapless.core.errors import TABLES, UserError, nearest, unknown
+from gapless.core import catalogue, files
+from gapless.core.errors import TABLES, Untrusted, UserError, nearest, unknown
 
 TEXTS = ("title", "source", "arch")
+OUTSIDE = "outside"
+"""The table of outside files, in the recipe of a run."""
 MEASURED = ("classes", "channels", "size")
 """Fields of a space that are read from the data."""
+LARGEST = 2**20
+"""The largest recipe that is read, in bytes."""
 COLUMNS = ("label", "image")
 """Settings of the data that hold for one set only."""
 
@@ -53,8 +58,13 @@ class Recipe:
         Of the recipe.
     arch
         The architecture, where the recipe trains one; empty where it searches.
+    outside
+        Outside file that the recipe of a run names -> its SHA-256 when the run began.
     where
         File that it was read from, for messages.
+    strangers
+        Outside files that stand in the file which the recipe was read from: their code is run only where that is
+        permitted (:func:`gapless.core.catalogue.trusting`).
     """
 
     space: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +79,9 @@ class Recipe:
     title: str = ""
     source: str = ""
     arch: str = ""
+    outside: Mapping[str, str] = field(default_factory=dict)
     where: Path | None = None
+    strangers: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, given: str | Path) -> Recipe:
@@ -81,20 +93,61 @@ class Recipe:
             Where there is no such file, it is not TOML, or it has an unknown table: file and line are named.
         """
         path = find(given)
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise UserError(f"{path} is not TOML: {error}.") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{path} is not text.") from None
+        tables = parse_toml(files.read_text(path, "The recipe", most=LARGEST), path)
         for key, value in tables.items():
-            legal = (*TABLES, *TEXTS)
-            if key not in legal or isinstance(value, dict) != (key in TABLES):
+            legal = (*TABLES, *TEXTS, OUTSIDE)
+            if key not in legal or isinstance(value, dict) != (key not in TEXTS):
                 raise UserError(
                     f"A recipe has no {key!r}.{nearest(key, legal)} It has: {', '.join(legal)}.",
                     where=f"{path}, line {line_of(path, '', key)}: ",
                 )
-        return cls(**tables, where=path)
+        return cls(**tables, where=path).foreign(path.parent)
+
+    def foreign(self, folder: Path) -> Recipe:
+        """Return the recipe as that of a stranger, whose outside files are named relative to a folder.
+
+        Raises
+        ------
+        UserError
+            Where one of them was changed since the run of this recipe began.
+        """
+        found: dict[str, str] = {}
+
+        def full(name: Any) -> Any:
+            plugin, ending, rest = name.partition(".py") if isinstance(name, str) else ("", "", "")
+            if not ending or rest[:1] not in ("", ":"):
+                return name
+            path = str((folder / files.place(plugin + ending)).resolve())
+            found[path] = ""
+            return path + rest
+
+        def named(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {k: full(v) if k in ("name", "file") else v for k, v in table.items()}
+
+        tables: dict[str, Any] = {name: named(getattr(self, name)) for name in ("space", "method", "score")}
+        methods = {full(name): given for name, given in self.methods.items()}
+        return replace(self, **tables, methods=methods, strangers=frozenset(found))
+
+    def permit(self, name: str) -> None:
+        """Raise a :class:`UserError` where the code of an outside file is a stranger's and may not be run, or was
+        changed since the run of this recipe began. ``name`` is what the recipe names: a plug-in, or ``mine.py:FILE``.
+        """
+        path = name.partition(".py:")[0] + ".py" if ".py:" in name else name
+        if path not in self.strangers:
+            return
+        now, before = catalogue.fingerprint(path), self.outside.get(path)
+        whose = "The recipe" if self.where is None else files.shown(self.where)
+        if before is not None and now != before:
+            raise UserError(
+                f"{files.shown(path)} was changed since the run of {whose} began: its SHA-256 was {before[:16]}... and "
+                f"is {now[:16]}... A run goes on as it began: restore the file, or begin a new run."
+            )
+        if not catalogue.trusted():
+            when = "is" if before is None else "is, as it was when the run began,"
+            raise Untrusted(
+                f"{whose} runs the code of {files.shown(path)}, whose SHA-256 {when} {now[:16]}... Read that file "
+                "first. Where you trust it, give `trust`; in Python, do it inside of gapless.trusting()."
+            )
 
     def over(self, **tables: Mapping[str, Any]) -> Recipe:
         """Return the recipe with keys of tables replaced.
@@ -142,7 +195,7 @@ class Recipe:
         if self.where is None:
             return ""
         table, _, key = name.rpartition(".")
-        written: Any = tomllib.loads(self.where.read_text(encoding="utf-8"))
+        written: Any = parse_toml(files.read_text(self.where, "The recipe", most=LARGEST), self.where)
         current: Any = vars(self)
         for part in filter(None, table.split(".")):
             written, current = written.get(part, {}), current.get(part, {})
@@ -150,31 +203,70 @@ class Recipe:
 
     def toml(self) -> str:
         """Return the recipe as TOML."""
-        lines = [f"{name} = {json.dumps(getattr(self, name))}" for name in TEXTS if getattr(self, name)]
-        for table in TABLES:
-            entries = {table: getattr(self, table)}
-            if table == "methods":
-                entries = {f"methods.{name}": given for name, given in self.methods.items()}
-            for header, settings in entries.items():
-                if settings:
-                    lines += ["", f"[{header}]", *(f"{k} = {_value(v)}" for k, v in settings.items())]
-        return "\n".join(lines).strip() + "\n"
+        import tomlkit
+
+        texts = {name: getattr(self, name) for name in TEXTS}
+        tables = {name: plain(getattr(self, name)) for name in (*TABLES, OUTSIDE)}
+        return tomlkit.dumps({name: value for name, value in {**texts, **tables}.items() if value})
+
+
+def plain(value: Any) -> Any:
+    """Return a value as TOML holds it: None is the text "none", a path a text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return "none" if value is None else value
+
+
+def resident(name: str) -> str:
+    """Return what names a plug-in so that it holds wherever it is read: the full path of an outside file."""
+    return str(files.place(name).resolve()) if name.endswith(".py") else name
+
+
+def outside(*names: str) -> dict[str, str]:
+    """Return the SHA-256 of each outside file among the names of plug-ins."""
+    return {resident(name): catalogue.fingerprint(name) for name in names if name.endswith(".py")}
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises
+    ------
+    UserError
+        Where it is no TOML: the line is named.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{files.shown(path)} is not TOML: {error}.") from None
+    except RecursionError:
+        raise UserError(f"{files.shown(path)} is not TOML that is read here: it is nested too deeply.") from None
+    except ValueError as error:  # numbers of thousands of digits
+        raise UserError(f"{files.shown(path)} is not TOML that is read here: {error}.") from None
 
 
 def absolute(name: str) -> str:
     """Return the full path of a folder, so that a recipe holds wherever it is read; other names as they are."""
-    return str(Path(name).expanduser().resolve()) if name != "digits" and Path(name).expanduser().is_dir() else name
+    path = files.place(name)
+    return str(path.resolve()) if name != "digits" and files.is_folder(path) else name
 
 
 def find(given: str | Path) -> Path:
     """Return the file of a recipe: a path, or a name from the package's folder."""
-    if Path(given).is_file():
-        return Path(given)
+    path = files.place(given)
+    if files.is_file(path):
+        return path
     shipped = {p.stem: p for p in folder()}
     if str(given) in shipped:
         return shipped[str(given)]
     if str(given).endswith(".toml") or "/" in str(given):
-        raise UserError(f"There is no recipe file {given}.{nearest(Path(given).stem, shipped)}")
+        if os.path.lexists(path):
+            files.checked(path, "The recipe")  # says what is there instead
+        raise UserError(f"There is no recipe file {files.shown(given)}.{nearest(path.stem, shipped)}")
     raise unknown("recipe", str(given), shipped)
 
 
@@ -188,7 +280,7 @@ def folder() -> list[Path]:
 def line_of(path: Path, table: str, key: str) -> int:
     """Return the line, from 1, on which a key of a table (or the table itself) stands; 0 where it does not."""
     current = ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(files.read_text(path, "The recipe", most=LARGEST).splitlines(), start=1):
         if header := re.match(r"\s*\[([^\]]+)\]", line):
             current = header.group(1).strip()
             if not table and current == key:
@@ -196,13 +288,3 @@ def line_of(path: Path, table: str, key: str) -> int:
         elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
             return number
     return 0
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return '"none"'
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    return json.dumps(value)

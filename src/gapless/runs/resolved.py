@@ -21,7 +21,7 @@ from gapless.core.settings import fields_of, make
 from gapless.core.space import Space
 from gapless.data import ImageData, load
 from gapless.runs.checked import CheckedRecipe, Component, RunSettings, check_recipe
-from gapless.runs.recipe import MEASURED, Recipe, absolute
+from gapless.runs.recipe import MEASURED, Recipe, absolute, outside, resident
 from gapless.runs.run import described
 
 
@@ -51,12 +51,18 @@ class Resolved(abc.ABC):
         return self.checked.run
 
     @abc.abstractmethod
+    def settings(self) -> Recipe:
+        """Return the recipe with every setting written out."""
+
     def full(self) -> Recipe:
-        """Return the recipe with every setting written out: what ``recipe.toml`` holds."""
+        """Return the recipe with every setting written out, and what identifies the outside files that it names: what
+        ``recipe.toml`` holds."""
+        parts = (self.checked.space, self.checked.method, self.checked.score)
+        return replace(self.settings(), outside=outside(*(part.name for part in parts if part is not None)))
 
     def _space(self) -> dict[str, Any]:
         fields = {f: getattr(self.space, f) for f in fields_of(type(self.space)) if f not in MEASURED}
-        return {"name": self.checked.space.name, **fields}
+        return {"name": resident(self.checked.space.name), **fields}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,7 @@ class ResolvedSearch(Resolved):
         """Training of the supernet."""
         return self.checked.train
 
-    def full(self) -> Recipe:
+    def settings(self) -> Recipe:
         """Return the recipe with every setting written out."""
         return replace(
             self.recipe,
@@ -91,7 +97,7 @@ class ResolvedDraw(Resolved):
     searcher: Component[Searcher]
     data: ImageData
 
-    def full(self) -> Recipe:
+    def settings(self) -> Recipe:
         """Return the recipe with every setting written out."""
         return replace(
             self.recipe,
@@ -121,7 +127,7 @@ class ResolvedBlackBox(Resolved):
         """Return the judge, with its table or its supernet read."""
         return self.score.make(self.space, device)
 
-    def full(self) -> Recipe:
+    def settings(self) -> Recipe:
         """Return the recipe with every setting written out."""
         score = {k: str(v.expanduser().resolve()) if isinstance(v, Path) else v for k, v in self.score.table().items()}
         return replace(
@@ -144,7 +150,7 @@ class ResolvedTraining(Resolved):
     protocol: Protocol
     data: ImageData
 
-    def full(self) -> Recipe:
+    def settings(self) -> Recipe:
         """Return the recipe with every setting written out."""
         retrain = self.recipe.retrain
         settings = {f: getattr(self.protocol, f) for f in fields_of(Protocol)}

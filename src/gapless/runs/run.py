@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,14 +14,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gapless.core import files
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError
+from gapless.core.errors import Untrusted, UserError
 from gapless.core.machine import instructions, processor
 from gapless.core.space import Space
 from gapless.data import ImageData
+from gapless.runs import recorded, schema
 from gapless.runs.checked import component
 from gapless.runs.recipe import MEASURED, Recipe
 
+LARGEST = 16 * 2**30
+"""The largest file of weights that is read, in bytes."""
 FILES = {
     "recipe.toml": "the resolved recipe",
     "trace.jsonl": "a line an epoch, or an evaluation",
@@ -53,9 +56,15 @@ class Run:
     @staticmethod
     def check_free(path: str | Path) -> None:
         """Raise a :class:`UserError` where the folder exists and is not empty."""
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path} is already there and not empty. Give another `out`, or move it away.")
+        path = files.place(path)
+        try:
+            left = set(path.iterdir()) - {path / ".lock", *files.drafts(path)} if path.is_dir() else {path}
+            if left and (path.exists() or path.is_symlink()):
+                raise UserError(
+                    f"{files.shown(path)} is already there and not empty. Give another `out`, or move it away."
+                )
+        except OSError as error:
+            raise UserError(f"{files.shown(path)} cannot be used as `out`: {error.strerror}.") from None
 
     @classmethod
     def create(cls, path: str | Path) -> Run:
@@ -66,12 +75,14 @@ class Run:
         UserError
             Where the folder exists and is not empty, or cannot be written.
         """
-        path = Path(path)
+        path = files.place(path)
         cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            for draft in files.drafts(path):
+                files.remove(draft)
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+            raise UserError(f"{files.shown(path)} cannot be written: {error.strerror}.") from None
         return cls(path)
 
     @classmethod
@@ -83,15 +94,15 @@ class Run:
         UserError
             Where the folder holds no run.
         """
-        run = cls(Path(path))
+        run = cls(files.place(path))
         if not run.started:
-            raise UserError(f"{path} is no run: it has no recipe.toml.")
+            raise UserError(f"{files.shown(path)} is no run: it has no recipe.toml.")
         return run
 
     @property
     def started(self) -> bool:
         """Whether the folder holds a recipe."""
-        return (self.path / "recipe.toml").is_file()
+        return files.is_file(self.path / "recipe.toml")
 
     @property
     def kind(self) -> Literal["search", "retrain"]:
@@ -101,25 +112,17 @@ class Run:
     # ------------------------------------------------------------------ writing
 
     def write_bytes(self, name: str, content: bytes | memoryview) -> None:
-        """Write a file at once: to a temporary name, synced, renamed.
+        """Write a file as a whole (:func:`gapless.core.files.write`).
 
         Raises
         ------
         UserError
             Where that fails; the file before is untouched.
         """
-        target, draft = self.path / name, self.path / f".{name}.tmp"
         try:
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-            _sync(self.path)
+            files.write(self.path / name, content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise self._unwritten(target, error) from None
+            raise self._unwritten(self.path / name, error) from None
 
     def write(self, name: str, text: str) -> None:
         """Write a text file at once (see :meth:`write_bytes`)."""
@@ -129,21 +132,19 @@ class Run:
         """Write JSON."""
         self.write(name, json.dumps(value, indent=1) + "\n")
 
-    def append(self, line: Mapping[str, Any]) -> None:
+    def append(self, line: str) -> None:
         """Add a line to the trace."""
         try:
-            with (self.path / "trace.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            files.append(self.path / "trace.jsonl", f"{line}\n".encode())
         except OSError as error:
             raise self._unwritten(self.path / "trace.jsonl", error) from None
 
-    def rewind(self, epoch: int) -> None:
-        """Drop what the trace tells of ``epoch`` (from 0) and later ones, and a line that was cut off."""
-        if (self.path / "trace.jsonl").is_file():
-            kept = [json.dumps(record) + "\n" for record in self.trace() if record["epoch"] < epoch]
-            self.write("trace.jsonl", "".join(kept))
+    def restore(self, trace: Sequence[str]) -> None:
+        """Write the lines of the trace, where it holds others: epochs after the checkpoint, a cut line, damage."""
+        path, content = self.path / "trace.jsonl", "".join(f"{line}\n" for line in trace)
+        same = not path.is_symlink() and files.is_file(path) and files.read_bytes(path, "The trace") == content.encode()
+        if not same and (content or os.path.lexists(path)):
+            self.write("trace.jsonl", content)
 
     def _unwritten(self, path: Path, error: OSError) -> UserError:
         return UserError(
@@ -157,10 +158,12 @@ class Run:
         space: Space,
         name: str,
         data: ImageData | Mapping[str, Any] | None,
+        alone: Mapping[str, Any],
         score: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the architecture with what is needed to build it again, and to prepare images for it; None where no
-        images are known. ``score`` is what a black-box search found it by."""
+        images are known. ``alone`` is what :meth:`alone` returns; ``score`` is what a black-box
+        search found it by."""
         self.write_json(
             "arch.json",
             {
@@ -171,6 +174,8 @@ class Run:
                 "channels": space.channels,
                 "size": space.size,
                 "images": described(data) if isinstance(data, ImageData) else data,
+                "alone": dict(alone),
+                "described": recorded.described(space, arch),
                 **({} if score is None else {"score": score}),
             },
         )
@@ -188,81 +193,124 @@ class Run:
         return Recipe.read(self.path / "recipe.toml")
 
     def trace(self) -> Iterator[dict[str, Any]]:
-        """Yield the trace, a record per epoch; a line that is still being written, or was cut off, ends it."""
+        """Yield the trace, a record per epoch; a last line that is still being written, or was cut off, ends it.
+
+        Raises
+        ------
+        Damaged
+            Where a line is no record, or not that of the next epoch.
+        """
         path = self.path / "trace.jsonl"
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    return
-                yield record
+        if not files.is_file(path):
+            return
+        content = files.read_bytes(path, "The trace")
+        whole, _, _ = content.rpartition(b"\n")
+        for number, line in enumerate(whole.split(b"\n") if whole else ()):
+            place = f"{files.shown(path)}, line {number + 1},"
+            record = schema.parse(line.decode(errors="replace"), dict[str, Any], place, self._repair)
+            kind = schema.EvaluationLine if "asked" in record else schema.SearchLine
+            schema.check(record, schema.TrainingLine if "test_loss" in record else kind, place, self._repair)
+            if record["epoch"] != number:
+                raise schema.Damaged(
+                    f"{place} is damaged: it is of epoch {record['epoch']}, where epoch {number} is expected. "
+                    f"{self._repair}"
+                )
+            yield record
+
+    @property
+    def _repair(self) -> str:
+        return (
+            "Put a whole copy in its place, or run it again into another folder: its recipe is in "
+            f"{files.shown(self.path)}."
+        )
 
     def machine(self) -> dict[str, Any]:
-        """Return where the run began."""
+        """Return where the run began; empty where nothing says so."""
         path = self.path / "machine.json"
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found: dict[str, Any] = schema.read(path, schema.MachineFile, self._repair) if path.exists() else {}
         return found
 
     @property
     def ended(self) -> bool:
         """Whether the run has come to its end."""
-        return (self.path / ("result.json" if self.kind == "retrain" else "arch.json")).is_file()
+        return files.is_file(self.path / ("result.json" if self.kind == "retrain" else "arch.json"))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the tensors of the supernet and the method."""
-        from safetensors.torch import load_file
+        """Return the tensors of the supernet and the method, or of the trained network.
 
-        return load_file(self.path / "weights.safetensors")
+        Raises
+        ------
+        Damaged
+            Where the file is no whole safetensors file.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.path / "weights.safetensors"
+        try:
+            return load(files.read_bytes(path, "The weights", most=LARGEST))
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise schema.Damaged(f"{files.shown(path)} is damaged: {error}. {self._repair}") from None
 
     def result(self) -> dict[str, Any]:
         """Return what a training came to."""
         path = self.path / "result.json"
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"{self.path} holds no result yet: the training has not ended.")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = schema.read(path, schema.ResultFile, self._repair)
         return found
 
     def images(self) -> dict[str, Any]:
         """Return ``names`` of the classes, and ``mean`` and ``std`` per channel, of the images that the run used; empty
         where it used none."""
-        told = json.loads((self.path / "arch.json").read_text(encoding="utf-8"))
-        return {key: tuple(value) for key, value in (told["images"] or {}).items()}
+        return {key: tuple(value) for key, value in (self._arch_file()["images"] or {}).items()}
 
     def judged(self) -> dict[str, Any]:
         """Return ``seconds`` that the read-out of a method's answer took, and the ``archs`` that it judged: ``arch``,
         ``images``, ``accuracy`` in percent. Both are empty for methods without such a read-out."""
         path = self.path / "judged.json"
         nothing: dict[str, Any] = {"seconds": 0.0, "archs": []}
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else nothing
+        return schema.read(path, schema.JudgedFile, self._repair) if path.exists() else nothing
+
+    def alone(self) -> dict[str, Any]:
+        """Return ``params`` and ``macs`` of the architecture as it is, or would be, trained alone, and ``start``:
+        whether from ``fresh`` or from ``inherited`` weights."""
+        return dict(self._arch_file()["alone"])
 
     def score(self) -> dict[str, Any] | None:
         """Return what a black-box search found its architecture by, None for other searches."""
-        told: dict[str, Any] = json.loads((self.path / "arch.json").read_text(encoding="utf-8"))
-        return told.get("score")
+        found: dict[str, Any] | None = self._arch_file().get("score")
+        return found
 
-    def found(self) -> tuple[Arch, Space]:
-        """Return the architecture and the space, at the size of the search, that it was found in."""
+    def _arch_file(self) -> dict[str, Any]:
         path = self.path / "arch.json"
-        if not path.is_file():
+        if not path.exists():
             raise UserError(
                 f"{self.path} holds no architecture yet: the run has not ended. Go on with: gapless resume {self.path}"
             )
-        told = json.loads(path.read_text(encoding="utf-8"))
-        space: Space = component(self.recipe(), "space", "spaces").make(**{k: told[k] for k in MEASURED})
-        arch = Arch.parse(told["arch"])
-        space.check(arch)
-        return arch, space
+        found: dict[str, Any] = schema.read(path, schema.ArchFile, self._repair)
+        return found
 
+    def found(self) -> tuple[Arch, Space]:
+        """Return the architecture and the space, at the size of the search, that it was found in.
 
-def _sync(folder: Path) -> None:
-    """Make a rename last through a crash of the machine, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        Where the space is of an outside file that is not trusted, it is a space as the run recorded it
+        (:mod:`gapless.runs.recorded`), which can be read and drawn, and builds no network.
+        """
+        content = self._arch_file()
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            arch = Arch.parse(content["arch"])
+            space: Space
+            try:
+                space = component(self.recipe(), "space", "spaces").make(**{k: content[k] for k in MEASURED})
+            except Untrusted as error:
+                space = recorded.recorded(content, str(error), MEASURED)
+            space.check(arch)
+        except (ValueError, TypeError) as error:
+            raise schema.Damaged(f"{files.shown(self.path / 'arch.json')} is damaged: {error} {self._repair}") from None
+        return arch, space
 
 
 def described(data: ImageData) -> dict[str, Any]:

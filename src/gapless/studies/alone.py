@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gapless.core import files
 from gapless.core.decision import Arch
 from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import fields_of
 from gapless.core.space import Space
+from gapless.runs import schema
 from gapless.runs.checked import check_recipe
 from gapless.runs.run import Run
 from gapless.studies.job_work import finish_training
@@ -134,8 +136,8 @@ def _check(source: Run, folder: Run, arch: Arch, at: Mapping[Size, Space], asked
         check_recipe(recipe)
         told[size] = {"space": given["fields"], "retrain": dict(recipe.retrain), "data": dict(recipe.data)}
     now, path = json.loads(json.dumps(told, default=str)), folder.path / SETTINGS
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    if path.exists():
+        before = schema.read(path, schema.AloneFile, "Remove that folder to train them again.")
         for size in set(now) & set(before):
             for table, values in now[size].items():
                 was = before[size][table]
@@ -147,7 +149,7 @@ def _check(source: Run, folder: Run, arch: Arch, at: Mapping[Size, Space], asked
                             "comparable; give the same settings, or remove that folder."
                         )
         now = {**before, **now}
-    folder.path.mkdir(exist_ok=True)
+    files.folder(folder.path)
     folder.write_json(SETTINGS, now)
 
 

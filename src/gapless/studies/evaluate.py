@@ -14,6 +14,7 @@ from gapless.core.settings import fields_of, typed
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
+from gapless.runs.recorded import RecordedSpace
 from gapless.runs.run import Run
 from gapless.tables import load
 
@@ -94,13 +95,16 @@ def evaluate(
     """
     arch, own, run = locate(given, space, fields)
     given_fields = typed(type(own), fields or {}, of="space")
-    full = own.replace(**given_fields).alone().replace(**given_fields)
+    if run is not None and isinstance(own, RecordedSpace) and not given_fields:
+        sizes = {unit: run.alone()[unit] for unit in ("params", "macs")}
+    else:
+        sizes = size_of(own.replace(**given_fields).alone().replace(**given_fields), arch)
     found: dict[str, Any] = {
         "run": None if run is None else str(run.path),
         "space": own.label,
         "arch": str(arch),
         "notation": own.write(arch),
-        **size_of(full, arch),
+        **sizes,
     }
     if table is not None:
         rows = table if isinstance(table, BenchmarkTable) else load(table)

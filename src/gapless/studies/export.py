@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gapless.core import files
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError, unknown
 from gapless.core.progress import seeded
@@ -188,9 +190,9 @@ def write(model: Model, formats: Sequence[str], out: str | Path) -> Exported:
     out = Path(out)
     Run.check_free(out)
     there = next(p for p in out.absolute().parents if p.exists())
-    draft = there / f".{out.name}.{os.getpid()}.tmp"
+    draft = there / f".{out.name[:200]}.{secrets.token_hex(8)}{files.DRAFT}"
     try:
-        draft.mkdir()
+        draft.mkdir(mode=0o777)
         written = {name: FORMATS[name](model, draft) for name in dict.fromkeys(formats)}
         told = {
             **model.facts,
@@ -199,7 +201,7 @@ def write(model: Model, formats: Sequence[str], out: str | Path) -> Exported:
         }
         (draft / "model.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
+        if out.is_dir() and not out.is_symlink():
             out.rmdir()
         draft.replace(out)
     except OSError as error:

@@ -48,12 +48,10 @@ def finish_training(given: str | Path, out: Path, **settings: Any) -> None:
 
 def _free(run: Run) -> bool:
     """Return whether a run has yet to begin. The process of an earlier call that was killed may still be saving it:
-    that is waited for. Drafts of a process that was killed before it had written the recipe are taken away."""
+    that is waited for."""
     if run.started:
         with held(run, patience=PATIENCE):
             return False
-    for draft in run.path.glob(".*.tmp") if run.path.is_dir() else ():
-        draft.unlink()
     return True
 
 

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from gapless.core import files
+from gapless.core.catalogue import trusting
 from gapless.core.errors import Stopped, UserError
 from gapless.runs.log import FAILED, last_failure
 
@@ -129,13 +131,11 @@ class _Running:
 
     @classmethod
     def begin(cls, job: Job, slot: int, threads: int) -> _Running:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("a", encoding="utf-8") as log:
-            log.write("\n")  # an earlier try's last line is the last no more
+        _add(job.log, "\n")  # an earlier try's last line is the last no more
         environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), **_gpu(slot)}
-        with job.log.open("ab") as output:
+        with os.fdopen(files.opened_to_append(job.log), "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-u", "-c", CHILD],
+                [sys.executable, "-P", "-u", "-c", CHILD],  # -P: nothing is imported from the working folder
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -144,7 +144,7 @@ class _Running:
             )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once; that will be told
-            process.stdin.write(pickle.dumps((sys.path, job.work, dict(job.given))))
+            process.stdin.write(pickle.dumps((importable(), job.work, dict(job.given))))
             process.stdin.flush()  # and left open: where it closes, we are gone
         return cls(job, process, slot)
 
@@ -162,14 +162,28 @@ class _Running:
             error = f"{how}; the log ends: {next((line for line in reversed(said) if line.strip()), 'nothing')}"
             if code == -signal.SIGKILL:
                 error = f"{how}, as a system out of memory does."
-            with self.job.log.open("a", encoding="utf-8") as log:
-                log.write(f"\n{FAILED}{error}\n")
+            _add(self.job.log, f"\n{FAILED}{error}\n")
         return Outcome("failed", error, seconds)
 
     def close(self) -> None:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+
+
+def _add(log: Path, text: str) -> None:
+    """Add to a log, whose folder is made where there is none."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        files.append(log, text.encode(errors="replace"))
+    except OSError as error:
+        raise UserError(f"The log {files.shown(log)} cannot be written: {error.strerror}.") from None
+
+
+def importable() -> list[str]:
+    """Return the path of imports without the working folder, in which a stranger's ``random.py`` may lie."""
+    here = os.path.realpath(os.getcwd())
+    return [entry for entry in sys.path if entry not in ("", ".") and os.path.realpath(entry) != here]
 
 
 STOPPED, WRONG = 130, 1
@@ -223,7 +237,8 @@ def perform(work: Callable[..., object], given: Mapping[str, Any]) -> tuple[int,
     """Do a job's work; return its exit status and, where it failed, the error in one line, which is printed last."""
     print(f"Begun {time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}", flush=True)
     try:
-        work(**given)
+        with trusting():  # what the job names was permitted where it was given
+            work(**given)
     except (Stopped, KeyboardInterrupt) as stopped:
         print(str(stopped) or "Interrupted.", flush=True)
         return STOPPED, ""
@@ -324,8 +339,8 @@ class OnRay:
             return Outcome("stopped", seconds=seconds)
         except ray.exceptions.RayError as lost:
             error = " ".join(str(lost).split())
-            with contextlib.suppress(OSError), job.log.open("a", encoding="utf-8") as log:
-                log.write(f"\n{FAILED}{error}\n")
+            with contextlib.suppress(UserError):
+                _add(job.log, f"\n{FAILED}{error}\n")
             return Outcome("failed", error, seconds)
         return Outcome("ended" if status == 0 else "stopped" if status == STOPPED else "failed", error, seconds)
 
@@ -343,9 +358,9 @@ class OnRay:
 def _task(work: Callable[..., object], given: Mapping[str, Any], log: Path) -> tuple[int, str, float]:
     """Do a job in a worker; return (status, error, seconds)."""
     begun = time.monotonic()
-    log.parent.mkdir(parents=True, exist_ok=True)
+    _add(log, "")
     with (
-        log.open("a", encoding="utf-8", buffering=1) as file,
+        os.fdopen(files.opened_to_append(log), "a", encoding="utf-8", errors="replace", buffering=1) as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):

@@ -11,10 +11,11 @@ Whatever is refused is refused before the folder is made, or before anything in 
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from gapless.core import files
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.space import Space
@@ -264,8 +266,8 @@ def resume(run: Run, task_of: Preparation[R], *, on_progress: OnProgress = None)
     use_threads(resolved.run.threads)
     task = task_of(resolved, run)
     with held(run):
-        notice = "" if task.loop is None else _restore(task.loop, run, task.fingerprint)
-    return _finish(task, run, " ".join(filter(None, (notice, task.notice))), callback_of(on_progress))
+        notice, trace = ("", []) if task.loop is None else _restore(task.loop, run, task.fingerprint)
+    return _finish(task, run, " ".join(filter(None, (notice, task.notice))), callback_of(on_progress), trace)
 
 
 def _folder(out: str | Path, task: Task[R]) -> Run:
@@ -276,32 +278,38 @@ def _folder(out: str | Path, task: Task[R]) -> Run:
     return run
 
 
-def _restore(loop: Loop, run: Run, fingerprint: str) -> str:
-    """Load the run's last checkpoint into a loop, and cut the trace to match; return a notice, or ""."""
-    state = load(run, images=fingerprint)
-    if state is not None:
+def _restore(loop: Loop, run: Run, fingerprint: str) -> tuple[str, list[str]]:
+    """Load the run's last checkpoint into a loop, and make the trace match; return a notice, or "", and the trace."""
+    found, trace, notices = load(run, images=fingerprint), list[str](), []
+    if found is not None:
+        state, trace = found
         try:
             loop.load_state_dict(state)
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"The checkpoint of {run.path} does not fit its recipe: {error}") from None
-    run.rewind(loop.epoch)
+        trace = trace[: loop.epoch]
+    elif files.is_file(run.path / "trace.jsonl"):
+        notices.append("There is no checkpoint, so the run begins anew.")
+    run.restore(trace)
     if (run.path / "tensorboard").is_dir():
         rebuild(run)
     before, now = run.machine(), machine()
     changed = [
         f"{key} {before[key]} then, {now[key]} now" for key in FIXED if key in before and before[key] != now[key]
     ]
-    return f"Begun elsewhere ({'; '.join(changed)}): the last bits may differ." if changed else ""
+    if changed:
+        notices.append(f"Begun elsewhere ({'; '.join(changed)}): the last bits may differ.")
+    return " ".join(notices), trace
 
 
-def _finish(task: Task[R], run: Run | None, notice: str, callback: Callback) -> R:
+def _finish(task: Task[R], run: Run | None, notice: str, callback: Callback, trace: Sequence[str] = ()) -> R:
     """Run the loop of a task to its end, and write what came of it; the file that marks the end is the last."""
     callback.on_start(task.resolved, run, notice)
     seconds, last = 0.0, dict[str, Any]()
-    for line in () if run is None else run.trace():
+    for line in map(json.loads, trace):
         seconds, last = seconds + line["seconds"], line
     if task.loop is not None:
-        more, last = _loop(task, task.loop, run, last, callback)
+        more, last = _loop(task, task.loop, run, last, callback, list(trace))
         seconds += more
     answer = task.answer(callback)
     if run is not None:
@@ -310,15 +318,18 @@ def _finish(task: Task[R], run: Run | None, notice: str, callback: Callback) -> 
         if answer.weights:
             run.write_weights(answer.weights)
         show(answer.arch, answer.space, run.path / "cell.svg")
-        run.write_arch(answer.arch, answer.space, task.resolved.checked.space.name, answer.images, answer.score)
     result = task.result(answer, run, seconds + answer.seconds, last)
-    if run is not None and task.summary_file:
-        run.write_json(task.summary_file, result.summary())
+    if run is not None:
+        summary, name = result.summary(), task.resolved.checked.space.name
+        alone = {"params": summary["params"], "macs": summary["macs"], "start": getattr(result, "start", "fresh")}
+        run.write_arch(answer.arch, answer.space, name, answer.images, alone, answer.score)
+        if task.summary_file:
+            run.write_json(task.summary_file, summary)
     return result
 
 
 def _loop(
-    task: Task[R], loop: Loop, run: Run | None, last: dict[str, Any], callback: Callback
+    task: Task[R], loop: Loop, run: Run | None, last: dict[str, Any], callback: Callback, trace: list[str]
 ) -> tuple[float, dict[str, Any]]:
     """Run a loop to its end; return its wall time and the last line of the trace.
 
@@ -329,12 +340,13 @@ def _loop(
     one ends it at once.
     """
     seconds = 0.0
-    keeper = Keeper(run, loop.state_dict, task.fingerprint, task.resolved.run.save_every)
+    keeper = Keeper(run, loop.state_dict, task.fingerprint, task.resolved.run.save_every, trace)
     with nullcontext() if run is None else held(run), _stopping(keeper):
         for record in loop.run(keeper if run is not None else None):
             seconds, last = seconds + record.seconds, record.line()
             if run is not None:
-                run.append(last)
+                trace.append(json.dumps(last))
+                run.append(trace[-1])
                 if time.monotonic() - keeper.saved >= task.pause:
                     keeper.save()
             callback.on_record(record)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapless.core import files
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.space import Space
@@ -94,13 +94,9 @@ def _page(folder: Path, table: str | Path | None, column: str | None) -> parts.P
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file at once, in a folder made where there is none."""
-    draft = path.with_name(f".{path.name}.tmp")
+    """Write a file as a whole, in a folder made where there is none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        draft.replace(path)
+        files.write(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}.") from None

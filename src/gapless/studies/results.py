@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gapless.core.decision import Arch
 from gapless.core.size import size_of
 from gapless.core.space import Space
-from gapless.runs.checked import check_recipe
+from gapless.runs.checked import Start
 from gapless.runs.run import Run
-from gapless.runs.searched import continued_size
 from gapless.studies.limits import BoundCost
 
 
@@ -30,9 +29,11 @@ class SearchResult:
         Wall time and largest memory of the search.
     limits
         The bounds on the architecture, with its costs.
-    size
-        The space at the size at which the architecture is trained further from the weights of its search; None where it
-        is trained alone, at the size of ``space.alone()``.
+    sizes
+        Parameters and MACs at the size at which the architecture would be trained: ``params``, ``macs``.
+    start
+        Whether that training starts from fresh weights, at the size of ``space.alone()``, or from the inherited weights
+        of the search, at its size.
     judged
         Of a method that chooses its answer by judging candidates: the number of candidates, ``archs``, the ``seconds``
         that this took, and the ``accuracy`` of the answer in percent on a number of ``images``, when last judged.
@@ -47,7 +48,8 @@ class SearchResult:
     seconds: float
     peak_memory_mb: float
     limits: tuple[BoundCost, ...] = ()
-    size: Space | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    start: Start = "fresh"
     judged: Mapping[str, Any] | None = None
     score: Mapping[str, Any] | None = None
 
@@ -55,11 +57,18 @@ class SearchResult:
     def read(cls, run: Run) -> SearchResult:
         """Return the result of a search that has ended."""
         arch, space = run.found()
-        records, judged = list(run.trace()), run.judged()
-        peak = max((r["peak_memory_mb"] for r in records), default=0.0)
-        seconds = sum(r["seconds"] for r in records) + judged["seconds"]
-        size = continued_size(check_recipe(run.recipe()), space)
-        return cls(arch, space, run, seconds, peak, size=size, judged=judged_facts(judged, arch), score=run.score())
+        records, judged, alone = list(run.trace()), run.judged(), run.alone()
+        return cls(
+            arch,
+            space,
+            run,
+            sum(r["seconds"] for r in records) + judged["seconds"],
+            max((r["peak_memory_mb"] for r in records), default=0.0),
+            sizes={unit: alone[unit] for unit in ("params", "macs")},
+            start=alone["start"],
+            judged=judged_facts(judged, arch),
+            score=run.score(),
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the plain facts: architecture, notation, parameters and MACs at the size at which it would be
@@ -68,7 +77,7 @@ class SearchResult:
             "run": None if self.run is None else str(self.run.path),
             "arch": str(self.arch),
             "notation": self.space.write(self.arch),
-            **size_of(self.size or self.space.alone(), self.arch),
+            **self.sizes,
             **({"limits": [asdict(bound) for bound in self.limits]} if self.limits else {}),
             **({} if self.judged is None else {"judged": dict(self.judged)}),
             **({} if self.score is None else {"score": dict(self.score)}),

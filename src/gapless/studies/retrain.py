@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gapless.core.errors import UserError
+from gapless.core.errors import Untrusted, UserError
 from gapless.core.settings import fields_of, typed
 from gapless.core.space import Space
 from gapless.engine.retrain import Training
 from gapless.runs.checked import RetrainSettings, check_recipe
 from gapless.runs.recipe import Recipe, absolute
+from gapless.runs.recorded import RecordedSpace
 from gapless.runs.resolved import ResolvedTraining
 from gapless.runs.run import Run
 from gapless.runs.searched import continued_size, starting_network, trained
@@ -92,6 +93,8 @@ def plan(
         base = source.recipe()
         own_data = dict(base.data) if source.kind == "retrain" else {k: v for k, v in base.data.items() if k in KEPT}
         base = Recipe(space={"name": base.space["name"]}, retrain=base.retrain, data=own_data, run=base.run)
+    if isinstance(own, RecordedSpace):
+        raise Untrusted(own.refusal)
     start, at_start = _start(source, own, base, protocol or {})
     tables = {"data": data or {}, "run": run or {}}
     changed = {"protocol", *(protocol or {})} if protocol and "protocol" in protocol else set()
@@ -134,6 +137,8 @@ def _start(
                 "`start` is inherited, the weights of a search: give its run folder, not an architecture.", of="retrain"
             )
         return {}, None
+    if (start or source.alone()["start"]) == "fresh":
+        return {}, None  # and so no code of a method is needed
     size = continued_size(check_recipe(source.recipe()), own, start)
     if size is None:
         return {}, None

@@ -11,6 +11,7 @@ import torch
 
 from gapless.core.errors import UserError
 from gapless.core.progress import seeded
+from gapless.core.size import size_of
 from gapless.engine.memory import peak_memory_mb
 from gapless.engine.search import Search
 from gapless.runs.recipe import Recipe
@@ -131,7 +132,8 @@ class SupernetSearch:
             seconds,
             peak,
             answer.limits,
-            size=self.size,
+            sizes=size_of(self.size or answer.space.alone(), answer.arch),
+            start="fresh" if self.size is None else "inherited",
             judged=None if judged is None else judged_facts(judged, answer.arch),
         )
 
@@ -165,4 +167,13 @@ class Draw:
     def result(self, answer: Answer, run: Run | None, seconds: float, last: Mapping[str, Any]) -> SearchResult:
         """Return the result."""
         peak = peak_memory_mb(torch.device("cpu"))
-        return SearchResult(answer.arch, answer.space, run, seconds, peak, answer.limits, size=self.size)
+        return SearchResult(
+            answer.arch,
+            answer.space,
+            run,
+            seconds,
+            peak,
+            answer.limits,
+            sizes=size_of(self.size or answer.space.alone(), answer.arch),
+            start="fresh" if self.size is None else "inherited",
+        )

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gapless.core import catalogue
+from gapless.core import catalogue, files
 from gapless.core.errors import UserError
 
 if TYPE_CHECKING:  # to list the folder imports neither torch nor pyarrow
@@ -42,11 +43,12 @@ def load(path: str | Path) -> BenchmarkTable:
     if outside:
         kind: type[BenchmarkTable] = catalogue.find(f"{Path(plugin).expanduser()}.py", "tables")
         return kind.read(Path(plugin).expanduser().parent / Path(file).expanduser())
-    path = Path(path)
-    if path.is_dir() and (path / FILE).is_file():
+    path = files.place(path)
+    if files.is_folder(path) and files.is_file(path / FILE):
         path = path / FILE
-    if not path.is_file():
-        raise UserError(f"There is no table {path}. {known()}")
+    if not os.path.lexists(path):
+        raise UserError(f"There is no table {files.shown(path)}. {known()}")
+    files.checked(path, "The table")
     if path.suffix == ".py":
         raise UserError(f"{path} is a plug-in; name the file that it reads, too, as {path}:FILE.")
     names, metadata = _schema(path)

@@ -207,7 +207,8 @@ def _child() -> subprocess.Popen[str]:
     """Start a process that compiles what it is sent. It is isolated (``-I``) and gets this
     process's path, so that it imports the same packages whatever the working folder or the
     environment."""
-    program = f"import sys; sys.path[:] = {sys.path!r}; from gapless.kernels.cpu.compile import serve; serve()"
+    path = [entry for entry in sys.path if entry]
+    program = f"import sys; sys.path[:] = {path!r}; from gapless.kernels.cpu.compile import serve; serve()"
     return subprocess.Popen(
         [sys.executable, "-I", "-c", program],
         stdin=subprocess.PIPE,

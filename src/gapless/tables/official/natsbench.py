@@ -13,19 +13,20 @@ import hashlib
 import importlib
 import json
 import math
-import os
 import pickle
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gapless.core import files
 from gapless.core.errors import UserError
 from gapless.tables import KEY
 from gapless.tables.nasbench201 import CELLS, EPOCHS
@@ -170,7 +171,7 @@ def read(path: str | Path, *, trust: bool = False, told: Callable[[int, int], No
 
 
 def write(cells: Cells, out: str | Path) -> None:
-    """Write the table as Parquet at once: to a temporary name beside it, synced, renamed.
+    """Write the table as Parquet, as a whole (:func:`gapless.core.files.write`).
 
     Raises
     ------
@@ -178,7 +179,6 @@ def write(cells: Cells, out: str | Path) -> None:
         Where the file cannot be written.
     """
     out = Path(out)
-    draft = out.with_name(f".{out.name}.tmp")
     data = pa.table(
         {
             "index": pa.array(cells.index, pa.int64()),
@@ -186,16 +186,12 @@ def write(cells: Cells, out: str | Path) -> None:
             **{name: pa.array(values, pa.float64()) for name, values in cells.columns.items()},
         }
     ).replace_schema_metadata({KEY: json.dumps(cells.provenance).encode()})
+    buffer = BytesIO()
+    pq.write_table(data, buffer)
     try:
-        with draft.open("wb") as file:
-            pq.write_table(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(out)
+        files.write(out, buffer.getbuffer())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}.") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------- what is there

@@ -1,0 +1,153 @@
+"""Nothing from a stranger is executed, and nothing is written outside of a folder."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gapless.core import catalogue
+
+TINY = ("--space.width", 4, "--space.cells", 1, "--data.train_images", 60, "--data.test_images", 20, "--threads", 1)
+METHOD = """
+from gapless.searchers.random import Random
+from pathlib import Path
+
+Path("executed").touch()
+
+class Mine(Random):
+    label = "mine"
+
+METHOD = Mine
+"""
+SPACE = """
+from dataclasses import dataclass
+from pathlib import Path
+from gapless.spaces.nasbench201 import NASBench201
+
+Path("executed").touch()
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(NASBench201):
+    \"\"\"A space of one's own.\"\"\"
+    label = "mine"
+
+SPACE = Mine
+"""
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """Return whether the code of an outside file has run since the last time."""
+
+    def look():
+        there = (tmp_path / "executed").exists()
+        (tmp_path / "executed").unlink(missing_ok=True)
+        return there
+
+    return look
+
+
+@pytest.fixture(params=["method", "space"])
+def run(request, gapless, tmp_path, executed):
+    """A finished run whose method, or space, is a file of the user's."""
+    (tmp_path / "mine.py").write_text(METHOD if request.param == "method" else SPACE)
+    given = {"method": ("--method", "./mine.py"), "space": ("--space", "./mine.py", "--method", "random")}
+    assert gapless("search", *given[request.param], *TINY, "--out", "run")[0] == 0, "what is typed needs no permission"
+    assert executed()
+    return request.param
+
+
+def test_a_run_is_read_and_drawn_without_its_code(gapless, run, executed, tmp_path):
+    for words in (("show", "run"), ("report", "run"), ("evaluate", "run"), ("show", "run", "--out", "cell.png")):
+        status, _, err = gapless(*words)
+        assert (status, err) == (0, ""), words
+        assert not executed(), words
+    before = gapless("evaluate", "run", "--json")[1]
+    assert gapless("evaluate", "run", "--trust", "--json")[1] == before, "the sizes are those that were recorded"
+
+
+def test_what_runs_its_code_asks_first(gapless, run, executed, tmp_path):
+    both = (("export", "run", "--format", "py"), ("retrain", "run", "--epochs", 1, "--data", "digits"))
+    for words in both if run == "space" else ():  # a network of a space of ours needs no code of a method
+        status, _, err = gapless(*words, "--out", "out")
+        assert status == 2 and "mine.py" in err and "--trust" in err and "SHA-256" in err, words
+        assert not executed() and not (tmp_path / "out").exists()
+    (tmp_path / "run" / "arch.json").unlink()
+    status, _, err = gapless("resume", "run")
+    assert status == 2 and "--trust" in err and not executed()
+    assert gapless("resume", "run", "--trust")[0] == 0 and executed()
+    (tmp_path / "run" / "arch.json").unlink()
+    (tmp_path / "mine.py").write_text(METHOD + "# changed\n")
+    status, _, err = gapless("resume", "run", "--trust")
+    assert status == 2 and "was changed since" in err and not executed()
+
+
+def test_a_recipe_asks_too_and_means_files_beside_it(gapless, executed, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "mine.py").write_text(METHOD)
+    (tmp_path / "mine.py").write_text("raise SystemExit('the wrong file')")
+    recipe = tmp_path / "theirs" / "r.toml"
+    small = "[space]\nname = 'nasbench201'\n[data]\ntrain_images = 60\n[run]\nthreads = 1\n"
+    for text in (
+        f"{small}[method]\nname = './mine.py'\n",
+        f"{small}[method]\nname = 'random'\n[methods.'./mine.py']\n",
+    ):
+        recipe.write_text(text)
+        for words in (("search", recipe, "--help"), ("search", recipe, "--out", "run"), ("compare", recipe)):
+            status, _, err = gapless(*words)
+            assert status == 2 and str(tmp_path / "theirs" / "mine.py") in err and "--trust" in err, words
+            assert not executed() and not (tmp_path / "run").exists()
+    recipe.write_text(f"{small}[method]\nname = './mine.py'\n")
+    status, _, err = gapless("search", recipe, "--trust", "--out", "run")
+    assert (status, err) == (0, "") and executed()
+
+
+def test_trust_is_for_the_block_alone():
+    assert not catalogue.trusted()
+    with catalogue.trusting():
+        assert catalogue.trusted()
+    assert not catalogue.trusted()
+
+
+LINKED = (
+    "trace.jsonl", "checkpoint.pt", "weights.safetensors", "arch.json", "machine.json", "cell.svg", "scores.svg",
+    "report.html", "recipe.toml", "training.svg", "gap.json", "gap.md", "gap-chain.svg",
+)  # fmt: skip
+
+
+def test_links_in_a_run_folder_are_not_followed(gapless, tmp_path):
+    search = ("search", *TINY, "--epochs", 1, "--train.batch", 16, "--execution", "reference")
+    assert gapless(*search, "--out", "run")[0] == 0
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    for name in LINKED:
+        (outside / name).write_text("mine")
+        for link in (f".{name}.tmp", name):
+            if not (run / link).exists() or name.endswith(".svg"):
+                (run / link).unlink(missing_ok=True)
+                (run / link).symlink_to(outside / name)
+    (outside / "tensorboard").mkdir()
+    (outside / "tensorboard" / "events.out.tfevents.1").write_text("mine")
+    (run / "tensorboard").symlink_to(outside / "tensorboard")
+    gapless("show", "run", "--tensorboard")
+    gapless("report", "run")
+    gapless("gap", "run", "--archs", 2, "--images", 10, "--budgets", 1, "--threads", 1)
+    (run / "arch.json").unlink()
+    (run / "arch.json").symlink_to(outside / "arch.json.not")
+    gapless("resume", "run")
+    for path in outside.rglob("*"):
+        assert path.is_dir() or path.read_text() == "mine", path
+
+
+@pytest.mark.parametrize("name", ["random", "types", "numpy", "torch", "gapless"])
+def test_jobs_import_nothing_from_the_folder_of_the_caller(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("import os; os.write(1, b'hijacked'); os._exit(7)")
+    code = (
+        "import os, sys, random, types, numpy, torch; from pathlib import Path; from gapless.studies.jobs import Here, Job\n"
+        f"os.chdir({str(tmp_path)!r}); sys.path.insert(0, '')\n"
+        "print(Here(1).run([Job('a', os.mkdir, {'path': 'made'}, Path('logs/a.log'))], lambda job, came: None))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert "state='ended'" in done.stdout, (tmp_path / "logs" / "a.log").read_text()
+    assert os.path.isdir(tmp_path / "made")

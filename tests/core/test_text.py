@@ -1,0 +1,71 @@
+"""Text from a stranger is inert wherever it is written: one list for all writers."""
+
+import ast
+import csv
+import io
+from xml.etree import ElementTree
+
+import pytest
+
+from gapless.core import text
+from gapless.core.picture import Picture
+from gapless.formats.layout import literal
+from gapless.reports import draw, html
+from gapless.reports.comparison import Grid, _aligned, _csv
+
+HOSTILE = [
+    "</script><script>alert(1)</script>", '" onload="x', "]]>", "<!--", "=HYPERLINK(1)", "+1", "-1+1", "@SUM(1)", "\t=1",
+    "a\x1b[2J\x1b]0;title\x07b", "a\rb", "a\nb", "\\input{/etc/passwd}", "100% $x$ #_&^~", "| a | b |", "`code`",
+    "![x](http://x)", "[x](javascript:1)", "*a* _b_", "{0.__class__}", "%s%n", "\u202etxt.exe", "\ud800", "caf\u00e9",
+    "a'b\"c\\", "__import__('os')", "\U0001f600",
+]  # fmt: skip
+HARMLESS = [h for h in HOSTILE if "\n" not in h and "\r" not in h]
+
+
+@pytest.mark.parametrize("given", HOSTILE)
+def test_a_terminal_gets_what_can_be_printed(given):
+    said = text.printable(given)
+    assert said.isprintable()
+    said.encode("utf-8")
+    assert text.printable(given, keep="\n").replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("given", HOSTILE)
+def test_a_cell_is_no_formula_and_one_cell(given):
+    (row,) = csv.DictReader(io.StringIO(_csv(["a", "b"], iter([{"a": given, "b": -1.5}]))))
+    assert row["b"] == "-1.5"
+    assert row["a"][:1] not in "=+-@\t\r" and "\n" not in row["a"]
+
+
+@pytest.mark.parametrize("given", HOSTILE)
+def test_latex_and_markdown_hold_no_command_and_keep_their_columns(given):
+    said = text.latex(given)
+    for command in ("\\textbackslash{}", "\\textasciitilde{}", "\\textasciicircum{}", *(f"\\{c}" for c in "&%$#_{}")):
+        said = said.replace(command, "")
+    assert not set(said) & set("\\&%$#_{}~^")
+    table = _aligned(Grid("t", (given, "x"), ((given, "1"),)))
+    assert table.count("\n") == 2
+    for line in table.splitlines():
+        assert line.replace("\\|", "").count("|") == 3
+        assert "<" not in line
+        assert "](" not in line.replace("\\]", "")
+
+
+@pytest.mark.parametrize("given", [h for h in HOSTILE if "\ud800" not in h])
+def test_a_page_has_no_element_of_it(given):
+    tree = ElementTree.fromstring(html.tag("p", html.text(text.printable(given)), title=text.printable(given)))
+    assert list(tree) == [] and set(tree.attrib) == {"title"}
+    assert tree.text == text.printable(given)
+
+
+@pytest.mark.parametrize("given", [h for h in HARMLESS if "\ud800" not in h])
+def test_a_drawing_has_no_element_of_it(given):
+    said = text.printable(given)
+    drawn = draw.svg(draw.draw((Picture(said, ("a", said), ((0, 1, said),)),)))
+    names = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()}
+    assert not names & {"script", "a", "image", "foreignObject", "iframe"}
+
+
+@pytest.mark.parametrize("given", HOSTILE)
+def test_a_literal_of_python_is_the_text_and_nothing_else(given):
+    assert ast.literal_eval(literal(given)) == given
