@@ -1,10 +1,12 @@
 """Settings read off definitions, and errors in the user's words."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from gapless.core import settings
 from gapless.core.errors import UserError, unknown
 from gapless.core.plan import Train
 from gapless.core.settings import convert, fields_of, make
@@ -152,5 +154,21 @@ def test_an_unknown_type_is_passed_through():
 def test_training_settings_out_of_range_are_named(given):
     (name,) = given
     with pytest.raises(UserError, match=f"`{name}` must") as caught:
-        make(Train, given)
+        make(Train, given, of="train")
     assert caught.value.names == (f"train.{name}",)
+
+
+HUGE = (float("nan"), float("inf"), -float("inf"), 10**19, 10**400, "nan", "inf", "1e400", "9" * 5000, -(10**18))
+
+
+@pytest.mark.parametrize("value", HUGE, ids=lambda value: str(value)[:12] if isinstance(value, str) else "")
+@pytest.mark.parametrize("kind", [int, float, int | None, tuple[float, ...]])
+def test_no_setting_takes_what_is_no_finite_number(value, kind):
+    with pytest.raises(UserError, match="`x` must be"):
+        settings.convert(value, kind, "x")
+
+
+@pytest.mark.parametrize("value", ["a\0b", "~nobody-of-that-name/x"])
+def test_no_setting_takes_what_is_no_path(value):
+    with pytest.raises(UserError, match="`x` must be a path"):
+        settings.convert(value, Path, "x")

@@ -240,7 +240,7 @@ def test_another_space_or_size_is_refused(tmp_path):
 
 def test_what_is_no_latency_file_is_refused(tmp_path):
     path = tmp_path / "latency.json"
-    with pytest.raises(UserError, match="cannot be read: No such file"):
+    with pytest.raises(UserError, match="cannot be read: there is no such file"):
         LatencyTable.read(path, NB201)
     table_of().write(path)
     whole = path.read_bytes()

@@ -17,6 +17,7 @@ from typing import Any
 
 from gapless.core import files
 from gapless.core.errors import UserError, unknown
+from gapless.core.text import shown
 
 _trusting: ContextVar[bool] = ContextVar("trusting", default=False)
 KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE", "tables": "TABLE"}
@@ -42,7 +43,7 @@ def find(name: str, *kinds: str) -> Any:
     if name.endswith(".py"):
         path = files.place(name)
         if not files.is_file(path):
-            raise UserError(f"There is no file {files.shown(name)}.")
+            raise UserError(f"There is no file {shown(name)}.")
         module = _load(path)
         if not hasattr(module, attribute):
             raise UserError(f"{name} defines no {attribute}; its last line should read: {attribute} = YourClass.")

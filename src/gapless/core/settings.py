@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 import types
 import typing
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from gapless.core.errors import UserError, nearest
+from gapless.core.files import place
+from gapless.core.text import printable
 
 T = TypeVar("T")
+LARGEST = 10**15
+"""The largest number that a setting takes: whole numbers are exact as floats up to there, and no count is larger."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +170,20 @@ def _converted(value: Any, kind: Any) -> Any:
         try:
             if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
                 raise ValueError
-            return kind(value)
-        except (TypeError, ValueError):
+            number = kind(value)
+        except (TypeError, ValueError, OverflowError):
             must = "a whole number" if kind is int else "a number"
-            raise _Wrong(f"must be {must}; got {value!r}.") from None
+            raise _Wrong(f"must be {must}; got {printable(str(value)[:80])!r}.") from None
+        if abs(number) > LARGEST or not math.isfinite(number):
+            raise _Wrong(f"must be a number of at most {LARGEST:.0e}; got {printable(str(value)[:80])}.")
+        return number
     if kind is Path:
         if not isinstance(value, str | Path) or not str(value):
             raise _Wrong(f"must be a path; got {value!r}.")
-        return Path(value).expanduser()
+        try:
+            return place(value)
+        except UserError as error:
+            raise _Wrong(f"must be a path. {error}") from None
     if kind is str:
         if not isinstance(value, str):
             raise _Wrong(f"must be text; got {value!r}.")

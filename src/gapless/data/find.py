@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gapless.core import files
 from gapless.core.errors import UserError
+from gapless.core.text import shown
 from gapless.data import digits, huggingface
 from gapless.data.images import Raw
 
@@ -30,7 +31,7 @@ def find(name: str | Path, *, label: str | None = None, image: str | None = None
         return huggingface.read_folder(path, label=label, image=image)
     if os.path.lexists(path):
         what = "is a file" if files.is_file(path) else "is no folder"
-        raise UserError(f"{files.shown(path)} {what}. Give the folder that holds it.")
+        raise UserError(f"{shown(path)} {what}. Give the folder that holds it.")
     if isinstance(name, Path) or not _HUB_NAME.fullmatch(name):
         raise UserError(f"There is no folder {name}. Give a folder, a name on the Hugging Face hub or {digits.NAME!r}.")
     return huggingface.read_hub(name, label=label, image=image, known=(digits.NAME,))

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gapless.core import files
 from gapless.core.errors import UserError, nearest
+from gapless.core.text import shown
 from gapless.data.images import Picture, Raw, Rows
 
 TRAIN = ("train", "training")
@@ -377,7 +378,7 @@ def decode(item: Item, where: str) -> Picture:
     if item is None:
         raise UserError(f"There is no image in {where}.")
     if isinstance(item, Outside):
-        raise UserError(f"{where} names the image {files.shown(item)}, which is not in the folder of the table.")
+        raise UserError(f"{where} names the image {shown(item)}, which is not in the folder of the table.")
     try:
         content = files.read_bytes(item, "The image", most=LARGEST) if isinstance(item, Path) else item
     except UserError as error:

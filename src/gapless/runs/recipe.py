@@ -18,6 +18,7 @@ from typing import Any
 
 from gapless.core import catalogue, files
 from gapless.core.errors import TABLES, Untrusted, UserError, nearest, unknown
+from gapless.core.text import shown
 
 TEXTS = ("title", "source", "arch")
 OUTSIDE = "outside"
@@ -136,16 +137,16 @@ class Recipe:
         if path not in self.strangers:
             return
         now, before = catalogue.fingerprint(path), self.outside.get(path)
-        whose = "The recipe" if self.where is None else files.shown(self.where)
+        whose = "The recipe" if self.where is None else shown(self.where)
         if before is not None and now != before:
             raise UserError(
-                f"{files.shown(path)} was changed since the run of {whose} began: its SHA-256 was {before[:16]}... and "
+                f"{shown(path)} was changed since the run of {whose} began: its SHA-256 was {before[:16]}... and "
                 f"is {now[:16]}... A run goes on as it began: restore the file, or begin a new run."
             )
         if not catalogue.trusted():
             when = "is" if before is None else "is, as it was when the run began,"
             raise Untrusted(
-                f"{whose} runs the code of {files.shown(path)}, whose SHA-256 {when} {now[:16]}... Read that file "
+                f"{whose} runs the code of {shown(path)}, whose SHA-256 {when} {now[:16]}... Read that file "
                 "first. Where you trust it, give `trust`; in Python, do it inside of gapless.trusting()."
             )
 
@@ -242,11 +243,11 @@ def parse_toml(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{files.shown(path)} is not TOML: {error}.") from None
+        raise UserError(f"{shown(path)} is not TOML: {error}.") from None
     except RecursionError:
-        raise UserError(f"{files.shown(path)} is not TOML that is read here: it is nested too deeply.") from None
+        raise UserError(f"{shown(path)} is not TOML that is read here: it is nested too deeply.") from None
     except ValueError as error:  # numbers of thousands of digits
-        raise UserError(f"{files.shown(path)} is not TOML that is read here: {error}.") from None
+        raise UserError(f"{shown(path)} is not TOML that is read here: {error}.") from None
 
 
 def absolute(name: str) -> str:
@@ -266,7 +267,7 @@ def find(given: str | Path) -> Path:
     if str(given).endswith(".toml") or "/" in str(given):
         if os.path.lexists(path):
             files.checked(path, "The recipe")  # says what is there instead
-        raise UserError(f"There is no recipe file {files.shown(given)}.{nearest(path.stem, shipped)}")
+        raise UserError(f"There is no recipe file {shown(given)}.{nearest(path.stem, shipped)}")
     raise unknown("recipe", str(given), shipped)
 
 

@@ -19,6 +19,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import Untrusted, UserError
 from gapless.core.machine import instructions, processor
 from gapless.core.space import Space
+from gapless.core.text import shown
 from gapless.data import ImageData
 from gapless.runs import recorded, schema
 from gapless.runs.checked import component
@@ -60,11 +61,9 @@ class Run:
         try:
             left = set(path.iterdir()) - {path / ".lock", *files.drafts(path)} if path.is_dir() else {path}
             if left and (path.exists() or path.is_symlink()):
-                raise UserError(
-                    f"{files.shown(path)} is already there and not empty. Give another `out`, or move it away."
-                )
+                raise UserError(f"{shown(path)} is already there and not empty. Give another `out`, or move it away.")
         except OSError as error:
-            raise UserError(f"{files.shown(path)} cannot be used as `out`: {error.strerror}.") from None
+            raise UserError(f"{shown(path)} cannot be used as `out`: {error.strerror}.") from None
 
     @classmethod
     def create(cls, path: str | Path) -> Run:
@@ -82,7 +81,7 @@ class Run:
             for draft in files.drafts(path):
                 files.remove(draft)
         except OSError as error:
-            raise UserError(f"{files.shown(path)} cannot be written: {error.strerror}.") from None
+            raise UserError(f"{shown(path)} cannot be written: {error.strerror}.") from None
         return cls(path)
 
     @classmethod
@@ -96,7 +95,7 @@ class Run:
         """
         run = cls(files.place(path))
         if not run.started:
-            raise UserError(f"{files.shown(path)} is no run: it has no recipe.toml.")
+            raise UserError(f"{shown(path)} is no run: it has no recipe.toml.")
         return run
 
     @property
@@ -206,7 +205,7 @@ class Run:
         content = files.read_bytes(path, "The trace")
         whole, _, _ = content.rpartition(b"\n")
         for number, line in enumerate(whole.split(b"\n") if whole else ()):
-            place = f"{files.shown(path)}, line {number + 1},"
+            place = f"{shown(path)}, line {number + 1},"
             record = schema.parse(line.decode(errors="replace"), dict[str, Any], place, self._repair)
             kind = schema.EvaluationLine if "asked" in record else schema.SearchLine
             schema.check(record, schema.TrainingLine if "test_loss" in record else kind, place, self._repair)
@@ -220,8 +219,7 @@ class Run:
     @property
     def _repair(self) -> str:
         return (
-            "Put a whole copy in its place, or run it again into another folder: its recipe is in "
-            f"{files.shown(self.path)}."
+            f"Put a whole copy in its place, or run it again into another folder: its recipe is in {shown(self.path)}."
         )
 
     def machine(self) -> dict[str, Any]:
@@ -252,7 +250,7 @@ class Run:
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
-            raise schema.Damaged(f"{files.shown(path)} is damaged: {error}. {self._repair}") from None
+            raise schema.Damaged(f"{shown(path)} is damaged: {error}. {self._repair}") from None
 
     def result(self) -> dict[str, Any]:
         """Return what a training came to."""
@@ -309,7 +307,7 @@ class Run:
                 space = recorded.recorded(content, str(error), MEASURED)
             space.check(arch)
         except (ValueError, TypeError) as error:
-            raise schema.Damaged(f"{files.shown(self.path / 'arch.json')} is damaged: {error} {self._repair}") from None
+            raise schema.Damaged(f"{shown(self.path / 'arch.json')} is damaged: {error} {self._repair}") from None
         return arch, space
 
 

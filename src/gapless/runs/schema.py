@@ -14,6 +14,7 @@ import msgspec
 
 from gapless.core import files
 from gapless.core.errors import UserError
+from gapless.core.text import shown
 
 
 class ImagesEntry(TypedDict):
@@ -335,4 +336,4 @@ def read(path: Path, kind: Any, repair: str) -> Any:
         content = files.read_text(path)
     except UserError as error:
         raise Damaged(f"{error} {repair}") from None
-    return parse(content, kind, files.shown(path), repair)
+    return parse(content, kind, shown(path), repair)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from gapless.core import files
 from gapless.core.catalogue import trusting
 from gapless.core.errors import Stopped, UserError
+from gapless.core.text import shown
 from gapless.runs.log import FAILED, last_failure
 
 State = Literal["ended", "failed", "stopped"]
@@ -177,7 +178,7 @@ def _add(log: Path, text: str) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         files.append(log, text.encode(errors="replace"))
     except OSError as error:
-        raise UserError(f"The log {files.shown(log)} cannot be written: {error.strerror}.") from None
+        raise UserError(f"The log {shown(log)} cannot be written: {error.strerror}.") from None
 
 
 def importable() -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gapless.core import catalogue, files
 from gapless.core.errors import UserError
+from gapless.core.text import shown
 
 if TYPE_CHECKING:  # to list the folder imports neither torch nor pyarrow
     from torch import Tensor
@@ -47,7 +48,7 @@ def load(path: str | Path) -> BenchmarkTable:
     if files.is_folder(path) and files.is_file(path / FILE):
         path = path / FILE
     if not os.path.lexists(path):
-        raise UserError(f"There is no table {files.shown(path)}. {known()}")
+        raise UserError(f"There is no table {shown(path)}. {known()}")
     files.checked(path, "The table")
     if path.suffix == ".py":
         raise UserError(f"{path} is a plug-in; name the file that it reads, too, as {path}:FILE.")
