@@ -100,6 +100,7 @@ def test_help_lists_the_settings_of_the_search_and_of_the_score(gapless):
     assert out.startswith("inherited")
 
 
+@pytest.mark.process
 def test_a_killed_search_ends_as_an_uninterrupted_one(gapless, made_up, tmp_path):
     begin = ("search", "--method", "evolution", "--score", "table", "--score.file", made_up, "--evaluations", 1000)
     assert gapless(*begin, "--out", tmp_path / "whole")[0] == 0

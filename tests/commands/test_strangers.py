@@ -140,9 +140,9 @@ def test_links_in_a_run_folder_are_not_followed(gapless, tmp_path):
         assert path.is_dir() or path.read_text() == "mine", path
 
 
-@pytest.mark.parametrize("name", ["random", "types", "numpy", "torch", "gapless"])
-def test_jobs_import_nothing_from_the_folder_of_the_caller(tmp_path, name):
-    (tmp_path / f"{name}.py").write_text("import os; os.write(1, b'hijacked'); os._exit(7)")
+def test_jobs_import_nothing_from_the_folder_of_the_caller(tmp_path):
+    for name in ("random", "types", "numpy", "torch", "gapless"):
+        (tmp_path / f"{name}.py").write_text("import os; os.write(1, b'hijacked'); os._exit(7)")
     code = (
         "import os, sys, random, types, numpy, torch; from pathlib import Path; from gapless.studies.jobs import Here, Job\n"
         f"os.chdir({str(tmp_path)!r}); sys.path.insert(0, '')\n"

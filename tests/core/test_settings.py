@@ -158,7 +158,7 @@ def test_training_settings_out_of_range_are_named(given):
     assert caught.value.names == (f"train.{name}",)
 
 
-HUGE = (float("nan"), float("inf"), -float("inf"), 10**19, 10**400, "nan", "inf", "1e400", "9" * 5000, -(10**18))
+HUGE = (float("nan"), float("inf"), -float("inf"), 10**400, "nan", "inf", "1e400", "9" * 5000)
 
 
 @pytest.mark.parametrize("value", HUGE, ids=lambda value: str(value)[:12] if isinstance(value, str) else "")
@@ -166,6 +166,12 @@ HUGE = (float("nan"), float("inf"), -float("inf"), 10**19, 10**400, "nan", "inf"
 def test_no_setting_takes_what_is_no_finite_number(value, kind):
     with pytest.raises(UserError, match="`x` must be"):
         settings.convert(value, kind, "x")
+
+
+@pytest.mark.parametrize("value", [10**19, -(10**18)])
+def test_no_whole_number_is_endless(value):
+    with pytest.raises(UserError, match=r"`x` must be at most 1e\+15"):
+        settings.convert(value, int, "x")
 
 
 @pytest.mark.parametrize("value", ["a\0b", "~nobody-of-that-name/x"])

@@ -55,17 +55,13 @@ def spoiled(x: Tensor, how: str) -> Tensor:
     return x
 
 
-DARTS = {("darts", "rank one")}
-"""The hardest of the large cells, which take ten seconds each."""
 HOWS = ("usual", "offset", "rank one")
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
     [
-        pytest.param(
-            name, how, marks=() if name in ("nasbench201", "ragged") or (name, how) in DARTS else pytest.mark.full
-        )
+        pytest.param(name, how, marks=() if name in ("nasbench201", "ragged") else pytest.mark.full)
         for name in SPACES
         for how in HOWS
     ],

@@ -20,7 +20,7 @@ from gapless.core.text import printable
 
 T = TypeVar("T")
 LARGEST = 10**15
-"""The largest number that a setting takes: whole numbers are exact as floats up to there, and no count is larger."""
+"""The largest whole number that a setting takes: they are exact as floats up to there, and no count is larger."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,10 @@ def _converted(value: Any, kind: Any) -> Any:
         except (TypeError, ValueError, OverflowError):
             must = "a whole number" if kind is int else "a number"
             raise _Wrong(f"must be {must}; got {printable(str(value)[:80])!r}.") from None
-        if abs(number) > LARGEST or not math.isfinite(number):
-            raise _Wrong(f"must be a number of at most {LARGEST:.0e}; got {printable(str(value)[:80])}.")
+        if kind is int and abs(number) > LARGEST:
+            raise _Wrong(f"must be at most {LARGEST:.0e}; got {printable(str(value)[:80])}.")
+        if not math.isfinite(number):
+            raise _Wrong(f"must be a finite number; got {printable(str(value)[:80])}.")
         return number
     if kind is Path:
         if not isinstance(value, str | Path) or not str(value):
