@@ -25,6 +25,7 @@ from matplotlib.transforms import Affine2D
 
 from gapless.core import files
 from gapless.core.picture import Picture
+from gapless.core.text import printable
 
 # Lengths are in inches with y growing downwards; font sizes and line widths are in points.
 LABEL_HEIGHT, LABEL_PITCH, NODE_HEIGHT, TITLE_HEIGHT, CAPTION_HEIGHT = 0.16, 0.20, 0.21, 0.24, 0.16
@@ -166,13 +167,13 @@ def draw(pictures: Sequence[Picture], caption: str = "") -> Figure:
         raise ValueError("there is no picture to draw; give at least one")
     page = _Sheet()
     x = y = 0.0
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(map(_printable, pictures)):
         cell = _titled(picture, f"cell{number}")
         if x > 0 and x + cell.width > PAGE_WIDTH:
             x, y = 0.0, page.height + PICTURE_GAP
         page.paste(cell, x, y)
         x += cell.width + PICTURE_GAP
-    rows = _wrap(caption, max(page.width, CAPTION_WIDTH))
+    rows = _wrap(printable(caption, keep="\n"), max(page.width, CAPTION_WIDTH))
     texts = _Sheet(width=max([page.width, *(_text_width(row, "caption") for row in rows)]))
     for number, row in enumerate(rows):
         texts.write(f"caption{number}", "caption", row, CAPTION_HEIGHT)
@@ -213,6 +214,12 @@ def svg(figure: Figure) -> str:
     with mpl.rc_context(WRITING):
         figure.savefig(buffer, format="svg", dpi=300, metadata=METADATA[".svg"])
     return buffer.getvalue()
+
+
+def _printable(picture: Picture) -> Picture:
+    """Return a picture without characters that no font has and no SVG may hold."""
+    edges = tuple((source, target, printable(label)) for source, target, label in picture.edges)
+    return Picture(printable(picture.title), tuple(map(printable, picture.nodes)), edges)
 
 
 def _titled(picture: Picture, name: str) -> _Sheet:
