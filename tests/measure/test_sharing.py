@@ -103,9 +103,7 @@ def test_owners_that_share_nothing_are_supernets_of_their_own(owners):
             same(state(found, child), state(plain, child))
 
 
-@pytest.mark.parametrize(
-    "settings", [pytest.param({}, marks=pytest.mark.full), pytest.param({"shares": prefix(1)}, marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("settings", [pytest.param({}, marks=pytest.mark.full), {"shares": prefix(1)}])
 def test_fused_execution_comes_to_the_same(settings):
     fused, reference = trained(execution="fused", **settings), trained(**settings)
     for child in range(4):

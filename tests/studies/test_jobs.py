@@ -103,7 +103,6 @@ def test_an_interrupt_lets_runs_save_and_begins_no_more(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
-@pytest.mark.process
 def test_a_job_stops_when_whoever_gave_it_is_gone(tmp_path):
     running = _Running.begin(endless(tmp_path), 0, 1)
     wait_for(tmp_path / "run" / NAME)
