@@ -76,11 +76,8 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, CycloptsError):
             message = f"{str(error).strip()}{owners(error)} See --help."
         else:
-            message = error.spelled(lambda name: flag(name, options))
-            if isinstance(error, Untrusted):
-                message = error.where + message
-            elif error.where:
-                message = str(error)
+            told = error.where and not isinstance(error, Untrusted)  # a file's line is mended in the file
+            message = str(error) if told else error.where + error.spelled(lambda name: flag(name, options))
         message = printable(message, keep="\n")
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
         return 2

@@ -14,7 +14,6 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -96,25 +95,16 @@ def opened(given: str | Path, what: str = "The file", *, most: int | None = None
     except (OSError, ValueError) as error:
         raise unreadable(path, what, error) from None
     status = os.fstat(handle)
-    with open(handle, "rb") if stat.S_ISREG(status.st_mode) else _closing(handle) as file:
-        if stat.S_ISDIR(status.st_mode):
-            raise UserError(f"{what} {shown(path)} cannot be read: it is a folder.")
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{what} {shown(path)} cannot be read: it is a pipe or a device, not a file.")
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device, not a file"
+        raise UserError(f"{what} {shown(path)} cannot be read: it is {kind}.")
+    with open(handle, "rb") as file:
         if most is not None and status.st_size > most:
             raise UserError(
                 f"{what} {shown(path)} has {status.st_size / 2**20:,.0f} MB; at most {most / 2**20:,.0f} MB are read."
             )
         yield file
-
-
-@contextlib.contextmanager
-def _closing(handle: int) -> Iterator[BinaryIO]:
-    """Close what is no file and cannot be opened as one."""
-    try:
-        yield BytesIO()
-    finally:
-        os.close(handle)
 
 
 def unreadable(path: str | Path, what: str, error: OSError | ValueError) -> UserError:
@@ -156,7 +146,7 @@ def checked(given: str | Path, what: str = "The file") -> Path:
 # ---------------------------------------------------------------------- writing
 
 
-def write(path: Path, content: bytes | memoryview, *, exclusive: bool = False) -> None:
+def write(path: Path, content: bytes | memoryview) -> None:
     """Write a file as a whole: under a new name beside it, synced, renamed.
 
     A link of that name is replaced, not followed. Whatever goes wrong, the file before is untouched and nothing of the
@@ -168,8 +158,6 @@ def write(path: Path, content: bytes | memoryview, *, exclusive: bool = False) -
         The file. Its folder must exist.
     content
         What it shall hold.
-    exclusive
-        Whether a file that is there already is an error.
 
     Raises
     ------
@@ -184,11 +172,7 @@ def write(path: Path, content: bytes | memoryview, *, exclusive: bool = False) -
             file.write(content)
             file.flush()
             os.fsync(handle)
-        if exclusive:
-            os.link(draft, path)
-            os.unlink(draft)
-        else:
-            os.replace(draft, path)
+        os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(draft)

@@ -25,8 +25,8 @@ from gapless.runs import recorded, schema
 from gapless.runs.checked import component
 from gapless.runs.recipe import MEASURED, Recipe
 
-LARGEST = 16 * 2**30
-"""The largest file of weights that is read, in bytes."""
+LARGEST = 4 * 2**30
+"""The largest trace that is read, in bytes: a black-box search may have millions of lines."""
 FILES = {
     "recipe.toml": "the resolved recipe",
     "trace.jsonl": "a line an epoch, or an evaluation",
@@ -141,7 +141,7 @@ class Run:
     def restore(self, trace: Sequence[str]) -> None:
         """Write the lines of the trace, where it holds others: epochs after the checkpoint, a cut line, damage."""
         path, content = self.path / "trace.jsonl", "".join(f"{line}\n" for line in trace)
-        same = not path.is_symlink() and files.is_file(path) and files.read_bytes(path, "The trace") == content.encode()
+        same = not path.is_symlink() and files.is_file(path) and _trace_bytes(path) == content.encode()
         if not same and (content or os.path.lexists(path)):
             self.write("trace.jsonl", content)
 
@@ -202,13 +202,12 @@ class Run:
         path = self.path / "trace.jsonl"
         if not files.is_file(path):
             return
-        content = files.read_bytes(path, "The trace")
+        content = _trace_bytes(path)
         whole, _, _ = content.rpartition(b"\n")
         for number, line in enumerate(whole.split(b"\n") if whole else ()):
             place = f"{shown(path)}, line {number + 1},"
             record = schema.parse(line.decode(errors="replace"), dict[str, Any], place, self._repair)
-            kind = schema.EvaluationLine if "asked" in record else schema.SearchLine
-            schema.check(record, schema.TrainingLine if "test_loss" in record else kind, place, self._repair)
+            schema.check_record(record, place, self._repair)
             if record["epoch"] != number:
                 raise schema.Damaged(
                     f"{place} is damaged: it is of epoch {record['epoch']}, where epoch {number} is expected. "
@@ -242,14 +241,12 @@ class Run:
             Where the file is no whole safetensors file.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load_file
 
-        path = self.path / "weights.safetensors"
+        path = files.checked(self.path / "weights.safetensors", "The weights")
         try:
-            return load(files.read_bytes(path, "The weights", most=LARGEST))
+            return load_file(path)
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise schema.Damaged(f"{shown(path)} is damaged: {error}. {self._repair}") from None
 
     def result(self) -> dict[str, Any]:
@@ -309,6 +306,10 @@ class Run:
         except (ValueError, TypeError) as error:
             raise schema.Damaged(f"{shown(self.path / 'arch.json')} is damaged: {error} {self._repair}") from None
         return arch, space
+
+
+def _trace_bytes(path: Path) -> bytes:
+    return files.read_bytes(path, "The trace", most=LARGEST)
 
 
 def described(data: ImageData) -> dict[str, Any]:

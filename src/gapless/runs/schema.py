@@ -15,6 +15,10 @@ import msgspec
 from gapless.core import files
 from gapless.core.errors import UserError
 from gapless.core.text import shown
+from gapless.engine.diagnostics import Diagnostics
+from gapless.engine.explore import EvaluationRecord
+from gapless.engine.record import SearchRecord
+from gapless.engine.retrain import TrainingRecord
 
 
 class ImagesEntry(TypedDict):
@@ -78,56 +82,6 @@ class ArchFile(TypedDict):
     alone: AloneFields
     described: SpaceFields
     score: NotRequired[dict[str, Any]]
-
-
-class SearchLine(TypedDict):
-    """A line of the trace of a search that trains a supernet (:class:`gapless.engine.record.SearchRecord`)."""
-
-    epoch: int
-    stage: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    arch_loss: float | None
-    valid_loss: float | None
-    valid_accuracy: float | None
-    arch: str
-    scores: list[list[float]]
-    cost: dict[str, float] | None
-    draws: NotRequired[list[str]]
-    images_per_second: float
-    seconds: float
-    peak_memory_mb: float
-    gradient_share: NotRequired[dict[str, float] | None]
-    decision_gradient_share: NotRequired[list[list[float | None]]]
-    option_accuracy: NotRequired[dict[str, float]]
-    hessian: NotRequired[float | None]
-
-
-class EvaluationLine(TypedDict):
-    """A line of the trace of a black-box search (:class:`gapless.engine.explore.EvaluationRecord`)."""
-
-    epoch: int
-    asked: str
-    score: float
-    arch: str
-    best: float
-    seconds: float
-    peak_memory_mb: float
-
-
-class TrainingLine(TypedDict):
-    """A line of the trace of a training (:class:`gapless.engine.retrain.TrainingRecord`)."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    test_loss: float | None
-    test_accuracy: float | None
-    images_per_second: float
-    seconds: float
-    peak_memory_mb: float
 
 
 class MachineFile(TypedDict):
@@ -322,6 +276,21 @@ def check(value: Any, kind: Any, place: str, repair: str) -> None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise Damaged(f"{place} is damaged: {str(error)[:200]}. {repair}") from None
+
+
+def check_record(record: dict[str, Any], place: str, repair: str) -> None:
+    """Compare a line of a trace with the record that wrote it; see :func:`parse`.
+
+    A record may lack its ``draws``; what a watched search adds stands beside its other fields.
+    """
+    if "asked" in record:
+        check(record, EvaluationRecord, place, repair)
+    elif "test_loss" in record:
+        check(record, TrainingRecord, place, repair)
+    else:
+        check({"draws": [], **record}, SearchRecord, place, repair)
+        if "option_accuracy" in record:
+            check(record, Diagnostics, place, repair)
 
 
 def read(path: Path, kind: Any, repair: str) -> Any:

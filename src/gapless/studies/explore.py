@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from gapless.core.searcher import first
-from gapless.core.size import size_of
 from gapless.engine.explore import Exploration
 from gapless.engine.memory import peak_memory_mb
 from gapless.runs.resolved import ResolvedBlackBox
@@ -61,13 +60,4 @@ class BlackBoxSearch:
     def result(self, answer: Answer, run: Run | None, seconds: float, last: Mapping[str, Any]) -> SearchResult:
         """Return the result."""
         peak = peak_memory_mb(self.loop.device)
-        return SearchResult(
-            answer.arch,
-            answer.space,
-            run,
-            seconds,
-            peak,
-            answer.limits,
-            size_of(answer.space.alone(), answer.arch),
-            score=answer.score,
-        )
+        return SearchResult.of(answer, run, seconds, peak, None, score=answer.score)

@@ -13,6 +13,7 @@ from gapless.core.space import Space
 from gapless.runs.checked import Start
 from gapless.runs.run import Run
 from gapless.studies.limits import BoundCost
+from gapless.studies.pipeline import Answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,27 @@ class SearchResult:
     start: Start = "fresh"
     judged: Mapping[str, Any] | None = None
     score: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, answer: Answer, run: Run | None, seconds: float, peak_memory_mb: float, size: Space | None, **more: Any
+    ) -> SearchResult:
+        """Return the result of a search from its answer.
+
+        ``size`` is the space at the size at which the architecture is trained on from the weights of the search; None
+        where it is trained alone from fresh ones.
+        """
+        return cls(
+            answer.arch,
+            answer.space,
+            run,
+            seconds,
+            peak_memory_mb,
+            answer.limits,
+            size_of(size or answer.space.alone(), answer.arch),
+            "fresh" if size is None else "inherited",
+            **more,
+        )
 
     @classmethod
     def read(cls, run: Run) -> SearchResult:

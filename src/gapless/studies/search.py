@@ -11,7 +11,6 @@ import torch
 
 from gapless.core.errors import UserError
 from gapless.core.progress import seeded
-from gapless.core.size import size_of
 from gapless.engine.memory import peak_memory_mb
 from gapless.engine.search import Search
 from gapless.runs.recipe import Recipe
@@ -125,17 +124,8 @@ class SupernetSearch:
     def result(self, answer: Answer, run: Run | None, seconds: float, last: Mapping[str, Any]) -> SearchResult:
         """Return the result."""
         peak, judged = peak_memory_mb(self.loop.device), answer.files.get("judged.json")
-        return SearchResult(
-            answer.arch,
-            answer.space,
-            run,
-            seconds,
-            peak,
-            answer.limits,
-            sizes=size_of(self.size or answer.space.alone(), answer.arch),
-            start="fresh" if self.size is None else "inherited",
-            judged=None if judged is None else judged_facts(judged, answer.arch),
-        )
+        found = None if judged is None else judged_facts(judged, answer.arch)
+        return SearchResult.of(answer, run, seconds, peak, self.size, judged=found)
 
 
 class Draw:
@@ -167,13 +157,4 @@ class Draw:
     def result(self, answer: Answer, run: Run | None, seconds: float, last: Mapping[str, Any]) -> SearchResult:
         """Return the result."""
         peak = peak_memory_mb(torch.device("cpu"))
-        return SearchResult(
-            answer.arch,
-            answer.space,
-            run,
-            seconds,
-            peak,
-            answer.limits,
-            sizes=size_of(self.size or answer.space.alone(), answer.arch),
-            start="fresh" if self.size is None else "inherited",
-        )
+        return SearchResult.of(answer, run, seconds, peak, self.size)
