@@ -227,7 +227,7 @@ def test_a_draft_of_a_killed_process_is_in_nobodys_way(tmp_path):
 
 @pytest.mark.needs_ray
 def test_the_same_command_on_a_ray_cluster(tmp_path, cluster, made_up):
-    given = {"methods": ["random", "evolution"], "seeds": [0, 1], "table": made_up}
+    given = {"methods": ["random", "evolution"], "seeds": [1], "table": made_up}
     compare(by_table(made_up), **given, ray=cluster, out=tmp_path / "ray")
     for method in given["methods"]:
         for seed in given["seeds"]:

@@ -123,7 +123,7 @@ class _Lean(TorchDispatchMode):
 class Undrawn(_Lean):
     """A context that builds modules on the meta device: they get shapes, but no weights are drawn.
 
-    PyTorch's own normal distribution on the meta device imports torch._dynamo.
+    PyTorch's own distributions on the meta device are slow, and the normal one imports torch._dynamo.
     """
 
     def __enter__(self) -> Self:
@@ -139,7 +139,7 @@ class Undrawn(_Lean):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func.overloadpacket is torch.ops.aten.normal_ and args[0].is_meta:
+        if func.overloadpacket in (torch.ops.aten.normal_, torch.ops.aten.uniform_) and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
 
