@@ -208,10 +208,10 @@ WRONG = [
     (("search", "--epochs", "many"), "many"),
     (("search", "--epochs", "0"), "at least 1"),
     (("search", "--space.width", "0"), "`--space.width` must be at least 1; got 0."),
-    (("search", "--train.momentum", "1"), "`--train.momentum` must lie in [0, 1)"),
+    (("search", "--train.momentum", "1"), "`--train.momentum` must be at least 0 and less than 1; got 1.0."),
     (("search", "--limit", "50M"), "The `--limit` '50M' is not of the form"),
-    (("check", "--data", "digits", "--data.pad", "-1"), "`--data.pad` must be a number of pixels"),
-    (("gap", "nowhere", "--trainings", "-1"), "`--trainings` must be at least 1; got -1."),
+    (("check", "--data", "digits", "--data.pad", "-1"), "`--data.pad` must be at least 0; got -1."),
+    (("gap", "nowhere", "--trainings", "-1"), "`--trainings` must be from 1 to 1,000; got -1."),
     (("search", "--space", "darts", "--space.partial", "3"), "cannot be split"),
     (("search", "--space", "darts", "--space.stem", "cifer"), "cifar"),
     (("search", "--method", "drnas", "--method.progressive", "--epochs", "4"), "warm-up"),
@@ -314,7 +314,10 @@ def test_help_follows_the_space_and_the_method(gapless, capsys):
     assert "--method.rate_weights" in out
     assert "0.0375" in out
     _, out, _ = gapless("search", "--space", "darts", "--method", "drnas", "--help")
-    assert re.search(r"--method.arch_lr.*?\[default: 0.0006\]", out, re.DOTALL)
+    assert re.search(r"--method.arch_lr.*?default: 0.0006\]", out, re.DOTALL)
+    plain = " ".join(out.replace("│", " ").split())
+    for shown in ("[from 1 to 1,000,000; default: 50]", "[from 0 to 1,000,000; default: 0.0006]"):
+        assert shown in plain
     _, out, _ = gapless("search", "--help")
     assert "--space.stem" not in out
     assert "--method.anchor" in out

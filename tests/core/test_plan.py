@@ -53,7 +53,7 @@ def test_a_block_needs_turns_and_images_of_its_own(coupling):
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
 def test_a_warm_up_is_a_share_below_one(share):
-    with pytest.raises(UserError, match=rf"`warmup_share` must lie in \[0, 1\); got {share}") as caught:
+    with pytest.raises(UserError, match=f"`warmup_share` must be at least 0 and less than 1; got {share}") as caught:
         Plan(warmup_share=share)
     assert caught.value.names == ("method.warmup_share",)
 
@@ -67,9 +67,9 @@ def test_a_warm_up_by_share_is_rounded_down_and_yields_to_epochs():
 
 
 def test_a_warm_up_has_no_negative_number_of_epochs():
-    with pytest.raises(UserError, match="`warmup` must be at least 0; got -1") as caught:
+    with pytest.raises(UserError, match="`warmup_epochs` must be at least 0; got -1") as caught:
         Plan(warmup_epochs=-1)
-    assert caught.value.names == ("method.warmup",)
+    assert caught.value.names == ("method.warmup_epochs",)
 
 
 def test_by_default_nothing_that_samplers_brought_is_on():

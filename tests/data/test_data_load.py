@@ -130,7 +130,7 @@ def test_normalised_training_digits_have_mean_zero_and_deviation_one():
 
 def test_overrides_of_the_augmentation():
     assert load("digits", pad=0, flip=True, cutout=2).augment == Augment(0, True, 2)
-    refused("`pad` must be a number of pixels, 0 or more; got -1", path="digits", pad=-1)
+    refused("`pad` must be at least 0; got -1", path="digits", pad=-1)
 
 
 def test_a_folder_named_digits_is_reached_as_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -174,9 +174,14 @@ def test_a_fifth_leaves_every_class_on_both_sides(sizes: tuple[int, ...]):
     assert set(labels[fifth]) == set(labels[rest]) == set(range(len(sizes)))
 
 
-@pytest.mark.parametrize("count", [9, 0, -1, 1438])
+@pytest.mark.parametrize("count", [9, 1438])
 def test_impossible_subsets(count: int):
     refused(f"{count} train images", "1437 images of 10 classes", "10 to 1437", path="digits", train_images=count)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_subset_has_an_image(count: int):
+    refused(f"`train_images` must be at least 1; got {count}", path="digits", train_images=count)
 
 
 def test_impossible_test_subset():
@@ -218,7 +223,7 @@ def test_other_ratios_are_the_mean_over_the_area_then_the_centre(height: int, wi
 def test_size_of_a_set():
     data = load("digits", size=4)
     assert (data.size, data.augment.pad) == ((4, 4), 0)
-    refused("size 0", path="digits", size=0)
+    refused("`size` must be at least 1; got 0", path="digits", size=0)
 
 
 def test_mixed_sizes_need_a_size(tmp_path: Path):

@@ -23,7 +23,7 @@ ALL = {
     "crop": Augment(crop_scale=0.08),
     "jitter": Augment(jitter=JITTER),
     "randaugment": Augment(randaugment=POLICY),
-    "all": Augment(0, True, 3, 0.3, JITTER, POLICY),
+    "all": Augment(flip=True, cutout=3, crop_scale=0.3, jitter=JITTER, randaugment=POLICY),
 }
 NOTHING = Augment()
 LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)[:, None, None]
@@ -277,17 +277,17 @@ def test_the_magnitude_is_a_place_in_the_range():
     ("wrong", "parts"),
     [
         ({"crop_scale": -0.1}, ("`crop_scale`", "got -0.1")),
-        ({"crop_scale": 1.5}, ("0 (off) to 1",)),
+        ({"crop_scale": 1.5}, ("from 0 to 1; got 1.5",)),
         ({"crop_scale": math.nan}, ("`crop_scale`", "got nan")),
         ({"crop_scale": 0.08, "pad": 4}, ("`crop_scale` is 0.08 and `pad` is 4", "Leave one 0")),
-        ({"jitter": (0.4, 0.4, 0.4, 0.6)}, ("got 0.4 0.4 0.4 0.6", "0 to 0.5")),
-        ({"jitter": (-0.4, 0.0, 0.0, 0.0)}, ("0 or more",)),
+        ({"jitter": (0.4, 0.4, 0.4, 0.6)}, ("got 0.6 in 0.4 0.4 0.4 0.6", "from 0 to 0.5")),
+        ({"jitter": (-0.4, 0.0, 0.0, 0.0)}, ("at least 0; got -0.4",)),
         ({"jitter": (0.4, 0.4, 0.4)}, ("got 0.4 0.4 0.4.",)),
         ({"randaugment": (2, 0)}, ("got 2 0", "1 to 29")),
         ({"randaugment": (0, 9)}, ("1 or more",)),
-        ({"randaugment": (2, 30)}, ("1 to 29",)),
+        ({"randaugment": (2, 30)}, ("from 0 to 29; got 30 in 2 30",)),
         ({"size": 4, "stored": 3}, ("stored size 3 is less than the size 4",)),
-        ({"stored": 0}, ("stored size 0",)),
+        ({"stored": 0}, ("at least 1; got 0",)),
     ],
     ids=str,
 )

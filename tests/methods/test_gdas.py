@@ -114,5 +114,5 @@ def test_the_plan_is_the_released_one():
     assert (plan.arch.lr, plan.arch.decay) == (3e-4, 1e-3)
     train = GDAS.setting("nasbench201").train
     assert (train.epochs, train.batch, train.nesterov, train.weight_decay) == (250, 64, True, 5e-4)
-    with pytest.raises(UserError, match="`tau_end` must be above 0; got 0"):
+    with pytest.raises(UserError, match="`tau_end` must be more than 0; got 0"):
         GDAS(SPACE, tau_end=0)

@@ -60,15 +60,14 @@ def test_other_data_keep_what_holds_for_any_images():
     assert recipe.over(data={"name": "digits"}).data == {"name": "digits", "size": 16, "train_images": 100}
 
 
-def test_lines_are_found_in_their_tables(tmp_path):
-    path = tmp_path / "r.toml"
-    path.write_text('title = "x"\n[space]\nname = "darts"\n[train]\n  "lr" = 1\nlr_min = 0\n')
-    assert line_of(path, "", "title") == 1
-    assert line_of(path, "", "train") == 4
-    assert line_of(path, "space", "name") == 3
-    assert line_of(path, "train", "lr") == 5
-    assert line_of(path, "train", "lr_min") == 6
-    assert line_of(path, "space", "lr") == 0
+def test_lines_are_found_in_their_tables():
+    text = 'title = "x"\n[space]\nname = "darts"\n[train]\n  "lr" = 1\nlr_min = 0\n'
+    assert line_of(text, "", "title") == 1
+    assert line_of(text, "", "train") == 4
+    assert line_of(text, "space", "name") == 3
+    assert line_of(text, "train", "lr") == 5
+    assert line_of(text, "train", "lr_min") == 6
+    assert line_of(text, "space", "lr") == 0
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_the_answer_is_the_best_of_all_generations():
     [
         ({"population": 0}, "`population` must be at least 1; got 0"),
         ({"population": 20}, "`mutations` and `crossovers` must sum to at most `population`; got 25, 25 and 20"),
-        ({"rate": 1.5}, "a probability, 0 to 1; got 1.5"),
+        ({"rate": 1.5}, "from 0 to 1; got 1.5"),
         ({"parents": 0}, "`parents` must be at least 1"),
     ],
 )

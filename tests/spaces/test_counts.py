@@ -122,9 +122,7 @@ IN_BETWEEN = ("pc-darts-imagenet", "drnas-4", "drnas-imagenet-6", "nasbench201-2
 """Supernets whose parts all stand in a smaller or a wider one."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.full) if n in IN_BETWEEN else n for n in SUPERNETS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.full) if n in IN_BETWEEN else n for n in SUPERNETS])
 def test_weights_of_supernets(name):
     space, expected = SUPERNETS[name]
     assert weights(space) == expected

@@ -377,8 +377,8 @@ def test_with_every_edge_kept_none_is_an_answer():
     ("fields", "said"),
     [
         ({"options": "dart"}, "Did you mean 'darts'"),
-        ({"cells": 0}, "`cells` must be at least 1; got 0"),
-        ({"inputs": 3}, "`inputs` must be 1, 2 or none; got 3"),
+        ({"cells": 0}, "`cells` must be from 1 to 1,000; got 0"),
+        ({"inputs": 3}, "`inputs` must be from 1 to 2; got 3"),
         ({"width": 16, "partial": 3}, "`width` cannot be split into `partial` parts; got 16 and 3"),
         ({"width": 5, "stem": "imagenet"}, "must be even"),
     ],

@@ -107,7 +107,7 @@ def test_the_cell_of_the_paper_adds_its_nodes():
         ({"width": 0}, "`width` must be at least 1; got 0"),
         ({"output": "mean"}, "`output` must be one of concat, sum; got 'mean'"),
         ({"dilated": 7}, "`dilated` must be one of 3, 5; got 7"),
-        ({"momentum": 0.0}, r"`momentum` must lie in \(0, 1\]; got 0.0"),
+        ({"momentum": 0.0}, r"`momentum` must be more than 0 and at most 1; got 0.0"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(fields, message):

@@ -259,7 +259,7 @@ def test_a_training_that_fails_is_a_sentence_and_the_others_are_kept(tmp_path, m
 
 
 def test_trainings_that_cannot_be(supernet, made_up, tmp_path):
-    with pytest.raises(UserError, match="`trainings` must be at least 1; got 0"):
+    with pytest.raises(UserError, match="`trainings` must be from 1 to 1,000; got 0"):
         Trainings(0)
     run = searched(tmp_path / "run", retrain={"space": {"width": 4, "cells": 1}})
     with pytest.raises(UserError, match=r"has that depth and width: leave `trainings` out"):

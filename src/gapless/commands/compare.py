@@ -14,6 +14,7 @@ from gapless.core import catalogue
 from gapless.core.errors import UserError
 from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
+from gapless.core.settings import Epochs, Natural, NonNegative, Processes
 from gapless.data import load
 from gapless.reports.comparison import markdown
 from gapless.runs.checked import check_recipe, settings_of
@@ -66,18 +67,18 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         ),
         Option("retrain", bool, "Train every answer alone: its test accuracy is what it is worth, without a table."),
         Option("protocol", str, f"How: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),
-        Option("jobs", int, "How many runs at once, each in a process of its own with one thread.", default=1),
+        Option("jobs", Processes, "Runs at a time, each in a process of its own with one thread.", default=1),
         Option(
             "ray",
             str,
             "Run them on a Ray cluster instead: HOST:PORT, `auto`, or `local` to start one here. "
             "All nodes must see --out and the images under the same paths.",
         ),
-        Option("gpus", float, "GPUs that a run takes of the cluster; 0.5 shares one between two.", default=0),
+        Option("gpus", NonNegative, "GPUs that a run takes of the cluster; 0.5 shares one between two.", default=0),
         Option("out", Path, "Folder of the comparison.", default="runs/SPACE-comparison"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         TRUST,
-        Option("epochs", int, "Short for --train.epochs.", default=shown.get("epochs")),
+        Option("epochs", Epochs, "Short for --train.epochs.", default=shown.get("epochs")),
         Option(
             "score",
             str,
@@ -86,7 +87,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         ),
         Option(
             "evaluations",
-            int,
+            Natural,
             "How many architectures a black-box search has scored.",
             default=recipe.score.get("evaluations"),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
@@ -13,6 +13,7 @@ from gapless.commands.evaluate import space_of
 from gapless.commands.options import TRUST, Option, bind, peek, print_json, settings, table
 from gapless.core.errors import UserError, unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
+from gapless.core.settings import Natural, Processes, Range, Sample, Seed, Threads
 from gapless.data import load
 from gapless.studies.defaults import GAP_ARCHS, GAP_BUDGETS, GAP_IMAGES
 
@@ -41,8 +42,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     options = [
         Option("table", Path, "A benchmark table: what architectures are worth alone."),
         Option("column", str, "Column of the table; by default the table's own."),
-        Option("archs", int, "Random architectures to rank beside the answer.", default=GAP_ARCHS),
-        Option("images", int, "Test images by which all are judged.", default=GAP_IMAGES),
+        Option("archs", Sample, "Random architectures to rank beside the answer.", default=GAP_ARCHS),
+        Option("images", Natural, "Test images by which all are judged.", default=GAP_IMAGES),
         Option(
             "budgets",
             tuple[int, ...],
@@ -50,12 +51,17 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             default=GAP_BUDGETS,
         ),
         Option("beside", tuple[Path, ...], "Runs of other seeds: how far they rank and answer alike."),
-        Option("trainings", int, "Train each of them from scratch so often: two tell noise, too.", default=0),
-        Option("jobs", int, "How many trainings at once, each in a process of its own with one thread.", default=1),
+        Option(
+            "trainings",
+            Annotated[int, Range(0, 1000)],
+            "Trainings from scratch of each of them; two show how much is noise.",
+            default=0,
+        ),
+        Option("jobs", Processes, "Trainings at a time, each in a process of its own with one thread.", default=1),
         Option("protocol", str, f"How to train: {', '.join(PROTOCOLS)}; by default the recipe's or the space's own."),
         Option("device", str, "auto, cpu or cuda.", default="auto"),
-        Option("threads", int, "CPU threads; 0 leaves PyTorch's own, and is one of a training.", default=0),
-        Option("seed", int, "Of the random architectures.", default=0),
+        Option("threads", Threads, "CPU threads; 0 leaves PyTorch's own, and is one of a training.", default=0),
+        Option("seed", Seed, "Of the random architectures.", default=0),
         Option("json", bool, "Print one JSON object as the last line of standard output."),
         TRUST,
         *settings("retrain", Protocol, f"Protocol {name} (--trainings)", dataclasses.asdict(PROTOCOLS[name][1])),

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from gapless.core.settings import Field, fields_of
+from gapless.core.settings import Field, bare, fields_of, range_of
 
 UNSET = inspect.Parameter.empty
 TRUSTED = "Run the code of outside files that a recipe or a run folder names."
@@ -56,13 +56,19 @@ class Option:
 
     @property
     def plain(self) -> Any:
-        """Its type, without None where that is a tuple or None: what is not typed is not passed on."""
-        arms = [arm for arm in typing.get_args(self.kind) if arm is not type(None)]
-        return arms[0] if len(arms) == 1 and typing.get_origin(arms[0]) is tuple else self.kind
+        """Its type without ranges, and without None where that is a tuple or None: what is not typed is not passed
+        on."""
+        kind = bare(self.kind)
+        arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
+        return arms[0] if len(arms) == 1 and typing.get_origin(arms[0]) is tuple else kind
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter that cyclopts binds."""
-        shown = "" if self.default is None or self.default is UNSET else f" [default: {_plain(self.default)}]"
+        legal = range_of(self.kind)
+        each = "each " if legal and typing.get_origin(self.plain) is tuple else ""
+        notes = [] if legal is None else [f"{each}{legal}"]
+        notes += [] if self.default is None or self.default is UNSET else [f"default: {_plain(self.default)}"]
+        shown = f" [{'; '.join(notes)}]" if notes else ""
         extra: dict[str, Any] = {"group": Group(self.group)} if self.group else {}
         if self.name in ("json", "trust") or typing.get_origin(self.plain) in (tuple, list):
             extra["negative"] = ""

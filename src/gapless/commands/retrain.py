@@ -13,6 +13,7 @@ from gapless.commands.options import TRUST, Option, bind, given_run, peek, print
 from gapless.commands.watch import WatchTraining, free
 from gapless.core.errors import unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
+from gapless.core.settings import Epochs
 from gapless.data import load
 from gapless.runs.checked import OF_SUPERNETS, Start
 from gapless.studies.results import TrainingResult
@@ -46,7 +47,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option(
             "start", Start, "`fresh` weights, or `inherited` ones of the run's supernet; by default as its method says."
         ),
-        Option("epochs", int, "Short for --retrain.epochs.", default=shown.epochs),
+        Option("epochs", Epochs, "Short for --retrain.epochs.", default=shown.epochs),
         *run,
         Option("space", str, "The space of the architecture; by default that of the run, or the one that can read it."),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-retrain-DATA-seedN"),

@@ -15,7 +15,7 @@ from gapless.core.bound import EXAMPLES, Bound, told
 from gapless.core.errors import TABLES, UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
-from gapless.core.settings import fields_of
+from gapless.core.settings import Epochs, Natural, NonNegative, fields_of
 from gapless.data import load
 from gapless.runs.checked import LimitSettings, check_recipe, completed
 from gapless.runs.recipe import MEASURED, Recipe
@@ -61,13 +61,13 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         ),
         Option(
             "evaluations",
-            int,
+            Natural,
             "How many architectures a black-box search has scored.",
             default=recipe.score.get("evaluations", getattr(method.cls, "usual", None)),
         ),
         Option(
             "epochs",
-            int,
+            Epochs,
             "Short for --train.epochs.",
             default=train["epochs"] if issubclass(method.cls, Method) else None,
         ),
@@ -75,7 +75,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         Option(
             "limit", list[str], f"The most that the answer may cost: {', '.join(EXAMPLES.values())}; may be repeated."
         ),
-        Option("limit_strength", float, limit["strength"].help, default=checked.limit.strength),
+        Option("limit_strength", NonNegative, limit["strength"].help, default=checked.limit.strength),
         Option("latency_file", Path, limit["latency_file"].help),
         Option("out", Path, "Folder of the run.", default="runs/SPACE-METHOD-DATA-seedN, or -SCORE-"),
         Option("json", bool, "Print one JSON object as the last line of standard output."),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from gapless.core.decision import Arch
+from gapless.core.settings import ranged
 from gapless.core.space import Space
 
 
@@ -63,6 +64,12 @@ class Judge(abc.ABC):
         self.space, self.device = space, device
         self.title = self.label
         self.notice, self.fingerprint = "", ""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Let the ranges of the settings be checked wherever they come from."""
+        super().__init_subclass__(**more)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = ranged(cls.__init__, of="score")  # type: ignore[method-assign]
 
     @classmethod
     def settles(cls, **settings: Any) -> Settled | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gapless.core.mix import Active, Mix
 from gapless.core.plan import Plan, Released, Stage, Train
 from gapless.core.progress import Progress
+from gapless.core.settings import ranged
 from gapless.core.space import Space
 
 
@@ -116,6 +117,12 @@ class Method(nn.Module, abc.ABC):
     """The same on the host."""
     readable: tuple[frozenset[int], ...]
     """For each decision the columns that an architecture may hold."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Let the ranges of the settings be checked wherever they come from."""
+        super().__init_subclass__(**more)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = ranged(cls.__init__, of="method")  # type: ignore[method-assign]
 
     @classmethod
     def setting(cls, space: str) -> Setting:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from gapless.core.errors import UserError
-from gapless.core.settings import at_least
+from gapless.core.settings import Epochs, Natural, NonNegative, Portion, Range, Whole, check_ranges
 from gapless.core.training import TrainingSettings
 
 
@@ -75,7 +75,7 @@ class Released:
     lr_after_stage: Literal["continue", "restart"] = "continue"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """The schedule of a method, as data that the engine follows.
 
@@ -132,7 +132,7 @@ class Plan:
 
     coupling: Literal["alternate", "joint", "unrolled", "weights_only"] = "alternate"
     order: Literal["arch_first", "weights_first"] = "arch_first"
-    arch_block: int = 0
+    arch_block: Whole = 0
     batches: Literal["share", "own"] = "share"
     gradients: Literal["sum", "mean"] = "sum"
     arch_clip: float | None = None
@@ -142,9 +142,9 @@ class Plan:
     arch_after_stage: Literal["continue", "restart"] = "continue"
     held_out: bool = False
     bn: Literal["running", "batch", "recalibrated"] = "running"
-    calibration: int = 20_000
-    warmup_epochs: int = 0
-    warmup_share: float = 0.0
+    calibration: Natural = 20_000
+    warmup_epochs: Whole = 0
+    warmup_share: Portion = 0.0
     stages: tuple[Stage, ...] = (Stage(),)
     after: Literal["retrain", "continue"] = "retrain"
     arch: Adam = Adam()
@@ -155,9 +155,7 @@ class Plan:
             raise ValueError("a separate decay step is taken over what ran: it needs decay_on='ran'")
         if self.arch_block and self.coupling != "alternate":
             raise ValueError("a block of architecture updates has data of its own: it needs coupling='alternate'")
-        at_least(0, "method", warmup=self.warmup_epochs)
-        if not 0 <= self.warmup_share < 1:
-            raise UserError(f"`warmup_share` must lie in [0, 1); got {self.warmup_share}.", of="method")
+        check_ranges(type(self), vars(self), "method")
 
     def warmup(self, epochs: int) -> int:
         """Return the epochs of weights only in a stage of so many."""
@@ -208,16 +206,10 @@ class Train(TrainingSettings):
     """
 
     of: ClassVar[str] = "train"
-    epochs: int = 50
-    batch: int = 64
-    lr_min: float = 0.001
+    epochs: Epochs = 50
+    batch: Natural = 64
+    lr_min: NonNegative = 0.001
     schedule: Literal["cosine", "straight", "constant"] = "cosine"
-    lr_epochs: int = 0
-    arch_share: float = 0.5
-    validate_every: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, self.of, lr_epochs=self.lr_epochs, validate_every=self.validate_every)
-        if not 0 < self.arch_share < 1:
-            raise UserError(f"`arch_share` must lie between 0 and 1; got {self.arch_share}.", of=self.of)
+    lr_epochs: Annotated[int, Range(0, 10**6)] = 0
+    arch_share: Annotated[float, Range(above=0, below=1)] = 0.5
+    validate_every: Whole = 1

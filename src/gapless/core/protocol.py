@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from gapless.core.errors import UserError
-from gapless.core.settings import at_least
+from gapless.core.settings import (
+    Epochs,
+    HueTurns,
+    Magnitude,
+    Natural,
+    NonNegative,
+    Operations,
+    Portion,
+    Range,
+    Share,
+    Whole,
+)
 from gapless.core.training import TrainingSettings
 
 
@@ -40,29 +50,19 @@ class Protocol(TrainingSettings):
     """
 
     of: ClassVar[str] = "retrain"
-    epochs: int = 600
-    batch: int = 96
-    lr_min: float = 0.0
-    drop_path: float = 0.2
-    aux_weight: float = 0.4
-    ema: float = 0.0
+    epochs: Epochs = 600
+    batch: Natural = 96
+    lr_min: NonNegative = 0.0
+    drop_path: Portion = 0.2
+    aux_weight: NonNegative = 0.4
+    ema: Portion = 0.0
     mixed: bool = False
-    cutout: float = 0.5
-    crop_scale: float = 0.0
-    stored: float = 1.0
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    randaugment: tuple[int, int] = (0, 0)
-    test_every: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, self.of, aux_weight=self.aux_weight, crop_scale=self.crop_scale, test_every=self.test_every)
-        at_least(1, self.of, stored=self.stored)
-        self.shares("drop_path", "ema")
-        if not 0 <= self.cutout <= 1:
-            raise UserError(
-                f"`cutout` must be a share of the image's side, from 0 to 1; got {self.cutout}.", of=self.of
-            )
+    cutout: Share = 0.5
+    crop_scale: Share = 0.0
+    stored: Annotated[float, Range(1, 100)] = 1.0
+    jitter: tuple[NonNegative, NonNegative, NonNegative, HueTurns] = (0.0, 0.0, 0.0, 0.0)
+    randaugment: tuple[Operations, Magnitude] = (0, 0)
+    test_every: Whole = 1
 
     def images(self, size: int | None) -> dict[str, Any]:
         """Return the settings of the data that this protocol brings, for images whose size is asked to be ``size``."""

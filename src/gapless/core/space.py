@@ -24,7 +24,7 @@ from gapless.core.memo import remembered
 from gapless.core.mix import Mix, mask_of, one_hot
 from gapless.core.network import Chosen
 from gapless.core.picture import Picture
-from gapless.core.settings import at_least, check_names
+from gapless.core.settings import Natural, Side, check_names, check_ranges
 
 DIGITS = string.digits + string.ascii_lowercase
 
@@ -51,12 +51,12 @@ class Space(abc.ABC):
     """Fields under which an architecture given without its space is read, in the order in which they are tried."""
     scale: ClassVar[tuple[str, ...]] = ()
     """Fields that set depth and width: those of a supernet may be smaller than those of the network trained alone."""
-    classes: int = 10
-    channels: int = 3
-    size: int = 32
+    classes: Natural = 10
+    channels: Natural = 3
+    size: Side = 32
 
     def __post_init__(self) -> None:
-        at_least(1, "space", classes=self.classes, channels=self.channels, size=self.size)
+        check_ranges(type(self), vars(self), "space")
 
     # ------------------------------------------------------------------ what a space says of itself
 

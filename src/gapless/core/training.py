@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from gapless.core.errors import UserError
-from gapless.core.settings import at_least
+from gapless.core.settings import Epochs, Natural, NonNegative, Portion, Whole, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +46,19 @@ class TrainingSettings:
 
     of: ClassVar[str]
     """Table of a recipe that holds these settings: the one that errors name."""
-    epochs: int
-    batch: int
-    lr: float = 0.025
-    lr_min: float
+    epochs: Epochs
+    batch: Natural
+    lr: NonNegative = 0.025
+    lr_min: NonNegative
     schedule: Literal["cosine", "linear", "straight", "exponential", "constant"] = "cosine"
     lr_per: Literal["epoch", "step"] = "epoch"
-    lr_warmup: int = 0
-    momentum: float = 0.9
+    lr_warmup: Whole = 0
+    momentum: Portion = 0.9
     nesterov: bool = False
-    weight_decay: float = 3e-4
+    weight_decay: NonNegative = 3e-4
     decay_norms: bool = True
-    clip: float = 5.0
-    label_smoothing: float = 0.0
+    clip: NonNegative = 5.0
+    label_smoothing: Portion = 0.0
 
     def __post_init__(self) -> None:
-        at_least(1, self.of, epochs=self.epochs, batch=self.batch)
-        at_least(0, self.of, lr=self.lr, lr_min=self.lr_min, lr_warmup=self.lr_warmup)
-        at_least(0, self.of, weight_decay=self.weight_decay, clip=self.clip)
-        self.shares("momentum", "label_smoothing")
-
-    def shares(self, *names: str) -> None:
-        """Raise a :class:`UserError` for the first of these settings that is outside [0, 1)."""
-        for name in names:
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.", of=self.of)
+        check_ranges(type(self), vars(self), self.of)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapless.core.lazy import attributes
+from gapless.core.settings import HueTurns, Magnitude, Margin, Natural, NonNegative, Operations, Share, Side, ranged
 
 if TYPE_CHECKING:
     from gapless.data.images import Augment, ImageData
@@ -15,21 +17,22 @@ else:
 __all__ = ["Augment", "ImageData", "load"]
 
 
+@partial(ranged, of="data")
 def load(
     name: str | Path,
     *,
-    size: int | None = None,
-    stored: int | None = None,
-    train_images: int | None = None,
-    test_images: int | None = None,
+    size: Side | None = None,
+    stored: Side | None = None,
+    train_images: Natural | None = None,
+    test_images: Natural | None = None,
     label: str | None = None,
     image: str | None = None,
-    pad: int | None = None,
+    pad: Margin | None = None,
     flip: bool | None = None,
-    cutout: int | None = None,
-    crop_scale: float = 0.0,
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
-    randaugment: tuple[int, int] = (0, 0),
+    cutout: Margin | None = None,
+    crop_scale: Share = 0.0,
+    jitter: tuple[NonNegative, NonNegative, NonNegative, HueTurns] = (0.0, 0.0, 0.0, 0.0),
+    randaugment: tuple[Operations, Magnitude] = (0, 0),
 ) -> ImageData:
     """Read a set of labelled images into memory, on the CPU.
 

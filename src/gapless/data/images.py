@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapless.core.errors import UserError
+from gapless.core.settings import HueTurns, Magnitude, Margin, NonNegative, Operations, Share, check_ranges
 from gapless.data import photographs
 
 SEED = 0  # of every subset and split: part of the definition of the data, not of an experiment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augment:
     """How training images are varied: part of the data's recipe. Lengths in pixels; what is 0 is off.
 
@@ -45,32 +46,25 @@ class Augment:
         Operations on each image and their magnitude, 1 to 29 (Cubuk et al., arXiv 1909.13719).
     """
 
-    pad: int = 0
+    pad: Margin = 0
     flip: bool = False
-    cutout: int = 0
-    crop_scale: float = 0.0
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    randaugment: tuple[int, int] = (0, 0)
+    cutout: Margin = 0
+    crop_scale: Share = 0.0
+    jitter: tuple[NonNegative, NonNegative, NonNegative, HueTurns] = (0.0, 0.0, 0.0, 0.0)
+    randaugment: tuple[Operations, Magnitude] = (0, 0)
 
     def __post_init__(self) -> None:
-        for name, pixels in (("pad", self.pad), ("cutout", self.cutout)):
-            if pixels < 0:
-                raise UserError(f"`{name}` must be a number of pixels, 0 or more; got {pixels}.", of="data")
-        if not 0 <= self.crop_scale <= 1:
-            raise UserError(
-                f"`crop_scale` must be a share of the area, 0 (off) to 1; got {self.crop_scale}.", of="data"
-            )
+        check_ranges(type(self), vars(self), "data")
         if self.crop_scale and self.pad:
             raise UserError(
                 f"`crop_scale` is {self.crop_scale} and `pad` is {self.pad}: both choose the training window. "
                 "Leave one 0.",
                 of="data",
             )
-        legal = len(self.jitter) == 4 and all(0 <= strength < math.inf for strength in self.jitter)
-        if not legal or self.jitter[3] > 0.5:
+        if len(self.jitter) != 4:
             raise UserError(
-                "`jitter` must be brightness, contrast, saturation (0 or more) and hue (0 to 0.5), such as "
-                f"0.4 0.4 0.4 0.2; got {_listed(self.jitter)}.",
+                "`jitter` must be brightness, contrast, saturation and hue, such as 0.4 0.4 0.4 0.2; got "
+                f"{_listed(self.jitter)}.",
                 of="data",
             )
         operations, magnitude = self.randaugment
@@ -405,7 +399,14 @@ def assemble(
             raise UserError(f"The {what} {side} is not a number of pixels, 1 or more.")
     if size is not None and stored is not None and stored < size:
         raise UserError(f"The stored size {stored} is less than the size {size}, which is a window of it.")
-    asked = Augment(pad or 0, bool(flip), cutout or 0, crop_scale, jitter, randaugment)  # wrong ones before decoding
+    asked = Augment(  # wrong ones before decoding
+        pad=pad or 0,
+        flip=bool(flip),
+        cutout=cutout or 0,
+        crop_scale=crop_scale,
+        jitter=jitter,
+        randaugment=randaugment,
+    )
     source, test = raw.source, raw.test or raw.train
     rest, fifth = divide(raw)
     if raw.test is None:

@@ -21,7 +21,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
-from gapless.core.settings import at_least
+from gapless.core.settings import NonNegative
 from gapless.core.space import Space
 
 
@@ -48,10 +48,14 @@ class BetaDARTS(Method):
     }
 
     def __init__(
-        self, space: Space, *, lambda_max: float = 50.0, arch_lr: float = 3e-4, arch_decay: float = 1e-3
+        self,
+        space: Space,
+        *,
+        lambda_max: NonNegative = 50.0,
+        arch_lr: NonNegative = 3e-4,
+        arch_decay: NonNegative = 1e-3,
     ) -> None:
         super().__init__(space)
-        at_least(0, "method", lambda_max=lambda_max)
         self.alpha = start(space)
         self.lambda_max = lambda_max
         self._plan = Plan(arch=Adam(lr=arch_lr, decay=arch_decay))

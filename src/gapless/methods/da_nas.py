@@ -25,6 +25,7 @@ from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Stage, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import gated, pick
+from gapless.core.settings import NonNegative, Portion, Share
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -62,18 +63,16 @@ class DANAS(Method):
         self,
         space: Space,
         *,
-        classes: tuple[float, ...] = (0.3, 0.6, 1.0),
-        prune: float = 0.4,
-        warmup_share: float = 1 / 3,
-        arch_lr: float = 1e-3,
+        classes: tuple[Share, ...] = (0.3, 0.6, 1.0),
+        prune: Portion = 0.4,
+        warmup_share: Portion = 1 / 3,
+        arch_lr: NonNegative = 1e-3,
     ) -> None:
         super().__init__(space)
         if not classes or classes[-1] != 1 or min(classes) <= 0 or list(classes) != sorted(classes):
             raise UserError(
                 f"`classes` must be shares above 0 that never fall and end at 1; got {classes}.", of="method"
             )
-        if not 0 <= prune < 1:
-            raise UserError(f"`prune` must lie in [0, 1); got {prune}.", of="method")
         self.alpha = start(space)
         keep = None if prune == 0 else 1 - prune
         self._plan = Plan(

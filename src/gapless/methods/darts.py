@@ -20,6 +20,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Released, Train
 from gapless.core.progress import Progress
+from gapless.core.settings import NonNegative, Whole
 from gapless.core.space import Space
 
 
@@ -59,9 +60,9 @@ class DARTS(Method):
         *,
         unrolled: bool = False,
         faithful: bool = False,
-        warmup: int = 0,
-        arch_lr: float = 3e-4,
-        arch_decay: float = 1e-3,
+        warmup: Whole = 0,
+        arch_lr: NonNegative = 3e-4,
+        arch_decay: NonNegative = 1e-3,
     ) -> None:
         super().__init__(space)
         self.alpha = start(space)

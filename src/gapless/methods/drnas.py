@@ -33,7 +33,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Released, Stage, Train
 from gapless.core.progress import Progress
-from gapless.core.settings import at_least, fields_of
+from gapless.core.settings import Natural, NonNegative, Whole, fields_of
 from gapless.core.space import Space
 
 ONE_STAGE: dict[str, Any] = {"partials": (), "keep": (), "warmup": 0}
@@ -96,13 +96,13 @@ class DrNAS(Method):
         space: Space,
         *,
         regulariser: Literal["l2", "kl"] = "l2",
-        anchor: float = 1e-3,
+        anchor: NonNegative = 1e-3,
         progressive: bool = False,
-        partials: tuple[int, ...] | None = None,
-        keep: tuple[int, ...] | None = None,
-        warmup: int | None = None,
-        arch_lr: float | None = None,
-        arch_clip: float = 0.0,
+        partials: tuple[Natural, ...] | None = None,
+        keep: tuple[Natural, ...] | None = None,
+        warmup: Whole | None = None,
+        arch_lr: NonNegative | None = None,
+        arch_clip: NonNegative = 0.0,
         read: Literal["softmax", "mean"] = "softmax",
         faithful: bool = False,
     ) -> None:
@@ -114,7 +114,6 @@ class DrNAS(Method):
                 "`partials` and `keep` describe the stages of progressive learning: set `progressive`, too.",
                 of="method",
             )
-        at_least(0, "method", arch_clip=arch_clip)
         own = self.paper.resolve(progressive=progressive, partials=partials, keep=keep, warmup=warmup, arch_lr=arch_lr)
         self._plan = Plan(
             stages=learned_stages(space, own["partials"], own["keep"]) if progressive else (Stage(),),

@@ -26,11 +26,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Seen, Setting, host, living, start
 from gapless.core.mix import Mix, mask_of
 from gapless.core.plan import Adam, Plan, Released, Train
 from gapless.core.progress import Progress
+from gapless.core.settings import NonNegative, Portion, Whole
 from gapless.core.space import Space
 
 TRAIN = Train(epochs=76, batch=96, lr=0.0375, lr_min=0.0015, clip=3.0)
@@ -71,18 +71,15 @@ class DropNAS(Method):
         self,
         space: Space,
         *,
-        rate_weights: float = 3e-5,
-        rate_free: float = 3e-5,
+        rate_weights: Portion = 3e-5,
+        rate_free: Portion = 3e-5,
         adjust: bool = True,
-        warmup: int = 0,
-        arch_lr: float = 3e-4,
-        arch_decay: float = 1e-3,
+        warmup: Whole = 0,
+        arch_lr: NonNegative = 3e-4,
+        arch_decay: NonNegative = 1e-3,
         faithful: bool = False,
     ) -> None:
         super().__init__(space)
-        for name, rate in (("rate_weights", rate_weights), ("rate_free", rate_free)):
-            if not 0 <= rate < 1:
-                raise UserError(f"`{name}` must lie in [0, 1); got {rate}.", of="method")
         self.alpha = start(space)
         self.rates = {"weights": rate_weights, "free": rate_free}
         self.adjust, self.faithful = adjust, faithful

@@ -22,18 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import gated, pick
-from gapless.core.settings import at_least
+from gapless.core.settings import NonNegative, Range, Whole
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -99,19 +98,16 @@ class DSNAS(Method):
         self,
         space: Space,
         *,
-        freeze: float | None = None,
-        macs: float = 0.0,
-        macs_from: float = 290.0,
-        warmup: int = 0,
+        freeze: Annotated[float, Range(above=0, most=1)] | None = None,
+        macs: NonNegative = 0.0,
+        macs_from: NonNegative = 290.0,
+        warmup: Whole = 0,
         inactive: Literal["skip", "coast"] = "skip",
-        arch_lr: float | None = None,
-        arch_decay: float | None = None,
+        arch_lr: NonNegative | None = None,
+        arch_decay: NonNegative | None = None,
     ) -> None:
         super().__init__(space)
         own = self.paper.resolve(freeze=freeze, arch_lr=arch_lr, arch_decay=arch_decay)
-        if not 0 < own["freeze"] <= 1:
-            raise UserError(f"`freeze` must lie in (0, 1]; got {freeze}.", of="method")
-        at_least(0, "method", macs=macs, macs_from=macs_from, arch_lr=own["arch_lr"], arch_decay=own["arch_decay"])
         self.alpha = nn.Parameter(1 + 0.01 * torch.randn(space.shape))  # N(1, 0.01): released code
         self.freeze: float = own["freeze"]
         self.macs, self.macs_from = macs, macs_from

@@ -28,14 +28,13 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting
 from gapless.core.mix import Mix
 from gapless.core.pick import Bench
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import path, pick
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, NonNegative, Portion, Positive, Whole
 from gapless.core.space import Space
 
 HIDDEN, LAYERS = 32, 2
@@ -100,23 +99,20 @@ class ENAS(Method):
         self,
         space: Space,
         *,
-        steps: int = 50,
-        samples: int = 20,
+        steps: Natural = 50,
+        samples: Natural = 20,
         baseline: Literal["per_step", "per_epoch_last", "per_epoch_mean"] = "per_step",
-        decay: float = 0.99,
-        entropy: float = 1e-4,
+        decay: Portion = 0.99,
+        entropy: NonNegative = 1e-4,
         entropy_grad: bool = False,
-        temperature: float = 5.0,
-        squash: float = 2.5,
-        candidates: int = 100,
-        images: int = 0,
-        arch_lr: float = 1e-3,
-        arch_clip: float = 5.0,
+        temperature: Positive = 5.0,
+        squash: Positive = 2.5,
+        candidates: Natural = 100,
+        images: Whole = 0,
+        arch_lr: NonNegative = 1e-3,
+        arch_clip: NonNegative = 5.0,
     ) -> None:
         super().__init__(space)
-        at_least(1, "method", steps=steps, samples=samples, candidates=candidates)
-        if not 0 <= decay < 1:
-            raise UserError(f"`decay` must lie in [0, 1); got {decay}.", of="method")
         self.space, self.samples, self.update = space, samples, baseline
         self.decay, self.entropy, self.entropy_grad = decay, entropy, entropy_grad
         self.temperature, self.squash = temperature, squash

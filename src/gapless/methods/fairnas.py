@@ -26,7 +26,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress, stream
 from gapless.core.sampling import path
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, Whole
 from gapless.core.space import Space
 
 TRAIN = Train(
@@ -74,13 +74,11 @@ class FairNAS(OneShot):
         batches: Literal["share", "own"] = "share",
         gradients: Literal["sum", "mean"] = "sum",
         searcher: str = "evolution",
-        evaluations: int = 1000,
-        images: int = 0,
-        calibration: int = 20_000,
+        evaluations: Natural = 1000,
+        images: Whole = 0,
+        calibration: Natural = 20_000,
     ) -> None:
         super().__init__(space)
-        at_least(1, "method", evaluations=evaluations)
-        at_least(0, "method", images=images)
         self.accumulate = accumulate
         self.searcher, self.evaluations, self.images = searcher, evaluations, images
         self._plan = Plan(

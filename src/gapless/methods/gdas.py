@@ -19,12 +19,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import concrete
+from gapless.core.settings import NonNegative, Positive
 from gapless.core.space import Space
 
 Estimator = Literal["selected", "scalar_fill", "full"]
@@ -66,15 +66,12 @@ class GDAS(Method):
         space: Space,
         *,
         estimator: Estimator = "selected",
-        tau: float = 10.0,
-        tau_end: float = 0.1,
-        arch_lr: float = 3e-4,
-        arch_decay: float = 1e-3,
+        tau: Positive = 10.0,
+        tau_end: Positive = 0.1,
+        arch_lr: NonNegative = 3e-4,
+        arch_decay: NonNegative = 1e-3,
     ) -> None:
         super().__init__(space)
-        for name, value in (("tau", tau), ("tau_end", tau_end)):
-            if not value > 0:
-                raise UserError(f"`{name}` must be above 0; got {value}.", of="method")
         self.alpha = start(space)
         self.estimator, self.tau, self.tau_end = estimator, tau, tau_end
         self._plan = Plan(order="weights_first", arch_moves="all", arch=Adam(lr=arch_lr, decay=arch_decay))

@@ -23,7 +23,7 @@ from gapless.core.method import Method, Setting, living, start
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
-from gapless.core.settings import at_least
+from gapless.core.settings import NonNegative, Portion
 from gapless.core.space import Space
 
 
@@ -63,13 +63,12 @@ class PCDARTS(Method):
         self,
         space: Space,
         *,
-        warmup_share: float = 15 / 50,
-        arch_lr: float = 6e-4,
-        arch_decay: float = 1e-3,
-        arch_clip: float = 0.0,
+        warmup_share: Portion = 15 / 50,
+        arch_lr: NonNegative = 6e-4,
+        arch_decay: NonNegative = 1e-3,
+        arch_clip: NonNegative = 0.0,
     ) -> None:
         super().__init__(space)
-        at_least(0, "method", arch_clip=arch_clip)
         self.alpha = start(space)
         self.beta = nn.Parameter(1e-3 * torch.randn(len(space.decisions)))
         self.register_buffer("together", competitors(space), persistent=False)

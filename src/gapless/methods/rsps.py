@@ -24,7 +24,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import uniform
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, Whole
 from gapless.core.space import Space
 
 
@@ -54,10 +54,8 @@ class RSPS(OneShot):
         "": Setting("liamcli/randomNAS_release, setting 5", Train(epochs=150, clip=1.0)),
     }
 
-    def __init__(self, space: Space, *, archs: int = 1000, images: int = 640, finalists: int = 10) -> None:
+    def __init__(self, space: Space, *, archs: Natural = 1000, images: Natural = 640, finalists: Whole = 10) -> None:
         super().__init__(space)
-        at_least(1, "method", archs=archs, images=images)
-        at_least(0, "method", finalists=finalists)
         self.space, self.archs, self.images, self.finalists = space, archs, images, finalists
         self._plan = Plan(coupling="weights_only", held_out=True, bn="batch")
 

@@ -28,13 +28,12 @@ import torch
 from torch import Tensor, nn
 
 from gapless.core.cost import Unit
-from gapless.core.errors import UserError
 from gapless.core.method import Method, Setting, living
 from gapless.core.mix import Mix
 from gapless.core.plan import Adam, Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import concrete
-from gapless.core.settings import at_least
+from gapless.core.settings import NonNegative, Positive
 from gapless.core.space import Space
 
 UNITS: tuple[Unit, ...] = ("params", "macs", "access")
@@ -84,20 +83,16 @@ class SNAS(Method):
         space: Space,
         *,
         bilevel: bool = False,
-        tau: float = 1.0,
-        tau_end: float = 0.03,
-        resource: float = 0.0,
+        tau: Positive = 1.0,
+        tau_end: Positive = 0.03,
+        resource: NonNegative = 0.0,
         resource_scale: Literal["log", "raw"] = "log",
         resource_estimator: Literal["reparametrization", "discrete", "policy_gradient"] = "reparametrization",
-        arch_lr: float = 3e-4,
-        arch_decay: float = 1e-3,
-        arch_clip: float = 10.0,
+        arch_lr: NonNegative = 3e-4,
+        arch_decay: NonNegative = 1e-3,
+        arch_clip: NonNegative = 10.0,
     ) -> None:
         super().__init__(space)
-        for name, value in (("tau", tau), ("tau_end", tau_end)):
-            if not value > 0:
-                raise UserError(f"`{name}` must be above 0; got {value}.", of="method")
-        at_least(0, "method", resource=resource, arch_clip=arch_clip)
         self.alpha = nn.Parameter(1 + 0.01 * torch.randn(space.shape))  # N(1, 0.01): released code
         self.tau, self.tau_end = tau, tau_end
         self.resource, self.scale, self.estimator = resource, resource_scale, resource_estimator

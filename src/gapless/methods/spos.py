@@ -28,7 +28,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import uniform
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, NonNegative, Whole
 from gapless.core.space import Space
 
 TRIES = 500
@@ -81,14 +81,12 @@ class SPOS(OneShot):
         space: Space,
         *,
         searcher: str = "evolution",
-        evaluations: int = 1000,
-        images: int = 8000,
-        calibration: int = 20_000,
-        macs_bins: tuple[float, ...] = (),
+        evaluations: Natural = 1000,
+        images: Whole = 8000,
+        calibration: Natural = 20_000,
+        macs_bins: tuple[NonNegative, ...] = (),
     ) -> None:
         super().__init__(space)
-        at_least(1, "method", evaluations=evaluations)
-        at_least(0, "method", images=images)
         if macs_bins and (len(macs_bins) < 2 or list(macs_bins) != sorted(set(macs_bins))):
             raise UserError(f"`macs_bins` must be at least two ascending numbers; got {macs_bins}.", of="method")
         self.space, self.searcher, self.evaluations, self.images = space, searcher, evaluations, images

@@ -17,7 +17,7 @@ from gapless.core.method import Method, Setting
 from gapless.core.plan import Train
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.core.searcher import Searcher
-from gapless.core.settings import convert, defaults, fields_of, typed
+from gapless.core.settings import Natural, NonNegative, Seed, Threads, convert, defaults, fields_of, typed
 from gapless.core.space import Space
 from gapless.data import load
 from gapless.engine.precision import Precision
@@ -61,15 +61,15 @@ class RunSettings:
     """
 
     label: ClassVar[str] = "[run]"
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
-    threads: int = 0
+    threads: Threads = 0
     precision: Precision = "float32"
     execution: Execution = "fused"
     recompute: bool = False
     graphs: bool = False
     watch: bool = False
-    save_every: float = 10.0
+    save_every: NonNegative = 10.0
 
     @classmethod
     def of(cls, recipe: Recipe) -> RunSettings:
@@ -103,7 +103,7 @@ class LimitSettings:
     macs: str | None = None
     params: str | None = None
     latency: str | None = None
-    strength: float = STRENGTH
+    strength: NonNegative = STRENGTH
     latency_file: Path | None = None
 
 
@@ -259,9 +259,7 @@ class CheckedRecipe:
                     where=recipe.at("", "score"),
                 )
         where = recipe.at("score", "evaluations")
-        count = convert(recipe.score.get("evaluations", method.cls.usual), int, "evaluations", where=where)
-        if count < 1:
-            raise UserError(f"`evaluations` must be at least 1; got {count}.", where=where)
+        count = convert(recipe.score.get("evaluations", method.cls.usual), Natural, "evaluations", where=where)
         return self.score, count
 
 
@@ -344,7 +342,10 @@ def typed_table(recipe: Recipe, table: str, definition: Any, skip: Sequence[str]
     found: dict[str, Any] = {}
     for name, value in getattr(recipe, table).items():
         if name not in skip:
-            found |= typed(definition, {name: value}, of=table, where=recipe.at(table, name))
+            try:
+                found |= typed(definition, {name: value}, of=table)
+            except UserError as error:
+                raise error.at(recipe.at(table, name)) from None
     return found
 
 

@@ -94,13 +94,14 @@ class Recipe:
             Where there is no such file, it is not TOML, or it has an unknown table: file and line are named.
         """
         path = find(given)
-        tables = parse_toml(files.read_text(path, "The recipe", most=LARGEST), path)
+        text = files.read_text(path, "The recipe", most=LARGEST)
+        tables = parse_toml(text, path)
         for key, value in tables.items():
             legal = (*TABLES, *TEXTS, OUTSIDE)
             if key not in legal or isinstance(value, dict) != (key not in TEXTS):
                 raise UserError(
                     f"A recipe has no {key!r}.{nearest(key, legal)} It has: {', '.join(legal)}.",
-                    where=f"{path}, line {line_of(path, '', key)}: ",
+                    where=f"{path}, line {line_of(text, '', key)}: ",
                 )
         return cls(**tables, where=path).foreign(path.parent)
 
@@ -171,10 +172,21 @@ class Recipe:
         return replace(self, **changed)
 
     def at(self, table: str, key: str) -> str:
-        """Return "file, line n: " for messages about a key that the file holds."""
+        """Return "file, line n: " for messages about a key whose value stands in the file; empty for a value that was
+        laid over it (:meth:`over`)."""
         if self.where is None:
             return ""
-        line = line_of(self.where, table, key)
+        text = files.read_text(self.where, "The recipe", most=LARGEST)
+        written: Any = parse_toml(text, self.where)
+        current: Any = vars(self)
+        for part in filter(None, table.split(".")):
+            written, current = (found.get(part) if isinstance(found, Mapping) else None for found in (written, current))
+        if isinstance(written, Mapping) and isinstance(current, Mapping) and key in written and key in current:
+            old, new = written[key], current[key]
+            resolved = key in ("name", "file") and str(new).endswith(str(old).removeprefix("./"))  # by foreign()
+            if old != new and not resolved:
+                return ""
+        line = line_of(text, table, key)
         return f"{self.where}, line {line}: " if line else ""
 
     @contextmanager
@@ -186,21 +198,11 @@ class Recipe:
         try:
             yield
         except UserError as error:
-            place = "" if error.where else next(filter(None, map(self._place, error.names)), "")
+            names = (name.rpartition(".") for name in error.names)
+            place = "" if error.where else next(filter(None, (self.at(table, key) for table, _, key in names)), "")
             if not place:
                 raise
             raise error.at(place) from None
-
-    def _place(self, name: str) -> str:
-        """Return the place of a setting such as ``space.width``; empty where its value is not that of the file."""
-        if self.where is None:
-            return ""
-        table, _, key = name.rpartition(".")
-        written: Any = parse_toml(files.read_text(self.where, "The recipe", most=LARGEST), self.where)
-        current: Any = vars(self)
-        for part in filter(None, table.split(".")):
-            written, current = written.get(part, {}), current.get(part, {})
-        return self.at(table, key) if key in written and written[key] == current.get(key) else ""
 
     def toml(self) -> str:
         """Return the recipe as TOML."""
@@ -278,10 +280,10 @@ def folder() -> list[Path]:
     )
 
 
-def line_of(path: Path, table: str, key: str) -> int:
+def line_of(text: str, table: str, key: str) -> int:
     """Return the line, from 1, on which a key of a table (or the table itself) stands; 0 where it does not."""
     current = ""
-    for number, line in enumerate(files.read_text(path, "The recipe", most=LARGEST).splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[([^\]]+)\]", line):
             current = header.group(1).strip()
             if not table and current == key:

@@ -19,6 +19,7 @@ import torch
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.judge import Judge, Settled
+from gapless.core.settings import Natural
 from gapless.core.space import Space
 from gapless.engine.judge import BatchNorm
 from gapless.engine.precision import Precision, arithmetic, checked
@@ -54,14 +55,11 @@ class InheritedAccuracy(Judge):
         device: torch.device,
         *,
         run: Path,
-        images: int = 5000,
+        images: Natural = 5000,
         bn: BatchNorm = "recalibrated",
-        calibration: int = 200,
+        calibration: Natural = 200,
     ) -> None:
         super().__init__(space, device)
-        for name, value in (("images", images), ("calibration", calibration)):
-            if value < 1:
-                raise UserError(f"`{name}` must be at least 1; got {value}.", of="score")
         source, recipe = trained(run)
         precision = recipe.run.precision
         self.precision: Precision = "float32" if precision == "bfloat16" else precision

@@ -21,7 +21,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
 from gapless.core.searcher import Scored, Searcher, first
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, Seed, Share, Whole
 from gapless.core.space import Space
 
 T = TypeVar("T")
@@ -54,24 +54,20 @@ class Evolution(Searcher):
         self,
         space: Space,
         *,
-        population: int = 50,
-        parents: int = 10,
-        mutations: int = 25,
-        crossovers: int = 25,
-        rate: float = 0.1,
-        seed: int = 0,
+        population: Natural = 50,
+        parents: Natural = 10,
+        mutations: Whole = 25,
+        crossovers: Whole = 25,
+        rate: Share = 0.1,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(space, seed=seed)
-        at_least(1, "method", population=population, parents=parents)
-        at_least(0, "method", mutations=mutations, crossovers=crossovers)
         if mutations + crossovers > population:
             raise UserError(
                 f"`mutations` and `crossovers` must sum to at most `population`; got {mutations}, {crossovers} and "
                 f"{population}.",
                 of="method",
             )
-        if not 0 <= rate <= 1:
-            raise UserError(f"`rate` must be a probability, 0 to 1; got {rate}.", of="method")
         self.population, self.parents = population, parents
         self.mutations, self.crossovers, self.rate = mutations, crossovers, rate
         self.generation = 0
@@ -143,7 +139,7 @@ class Evolution(Searcher):
         self.left = [unpack(text) for text in state["left"]]
 
 
-def mutate(space: Space, arch: Arch, rate: float, generator: torch.Generator) -> Arch:
+def mutate(space: Space, arch: Arch, rate: Share, generator: torch.Generator) -> Arch:
     """Return the architecture with each gene drawn anew by the chance ``rate``; that may draw what it was."""
     choice = dict(arch)
     limited = {name: limit for limit in space.limits for name in limit.among}

@@ -18,7 +18,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
 from gapless.core.searcher import Scored, Searcher, first
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, Seed
 from gapless.core.space import Space
 
 
@@ -36,9 +36,8 @@ class LocalSearch(Searcher):
     label: ClassVar[str] = "local_search"
     source: ClassVar[str] = "Local search, White et al., arXiv 2005.02960"
 
-    def __init__(self, space: Space, *, starts: int = 10, steepest: bool = False, seed: int = 0) -> None:
+    def __init__(self, space: Space, *, starts: Natural = 10, steepest: bool = False, seed: Seed = 0) -> None:
         super().__init__(space, seed=seed)
-        at_least(1, "method", starts=starts)
         self.starts, self.steepest = starts, steepest
         self.drawn, self.moves = 0, 0
         self.known: dict[Arch, float] = {}

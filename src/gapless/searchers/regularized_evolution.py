@@ -23,7 +23,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
 from gapless.core.searcher import Scored, Searcher, first
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, Seed
 from gapless.core.space import Space
 
 
@@ -41,9 +41,8 @@ class RegularizedEvolution(Searcher):
     label: ClassVar[str] = "regularized_evolution"
     source: ClassVar[str] = "Regularized evolution (REA), Real et al., arXiv 1802.01548"
 
-    def __init__(self, space: Space, *, population: int = 10, tournament: int = 3, seed: int = 0) -> None:
+    def __init__(self, space: Space, *, population: Natural = 10, tournament: Natural = 3, seed: Seed = 0) -> None:
         super().__init__(space, seed=seed)
-        at_least(1, "method", population=population, tournament=tournament)
         self.population, self.tournament = population, tournament
         self.asked = 0
         self.members: deque[tuple[Arch, float]] = deque(

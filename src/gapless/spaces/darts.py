@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from gapless.core.decision import Arch, Decision, Keep
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.picture import Picture
-from gapless.core.settings import at_least
+from gapless.core.settings import Depth, Margin, Natural, Range, Side
 from gapless.core.space import Space
 from gapless.ops.cells import OPS, REDUCE, find
 
@@ -112,28 +112,24 @@ class Darts(Space):
     scale: ClassVar[tuple[str, ...]] = ("cells", "width", "stem_width")
     readings: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"inputs": None}, {"options": "s4"})
     options: Literal["darts", "drnas", "original", "3-skip", "1-skip", "s1", "s2", "s3", "s4"] = "darts"
-    cells: int = 8
-    width: int = 16
+    cells: Depth = 8
+    width: Side = 16
     stem: Literal["cifar", "imagenet"] = "cifar"
-    stem_width: int = 0
-    inputs: int | None = 2
+    stem_width: Margin = 0
+    inputs: Annotated[int, Range(1, 2)] | None = 2
     affine: bool = False
     pool_norm: Literal["none", "plain", "affine"] = "plain"
-    partial: int = 1
+    partial: Natural = 1
     auxiliary: bool = False
     drop_path: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "space", cells=self.cells, width=self.width, partial=self.partial)
-        at_least(0, "space", stem_width=self.stem_width)
         if self.options not in OPTIONS:
             raise UserError(
                 f"`options` must be one of {', '.join(OPTIONS)}; got {self.options!r}.{nearest(self.options, OPTIONS)}",
                 of="space",
             )
-        if self.inputs is not None and self.inputs not in (1, 2):
-            raise UserError(f"`inputs` must be 1, 2 or none; got {self.inputs}.", of="space")
         if self.width % self.partial:
             raise UserError(
                 f"`width` cannot be split into `partial` parts; got {self.width} and {self.partial}.", of="space"

@@ -19,6 +19,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import NormRule
 from gapless.core.picture import Picture
+from gapless.core.settings import Portion, Side
 from gapless.core.space import Space
 from gapless.ops.cells import find, normal
 
@@ -66,16 +67,12 @@ class EntangledCells(Space):
     source: ClassVar[str] = "Weight-Entanglement Meets Gradient-Based NAS, Sukthanker et al., arXiv 2312.10440"
     label: ClassVar[str] = "entangled_cells"
     scale: ClassVar[tuple[str, ...]] = ("width",)
-    width: int = 32
+    width: Side = 32
     affine: bool = False
-    dropout: float = 0.2
+    dropout: Portion = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise UserError(f"`width` must be at least 1; got {self.width}.", of="space")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` must be at least 0 and less than 1; got {self.dropout}.", of="space")
         if self.size < 5:
             raise UserError(
                 f"`size` must be at least 5, for images are halved three times; got {self.size}.", of="space"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError
 from gapless.core.op import Norm, NormRule, Op
 from gapless.core.picture import Picture
-from gapless.core.settings import at_least
+from gapless.core.settings import Depth, Range, Side
 from gapless.core.space import Space
 from gapless.ops.cells import dilated, find, normal
 
@@ -51,22 +51,19 @@ class Insights64(Space):
     source: ClassVar[str] = "Deeper Insights into Weight Sharing, Zhang et al., arXiv 2001.01431"
     label: ClassVar[str] = "insights64"
     scale: ClassVar[tuple[str, ...]] = ("width", "cells")
-    width: int = 16
-    cells: int = 4
+    width: Side = 16
+    cells: Depth = 4
     output: Literal["concat", "sum"] = "concat"
     dilated: Literal[3, 5] = 5
     affine: bool = False
-    momentum: float = 0.4
+    momentum: Annotated[float, Range(above=0, most=1)] = 0.4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "space", width=self.width, cells=self.cells)
         for name, legal in (("output", ("concat", "sum")), ("dilated", (3, 5))):
             value = getattr(self, name)
             if value not in legal:
                 raise UserError(f"`{name}` must be one of {', '.join(map(str, legal))}; got {value!r}.", of="space")
-        if not 0 < self.momentum <= 1:
-            raise UserError(f"`momentum` must lie in (0, 1]; got {self.momentum}.", of="space")
 
     @property
     def options(self) -> tuple[str, ...]:

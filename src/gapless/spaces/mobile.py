@@ -26,6 +26,7 @@ from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
 from gapless.core.picture import Picture
+from gapless.core.settings import Depth, Portion, Positive, Side, Stride
 from gapless.core.space import Space
 
 Variant = Literal["fairnas", "proxyless", "proxyless-mobile", "proxyless-gpu"]
@@ -152,14 +153,14 @@ class Mobile(Space):
     scale: ClassVar[tuple[str, ...]] = ("width",)
     readings: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"variant": "proxyless"})
     variant: Variant = "fairnas"
-    kernels: tuple[int, ...] = (3, 5, 7)
-    expansions: tuple[int, ...] = (3, 6)
+    kernels: tuple[Side, ...] = (3, 5, 7)
+    expansions: tuple[Depth, ...] = (3, 6)
     depth: bool | None = None
-    layers: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    width: float = 1.0
-    eps: float | None = None
-    dropout: float | None = None
+    layers: tuple[Depth, ...] = ()
+    strides: tuple[Stride, ...] = ()
+    width: Positive = 1.0
+    eps: Positive | None = None
+    dropout: Portion | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,26 +170,14 @@ class Mobile(Space):
                 of="space",
             )
         for name, given in (("kernels", self.kernels), ("expansions", self.expansions)):
-            if not given or min(given) < 1 or len(set(given)) < len(given):
-                raise UserError(
-                    f"`{name}` must be different numbers, each at least 1; got {_words(given)}.", of="space"
-                )
+            if not given or len(set(given)) < len(given):
+                raise UserError(f"`{name}` must be different numbers; got {_words(given)}.", of="space")
         if not all(kernel % 2 for kernel in self.kernels):
             raise UserError(f"`kernels` must be odd; got {_words(self.kernels)}.", of="space")
         stages = len(TABLES[self.variant].stages)
-        for name, given, wanted, legal in (
-            ("layers", self.layers, stages, "at least 1"),
-            ("strides", self.strides, stages + 1, "1 or 2"),
-        ):
+        for name, given, wanted in (("layers", self.layers, stages), ("strides", self.strides, stages + 1)):
             if given and len(given) != wanted:
                 raise UserError(f"`{name}` must be {wanted} numbers; got {len(given)}: {_words(given)}.", of="space")
-            if given and (min(given) < 1 or (name == "strides" and max(given) > 2)):
-                raise UserError(f"`{name}` must each be {legal}; got {_words(given)}.", of="space")
-        for name, value in (("width", self.width), ("eps", self.eps)):
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"`{name}` must be above 0; got {value}.", of="space")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}.", of="space")
 
     @property
     def table(self) -> Table:

@@ -17,7 +17,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
 from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.picture import Picture
-from gapless.core.settings import at_least
+from gapless.core.settings import Depth, Natural, Side
 from gapless.core.space import Space
 from gapless.ops.cells import find
 
@@ -46,14 +46,13 @@ class NASBench201(Space):
     source: ClassVar[str] = "NAS-Bench-201, Dong and Yang, arXiv 2001.00326"
     label: ClassVar[str] = "nasbench201"
     scale: ClassVar[tuple[str, ...]] = ("width", "cells")
-    width: int = 16
-    cells: int = 5
+    width: Side = 16
+    cells: Depth = 5
     affine: bool = False
-    partial: int = 1
+    partial: Natural = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "space", width=self.width, cells=self.cells, partial=self.partial)
         if self.width % self.partial:
             raise UserError(
                 f"`width` cannot be split into `partial` parts; got {self.width} and {self.partial}.", of="space"

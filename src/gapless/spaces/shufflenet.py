@@ -28,7 +28,7 @@ from gapless.core.choose import Choose
 from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError
 from gapless.core.picture import Picture
-from gapless.core.settings import at_least
+from gapless.core.settings import Depth, Portion, Positive, Side, Stride
 from gapless.core.space import Space
 
 KERNELS = {"k3": 3, "k5": 5, "k7": 7}
@@ -88,15 +88,15 @@ class ShuffleNet(Space):
     source: ClassVar[str] = "Single Path One-Shot, Guo et al., arXiv 1904.00420; DSNAS, Hu et al., arXiv 2002.09128"
     label: ClassVar[str] = "shufflenet"
     scale: ClassVar[tuple[str, ...]] = ("width",)
-    stem_width: int = 16
-    widths: tuple[int, ...] = (64, 160, 320, 640)
-    repeats: tuple[int, ...] = (4, 4, 8, 4)
-    strides: tuple[int, ...] = (2, 2, 2, 2, 2)
-    head_width: int = 1024
-    width: float = 1.0
+    stem_width: Side = 16
+    widths: tuple[Side, ...] = (64, 160, 320, 640)
+    repeats: tuple[Depth, ...] = (4, 4, 8, 4)
+    strides: tuple[Stride, ...] = (2, 2, 2, 2, 2)
+    head_width: Side = 1024
+    width: Positive = 1.0
     affine: bool = False
-    eps: float = 1e-5
-    dropout: float = 0.1
+    eps: Positive = 1e-5
+    dropout: Portion = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,15 +107,6 @@ class ShuffleNet(Space):
                 f"{len(self.repeats)}, {stages} and {len(self.strides)}.",
                 of="space",
             )
-        at_least(1, "space", stem_width=self.stem_width, head_width=self.head_width)
-        at_least(1, "space", widths=min(self.widths), repeats=min(self.repeats))
-        if not set(self.strides) <= {1, 2}:
-            raise UserError(f"`strides` must be 1 or 2; got {' '.join(map(str, self.strides))}.", of="space")
-        for name, value in (("width", self.width), ("eps", self.eps)):
-            if not 0 < value < math.inf:
-                raise UserError(f"`{name}` must be above 0; got {value}.", of="space")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"`dropout` must lie in [0, 1); got {self.dropout}.", of="space")
         for place in self.places:
             if place.channels < place.inputs or (place.stride == 2 and place.channels == place.inputs):
                 raise UserError(

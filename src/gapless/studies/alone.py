@@ -16,7 +16,7 @@ from typing import Any, Literal
 from gapless.core import files
 from gapless.core.decision import Arch
 from gapless.core.errors import Stopped, UserError
-from gapless.core.settings import fields_of
+from gapless.core.settings import Processes, Repeats, Threads, convert, fields_of
 from gapless.core.space import Space
 from gapless.runs import schema
 from gapless.runs.checked import check_recipe
@@ -49,15 +49,19 @@ class Trainings:
         Of each process; 0 is one.
     """
 
-    count: int
-    jobs: int = 1
+    count: Repeats
+    jobs: Processes = 1
     protocol: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
-    threads: int = 0
+    threads: Threads = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UserError(f"`trainings` must be at least 1; got {self.count}.")
+        for name, value, kind in (
+            ("trainings", self.count, Repeats),
+            ("jobs", self.jobs, Processes),
+            ("threads", self.threads, Threads),
+        ):
+            convert(value, kind, name)
 
 
 def sizes(source: Run) -> dict[Size, Space]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gapless.core.errors import Stopped, UserError
+from gapless.core.settings import NonNegative, Processes, ranged
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
 from gapless.reports.comparison import Report, report, write
@@ -65,6 +66,7 @@ class Compared:
         }
 
 
+@ranged
 def compare(
     recipe: Recipe | str | Path | None = None,
     *,
@@ -76,9 +78,9 @@ def compare(
     columns: Sequence[str] = (),
     retrain: bool = False,
     out: str | Path,
-    jobs: int = 1,
+    jobs: Processes = 1,
     ray: str | None = None,
-    gpus: float = 0.0,
+    gpus: NonNegative = 0.0,
     planned: Callable[[int, int], None] | None = None,
     told: OnJob | None = None,
 ) -> Compared:

@@ -25,6 +25,7 @@ from gapless.analysis.ranking import spearman
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
+from gapless.core.settings import Sample, Threads, ranged
 from gapless.core.space import Space
 from gapless.engine.diagnostics import groups_of
 from gapless.engine.precision import Precision, arithmetic
@@ -159,13 +160,14 @@ class Diagnosis:
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 
+@ranged
 def diagnose(
     run: str | Path,
     *,
     beside: str | Path | None = None,
-    images: int = FEATURE_IMAGES,
+    images: Sample = FEATURE_IMAGES,
     device: str = "auto",
-    threads: int = 0,
+    threads: Threads = 0,
 ) -> Diagnosis:
     """Look at the options of a finished search, and write ``diagnose.json`` into its folder; nothing else there
     changes.
@@ -186,8 +188,6 @@ def diagnose(
     UserError
         Where a run has no supernet or has not ended, the two do not fit, or the number is out of range.
     """
-    if images < 2:
-        raise UserError(f"`images` must be at least 2; got {images}.")
     begun = time.perf_counter()
     sources = [trained(path)[0] for path in ([run] if beside is None else [run, beside])]
     own, *others = sources

@@ -25,7 +25,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.mix import Mix
 from gapless.core.progress import stream
-from gapless.core.settings import at_least
+from gapless.core.settings import Natural, Sample, Seed, Threads, ranged
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable, Column
@@ -147,20 +147,21 @@ class Gap:
         return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 
+@ranged
 def gap(
     run: str | Path,
     *,
     table: str | Path | None = None,
     column: str | None = None,
-    archs: int = GAP_ARCHS,
-    images: int = GAP_IMAGES,
+    archs: Sample = GAP_ARCHS,
+    images: Natural = GAP_IMAGES,
     budgets: Sequence[int] = GAP_BUDGETS,
     beside: Sequence[str | Path] = (),
     trainings: Trainings | None = None,
     begun: OnJob | None = None,
     device: str = "auto",
-    threads: int = 0,
-    seed: int = 0,
+    threads: Threads = 0,
+    seed: Seed = 0,
     told: OnLine | None = None,
 ) -> Gap:
     """Measure the gap of a finished search, and write ``gap.json`` into its folder; nothing else there changes, but for
@@ -201,8 +202,6 @@ def gap(
     Stopped
         When interrupted in the trainings from scratch, which are saved.
     """
-    at_least(2, "", archs=archs)
-    at_least(1, "", images=images)
     if list(budgets) != sorted(set(budgets)) or any(b < 1 for b in budgets):
         raise UserError(f"`budgets` must be ascending numbers of batches from 1 on, such as 8 64; got {list(budgets)}.")
     source, _ = trained(run)

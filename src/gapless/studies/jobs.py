@@ -87,10 +87,6 @@ class Here:
     at_once: int = 1
     threads: int = 1
 
-    def __post_init__(self) -> None:
-        if self.at_once < 1:
-            raise UserError(f"`jobs` must be at least 1; got {self.at_once}.")
-
     def run(self, jobs: Sequence[Job], told: OnJob) -> dict[str, Outcome]:
         """Run jobs and return name -> what each came to.
 
