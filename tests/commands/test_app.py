@@ -48,6 +48,7 @@ def test_search_writes_a_run_folder_and_says_what_next(gapless, tmp_path):
         "checkpoint.pt",
         "machine.json",
         "cell.svg",
+        "manifest.json",
     }
     trace = [json.loads(line) for line in (tmp_path / "run" / "trace.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in trace] == [0]

@@ -27,7 +27,8 @@ def test_a_comparison_and_the_rest_of_it(gapless, inside, made_up, tmp_path):
     assert [run["seed"] for run in told["runs"]] == [0, 1]
     assert [r["name"] for r in told["references"]][1:] == ["the cell with most parameters", "the best cell"]
     assert set(told["files"]) == {"csv", "differences", "markdown", "latex"}
-    (out / "random-digits-seed1" / "arch.json").unlink()  # as if it had been killed
+    (out / "random-digits-seed1" / "manifest.json").unlink()  # as if it had been killed
+    (out / "random-digits-seed1" / "arch.json").unlink()
     status, said, err = gapless("compare", out)
     assert status == 0, err
     assert "2 runs. 1 of them had ended before." in said

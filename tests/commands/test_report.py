@@ -151,7 +151,8 @@ def test_a_method_from_a_file_trained_alone_on_two_sets_of_images(gapless, insid
     )
     given = {"methods": ["mine.py", "random"], "seeds": [0], "data": ["digits", "photos"], "retrain": True}
     library.compare(recipe, **given, out="c")
-    (tmp_path / "c" / "mine-photos-seed0-retrained" / "result.json").unlink()  # as if it had been killed
+    (tmp_path / "c" / "mine-photos-seed0-retrained" / "manifest.json").unlink()  # as if it had been killed
+    (tmp_path / "c" / "mine-photos-seed0-retrained" / "result.json").unlink()
     status, out, err = gapless("report", "c")
     assert (status, err) == (0, "")
     assert "1 of 4 runs are not in the means. mine-photos-seed0: not ended" in out

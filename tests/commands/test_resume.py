@@ -93,6 +93,7 @@ def test_what_cannot_be_resumed(gapless, tmp_path):
 def test_a_damaged_checkpoint_is_left_alone(gapless, tmp_path):
     gapless(*map(str, SEARCH), "--out", "run")
     run = tmp_path / "run"
+    (run / "manifest.json").unlink()
     (run / "arch.json").unlink()
     os.truncate(run / NAME, 1000)
     before = {p: p.read_bytes() for p in run.iterdir()}
@@ -109,6 +110,7 @@ def test_a_damaged_checkpoint_is_left_alone(gapless, tmp_path):
 def test_a_recipe_that_changed_is_named(gapless, tmp_path):
     gapless(*map(str, SEARCH), "--out", "run")
     run = tmp_path / "run"
+    (run / "manifest.json").unlink()
     (run / "arch.json").unlink()
     (run / "recipe.toml").write_text((run / "recipe.toml").read_text().replace("epochs = 3", "epochs = 4"))
     status, _, err = gapless("resume", "run")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gapless.commands.app import run
+from gapless.runs.run import Run
 
 TINY = ["--space.width", "4", "--space.cells", "1", "--data.train_images", "60", "--data.test_images", "20"]
 SEARCH = ["search", *TINY, "--epochs", "2", "--train.batch", "16", "--threads", "1", "--out", "run"]
@@ -57,6 +58,7 @@ def test_a_run_without_draws_says_so(gapless, tmp_path, table_file):
     trace = tmp_path / "run" / "trace.jsonl"
     records = [json.loads(line) for line in trace.read_text().splitlines()]
     trace.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "draws"}) + "\n" for r in records))
+    Run(tmp_path / "run").end()
     status, out, _ = gapless("show", "run", "--table", table_file, "--json")
     assert status == 0
     assert "The trace of run holds no draws" in out.splitlines()[-2]

@@ -73,10 +73,12 @@ def test_what_runs_its_code_asks_first(gapless, run, executed, tmp_path):
         status, _, err = gapless(*words, "--out", "out")
         assert status == 2 and "mine.py" in err and "--trust" in err and "SHA-256" in err, words
         assert not executed() and not (tmp_path / "out").exists()
+    (tmp_path / "run" / "manifest.json").unlink()
     (tmp_path / "run" / "arch.json").unlink()
     status, _, err = gapless("resume", "run")
     assert status == 2 and "--trust" in err and not executed()
     assert gapless("resume", "run", "--trust")[0] == 0 and executed()
+    (tmp_path / "run" / "manifest.json").unlink()
     (tmp_path / "run" / "arch.json").unlink()
     (tmp_path / "mine.py").write_text(METHOD + "# changed\n")
     status, _, err = gapless("resume", "run", "--trust")
@@ -138,6 +140,7 @@ def test_links_in_a_run_folder_are_not_followed(gapless, tmp_path):
     assert status == 0, err
     for name in ("cell.svg", "scores.svg", "training.svg", "report.html", "gap.json", "gap.md", "gap-chain.svg"):
         assert (run / name).is_file() and not (run / name).is_symlink(), name
+    (run / "manifest.json").unlink()
     (run / "arch.json").unlink()
     (run / "arch.json").symlink_to(outside / "arch.json.not")
     gapless("resume", "run")

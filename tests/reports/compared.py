@@ -34,6 +34,7 @@ def searched(run: Run, method: str, space: Space, text: str, seconds: float, mem
         run.append(lines.line(epoch=part, seconds=seconds / 2, peak_memory_mb=memory / (2 - part), valid_accuracy=50.0))
     alone = {**size_of(space.alone(), space.read(text)), "start": "fresh"}
     run.write_arch(space.read(text), space, "nasbench201", noise(space, 4), alone)
+    run.end()
 
 
 @pytest.fixture

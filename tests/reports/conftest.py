@@ -93,6 +93,7 @@ def run_of(tmp_path):
                 noise(space, 4),
                 {**size_of(space.alone(), space.read(records[-1]["arch"])), "start": "fresh"},
             )
+            run.end()
         return run
 
     return make

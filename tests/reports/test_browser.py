@@ -55,8 +55,8 @@ def browse(tmp_path):
 def file(trace, run_of, gap_of, tmp_path):
     """A page with everything that is wide: two cells, fourteen decisions each, a ranking, a long name."""
     run = run_of(Darts(), trace(Darts(), 4))
-    run.write_json("gap.json", gap_of(Darts()))
-    run.write_json("machine.json", {**lines.MACHINE, "processor": "x" * 200, "gapless": "0.1.0"})
+    run.write_listed("gap.json", gap_of(Darts()))
+    run.write_listed("machine.json", {**lines.MACHINE, "processor": "x" * 200, "gapless": "0.1.0"})
     path = tmp_path / "page.html"
     path.write_text(page(run).html, encoding="utf-8")
     return path
@@ -70,8 +70,8 @@ def comparison(folder, gap_of, tmp_path):
     for seed in many[1:]:
         run = Run.create(folder.run(ComparisonCell("pc_darts", name, seed)).path)
         searched(run, "pc_darts", NASBench201(), *SEARCHED["pc_darts"][seed % 3])
-        run.write_json("machine.json", {**lines.MACHINE, "processor": "x" * 200, "gapless": "0.1.0"})
-        run.write_json("gap.json", gap_of(NASBench201()))
+        run.write_listed("machine.json", {**lines.MACHINE, "processor": "x" * 200, "gapless": "0.1.0"})
+        run.write_listed("gap.json", gap_of(NASBench201()))
     folder.write(replace(asked, seeds=many, data=("digits", name), columns=asked.columns * 2))
     folder.log(ComparisonCell("pc_darts", name, 0)).write_text(f"Failed: {'what went wrong ' * 20} {'y' * 300}\n")
     path = tmp_path / "page.html"

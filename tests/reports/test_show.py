@@ -36,7 +36,7 @@ def test_a_method_that_judges_candidates(trace, run_of):
         {"arch": records[0]["arch"], "images": images, "accuracy": accuracy}
         for images, accuracy in [(64, 20.0), (64, 40.0), (64, 30.0), (500, 90.0)]
     ]
-    run.write_json("judged.json", {"seconds": 1.0, "archs": archs})
+    run.write_listed("judged.json", {"seconds": 1.0, "archs": archs})
     drawn = draw_run(run)
     assert list(drawn.figures) == ["cell", "training", "judged"]
     assert drawn.notes == ("No option of any decision ever scored above another: there are no scores to draw.",)

@@ -109,6 +109,7 @@ def test_what_is_no_finished_search_is_refused(supernet, tmp_path):
     (copy / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="its supernet is gone"):
         of(Run(copy))
+    (copy / "manifest.json").unlink()
     (copy / "arch.json").unlink()
     with pytest.raises(UserError, match="gapless resume"):
         of(Run(copy))
@@ -123,6 +124,7 @@ def test_the_weights_are_in_the_fingerprint(supernet, tmp_path):
     assert of(Run(copy)).fingerprint == before
     tensors = Run(copy).weights()
     Run(copy).write_weights({name: t + 1 if t.is_floating_point() else t for name, t in tensors.items()})
+    Run(copy).end()
     assert of(Run(copy)).fingerprint != before
     told = json.loads((copy / "arch.json").read_text())
     assert dataclasses.is_dataclass(InheritedAccuracy.settles(run=copy)) and told["images"]["names"]

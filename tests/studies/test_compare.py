@@ -150,6 +150,7 @@ def test_answers_are_trained_alone_with_the_seed_of_their_search(inside, tmp_pat
     assert found.report.groups[0].measure == "test accuracy"
     with pytest.raises(UserError, match="retrain.epochs is 2, and was 1"):
         compare(base.over(retrain={"epochs": 2}), methods=["random"], seeds=[4], retrain=True, out=tmp_path / "c")
+    (trained.path / "manifest.json").unlink()
     (trained.path / "result.json").unlink()
     inside.clear()
     assert compare(base, methods=["random"], seeds=[4], retrain=True, out=tmp_path / "c").failed == {}
@@ -201,6 +202,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
 def test_a_run_that_a_killed_call_still_saves_is_waited_for(tmp_path, monkeypatch):
     recipe, out = BASE.over(method={"name": "random"}, run={"seed": 0}), tmp_path / "run"
     gapless.search(recipe, out=out)
+    (out / "manifest.json").unlink()
     (out / "arch.json").unlink()
     code = (
         "import sys, time; from pathlib import Path; from gapless.runs.checkpoint import held\n"

@@ -125,6 +125,7 @@ def test_images_that_are_gone_are_not_needed(searched, tmp_path):
         (run / file.name).write_bytes(file.read_bytes())
     text = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(text.replace('name = "digits"', f'name = "{tmp_path / "gone"}"'))
+    Run(run).end()
     found = export(run, out=tmp_path / "out", inherit=True)
     digits = gapless.data.load("digits", train_images=60, test_images=20)
     assert tuple(found.told["mean"]) == digits.mean
@@ -175,6 +176,7 @@ def test_weights_that_do_not_fit_are_said_so(searched, trained, tmp_path):
         weights = load_file(run / "weights.safetensors")
         weights.pop(next(n for n in weights if "classifier.bias" in n and "auxiliary" not in n))
         save_file(weights, run / "weights.safetensors")
+        Run(run).end()
         with pytest.raises(UserError, match="do not fit"):
             export(run, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

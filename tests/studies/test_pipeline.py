@@ -60,6 +60,7 @@ def found(monkeypatch):
 def test_a_recipe_is_checked_once(found, tmp_path):
     gapless.search(recipe("darts"), out=tmp_path / "run")
     assert found == ["space", "method"]
+    (tmp_path / "run" / "manifest.json").unlink()
     (tmp_path / "run" / "arch.json").unlink()
     found.clear()
     gapless.resume(tmp_path / "run")
@@ -73,6 +74,7 @@ def test_a_training_is_checked_once_and_resumes(found, tmp_path):
     trained = train(given, out=tmp_path / "run")
     assert found == ["space"]
     assert isinstance(gapless.resume(tmp_path / "run"), TrainingResult)
+    (tmp_path / "run" / "manifest.json").unlink()
     (tmp_path / "run" / "result.json").unlink()
     found.clear()
     log = Log()
@@ -100,6 +102,7 @@ def test_a_draw_has_nothing_to_loop_over(tmp_path):
     assert isinstance(log.resolved, ResolvedDraw)
     assert log.records == []
     assert SearchResult.read(result.run).arch == result.arch
+    (tmp_path / "run" / "manifest.json").unlink()
     (tmp_path / "run" / "arch.json").unlink()
     assert gapless.resume(tmp_path / "run").arch == result.arch
 

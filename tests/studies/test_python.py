@@ -20,7 +20,7 @@ def test_search_without_a_folder_writes_nothing(tmp_path, monkeypatch):
 
 
 def test_a_search_that_diverges_says_so(tmp_path):
-    wild = gapless.Recipe.read("demo").over(**{**TINY, "train": {"epochs": 5, "lr": 1e30, "lr_min": 1e30, "clip": 0.0}})
+    wild = gapless.Recipe.read("demo").over(**{**TINY, "train": {"epochs": 5, "lr": 1e6, "lr_min": 1e6, "clip": 0.0}})
     with pytest.raises(gapless.UserError, match="Try a smaller `lr`"):
         gapless.search(wild)
 

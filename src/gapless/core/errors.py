@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable
+
+from gapless.core import interrupt
 
 TABLES = ("space", "method", "methods", "score", "train", "limit", "retrain", "data", "run")
 """Tables of a recipe: their keys are parameters, and options of a command."""
@@ -83,11 +86,17 @@ class Untrusted(UserError):
 
 class Stopped(Exception):
     """A run was asked to stop, and has saved where it stands in the folder given; None where it has no folder. With
-    the command ``again`` it goes on."""
+    the command ``again`` it goes on.
+
+    Attributes
+    ----------
+    status
+        Exit status of a command that ends so: 130 after Ctrl-C, 143 after SIGTERM.
+    """
 
     def __init__(self, path: str | None, *, again: str = "gapless resume") -> None:
-        self.path = path
-        super().__init__(f"Stopped. Go on with: {again} {path}" if path else "Stopped.")
+        self.path, self.status = path, interrupt.status()
+        super().__init__(f"Stopped. Go on with: {again} {shlex.quote(path)}" if path else "Stopped.")
 
 
 def nearest(name: str, legal: Iterable[str]) -> str:

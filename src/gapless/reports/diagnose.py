@@ -36,7 +36,7 @@ from gapless.reports.panel import (
     text_width,
     write,
 )
-from gapless.runs import schema
+from gapless.runs import manifest, schema
 from gapless.runs.run import Run
 
 NAME = "diagnose.json"
@@ -68,7 +68,9 @@ def read(run: Run) -> dict[str, Any]:
     path = run.path / NAME
     if not path.exists():
         raise UserError(f"{run.path} was not diagnosed yet. Type: gapless diagnose {run.path}")
-    found: dict[str, Any] = schema.read(path, schema.DiagnosisFile, f"Type: gapless diagnose {run.path}")
+    repair = f"Type: gapless diagnose {run.path}"
+    manifest.check(run.path, NAME, repair)
+    found: dict[str, Any] = schema.read(path, schema.DiagnosisFile, repair)
     return found
 
 

@@ -29,7 +29,7 @@ from gapless.reports.panel import (
     text_width,
     write,
 )
-from gapless.runs import schema
+from gapless.runs import manifest, schema
 from gapless.runs.run import Run
 
 NAME = "gap.json"
@@ -69,7 +69,9 @@ def read(run: Run) -> dict[str, Any]:
     path = run.path / NAME
     if not path.exists():
         raise UserError(f"The gap of {run.path} was not measured yet. Measure it with: gapless gap {run.path}")
-    found: dict[str, Any] = schema.read(path, schema.GapFile, f"Measure it anew with: gapless gap {run.path}")
+    repair = f"Measure it anew with: gapless gap {run.path}"
+    manifest.check(run.path, NAME, repair)
+    found: dict[str, Any] = schema.read(path, schema.GapFile, repair)
     return found
 
 

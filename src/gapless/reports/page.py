@@ -254,7 +254,7 @@ def _limits(told: RunFacts) -> Iterator[tuple[Bound, str]]:
     if size is None:
         size = told.space.alone().replace(**told.recipe.retrain.get("space", {}))
     size = size.deployed()
-    path = told.run.path / LATENCIES
+    path = told.run.checked(LATENCIES)
     prices = LatencyTable.read(path, size).prices if path.is_file() else None
     known = [bound for bound in bounds if bound.unit != "latency" or prices is not None]
     costs = budget(told.space, known, latency=prices, alone=size).costs(told.arch)

@@ -9,9 +9,10 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +20,13 @@ from filelock import FileLock, Timeout
 
 from gapless.core import files
 from gapless.core.errors import Stopped, UserError
+from gapless.core.text import shown
 from gapless.runs.run import Run
 
 NAME = "checkpoint.pt"
 FORMAT = 2
+PATIENCE = 60.0
+"""Seconds in which a process that was left alone should have saved its run, a step and a checkpoint."""
 KEYS = {"format", "gapless", "recipe", "images", "state", "trace"}
 
 
@@ -106,7 +110,7 @@ def load(run: Run, *, images: str) -> tuple[dict[str, Any], list[str]] | None:
 
 
 def _digest(run: Run) -> str:
-    return hashlib.sha256((run.path / "recipe.toml").read_bytes()).hexdigest()
+    return hashlib.sha256(files.read_bytes(run.path / "recipe.toml", "The recipe")).hexdigest()
 
 
 @contextmanager
@@ -124,13 +128,44 @@ def held(run: Run, *, patience: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"Another process is running {run.path}.") from None
+        raise UserError(f"Another process is running {shown(run.path)}.") from None
     except OSError as error:
-        raise UserError(f"{run.path} cannot be written: {error.strerror}.") from None
+        raise UserError(f"{shown(run.path)} cannot be written: {error.strerror}.") from None
     try:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def taken(out: str | Path) -> Iterator[Run]:
+    """Make the folder of a new run and hold it: of several processes that want one folder, one gets it.
+
+    Where what follows fails before there is anything to go on with, the folder is left as it was.
+
+    Raises
+    ------
+    UserError
+        Where the folder is not free, cannot be written, or another process holds it.
+    """
+    missing = next((p for p in reversed([files.place(out), *files.place(out).parents]) if not os.path.lexists(p)), None)
+    run, own = Run.create(out), False
+    try:
+        with held(run):
+            Run.check_free(run.path)
+            own = True
+            run.tidy()
+            yield run
+    except BaseException as error:
+        if own and not isinstance(error, Stopped) and not run.saved:
+            with suppress(OSError):
+                for path in run.path.iterdir():
+                    files.remove(path)
+                for path in [run.path, *run.path.parents] if missing is not None else ():
+                    path.rmdir()
+                    if path == missing:
+                        break
+        raise
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from gapless.core.machine import instructions, processor
 from gapless.core.space import Space
 from gapless.core.text import shown
 from gapless.data import ImageData
-from gapless.runs import recorded, schema
+from gapless.runs import manifest, recorded, schema
 from gapless.runs.checked import component
 from gapless.runs.recipe import MEASURED, Recipe
 
@@ -44,6 +45,7 @@ FILES = {
     "gap.json": "how far the search can be trusted",
     "diagnose.json": "how its options relate",
     "report.html": "all of it on one page",
+    "manifest.json": "size and SHA-256 of the files above; the mark of the run's end",
     "tensorboard": "event files",
 }
 
@@ -67,7 +69,7 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path) -> Run:
-        """Make the folder.
+        """Make the folder. Take it (:func:`gapless.runs.checkpoint.taken`) before anything is written into it.
 
         Raises
         ------
@@ -78,11 +80,27 @@ class Run:
         cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for draft in files.drafts(path):
-                files.remove(draft)
         except OSError as error:
             raise UserError(f"{shown(path)} cannot be written: {error.strerror}.") from None
         return cls(path)
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed while they wrote have left. Call it while the run is held."""
+        try:
+            for draft in files.drafts(self.path):
+                files.remove(draft)
+        except OSError as error:
+            raise self._unwritten(self.path, error) from None
+
+    def check_regular(self) -> None:
+        """Raise a :class:`UserError` where a folder, a pipe or a device is in the place of a file of the run."""
+        for name in (*FILES, ".lock"):
+            path = self.path / name
+            if name != "tensorboard" and os.path.exists(path) and not files.is_file(path):
+                kind = "a folder" if files.is_folder(path) else "a pipe or a device"
+                raise UserError(
+                    f"{shown(path)} is {kind}, where a file of the run is expected. Move it away; nothing was changed."
+                )
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -102,6 +120,15 @@ class Run:
     def started(self) -> bool:
         """Whether the folder holds a recipe."""
         return files.is_file(self.path / "recipe.toml")
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is something to go on with: a checkpoint, or an epoch in the trace."""
+        return any(files.is_file(path) and path.stat().st_size for path in self._progress)
+
+    @property
+    def _progress(self) -> tuple[Path, Path]:
+        return self.path / "checkpoint.pt", self.path / "trace.jsonl"
 
     @property
     def kind(self) -> Literal["search", "retrain"]:
@@ -146,10 +173,16 @@ class Run:
             self.write("trace.jsonl", content)
 
     def _unwritten(self, path: Path, error: OSError) -> UserError:
-        return UserError(
-            f"{path} cannot be written: {error.strerror}. What was saved before is whole; when that is put right, "
-            f"go on with: gapless resume {self.path}"
-        )
+        if self.ended:
+            advice = "All other files are as they were."
+        elif self.started and self.saved:
+            advice = (
+                "What was saved before is whole; when that is put right, go on with: "
+                f"gapless resume {shlex.quote(str(self.path))}"
+            )
+        else:
+            advice = "Nothing was saved yet."
+        return UserError(f"{shown(path)} cannot be written: {error.strerror}. {advice}")
 
     def write_arch(
         self,
@@ -189,7 +222,7 @@ class Run:
 
     def recipe(self) -> Recipe:
         """Return the resolved recipe."""
-        return Recipe.read(self.path / "recipe.toml")
+        return Recipe.read(self.checked("recipe.toml"))
 
     def trace(self) -> Iterator[dict[str, Any]]:
         """Yield the trace, a record per epoch; a last line that is still being written, or was cut off, ends it.
@@ -199,7 +232,7 @@ class Run:
         Damaged
             Where a line is no record, or not that of the next epoch.
         """
-        path = self.path / "trace.jsonl"
+        path = self.checked("trace.jsonl")
         if not files.is_file(path):
             return
         content = _trace_bytes(path)
@@ -217,20 +250,34 @@ class Run:
 
     @property
     def _repair(self) -> str:
-        return (
-            f"Put a whole copy in its place, or run it again into another folder: its recipe is in {shown(self.path)}."
-        )
+        return "Put a copy of it as it was in its place, or run the recipe again into another folder."
 
     def machine(self) -> dict[str, Any]:
         """Return where the run began; empty where nothing says so."""
-        path = self.path / "machine.json"
+        path = self.checked("machine.json")
         found: dict[str, Any] = schema.read(path, schema.MachineFile, self._repair) if path.exists() else {}
         return found
 
     @property
     def ended(self) -> bool:
         """Whether the run has come to its end."""
-        return files.is_file(self.path / ("result.json" if self.kind == "retrain" else "arch.json"))
+        return manifest.present(self.path)
+
+    def end(self) -> None:
+        """Write the manifest: the run has come to its end."""
+        self.write(manifest.NAME, manifest.text_of(manifest.entries_of(self.path)))
+
+    def write_listed(self, name: str, value: Any) -> None:
+        """Write JSON into a run that has ended, and list it in the manifest. Call it while the run is held."""
+        self.write_json(name, value)
+        if self.ended:
+            entries = manifest.read(self.path)
+            self.write(manifest.NAME, manifest.text_of({**entries, **manifest.entries_of(self.path, [name])}))
+
+    def checked(self, name: str) -> Path:
+        """Return the path of a file that is as it was when the run ended (:func:`gapless.runs.manifest.check`)."""
+        manifest.check(self.path, name, self._repair)
+        return self.path / name
 
     def weights(self) -> dict[str, Tensor]:
         """Return the tensors of the supernet and the method, or of the trained network.
@@ -243,7 +290,7 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = files.checked(self.path / "weights.safetensors", "The weights")
+        path = files.checked(self.checked("weights.safetensors"), "The weights")
         try:
             return load_file(path)
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -251,7 +298,7 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """Return what a training came to."""
-        path = self.path / "result.json"
+        path = self.checked("result.json")
         if not path.exists():
             raise UserError(f"{self.path} holds no result yet: the training has not ended.")
         found: dict[str, Any] = schema.read(path, schema.ResultFile, self._repair)
@@ -265,7 +312,7 @@ class Run:
     def judged(self) -> dict[str, Any]:
         """Return ``seconds`` that the read-out of a method's answer took, and the ``archs`` that it judged: ``arch``,
         ``images``, ``accuracy`` in percent. Both are empty for methods without such a read-out."""
-        path = self.path / "judged.json"
+        path = self.checked("judged.json")
         nothing: dict[str, Any] = {"seconds": 0.0, "archs": []}
         return schema.read(path, schema.JudgedFile, self._repair) if path.exists() else nothing
 
@@ -280,7 +327,7 @@ class Run:
         return found
 
     def _arch_file(self) -> dict[str, Any]:
-        path = self.path / "arch.json"
+        path = self.checked("arch.json")
         if not path.exists():
             raise UserError(
                 f"{self.path} holds no architecture yet: the run has not ended. Go on with: gapless resume {self.path}"
@@ -303,6 +350,8 @@ class Run:
             except Untrusted as error:
                 space = recorded.recorded(content, str(error), MEASURED)
             space.check(arch)
+        except schema.Damaged:
+            raise
         except (ValueError, TypeError) as error:
             raise schema.Damaged(f"{shown(self.path / 'arch.json')} is damaged: {error} {self._repair}") from None
         return arch, space

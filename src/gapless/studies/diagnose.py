@@ -34,6 +34,7 @@ from gapless.reports import diagnose as report
 from gapless.reports.curves import starts
 from gapless.reports.show import write
 from gapless.runs.checked import RunSettings
+from gapless.runs.checkpoint import PATIENCE, held
 from gapless.runs.run import Run
 from gapless.runs.searched import TrainedSupernet, trained
 from gapless.studies.defaults import FEATURE_IMAGES
@@ -206,7 +207,8 @@ def diagnose(
         told, seen = _diagnosed(source, images, place)
         found.append(told)
     diagnosis = Diagnosis(seen, tuple(found), round(time.perf_counter() - begun, 1))
-    own.write_json(report.NAME, diagnosis.plain())
+    with held(own, patience=PATIENCE):
+        own.write_listed(report.NAME, diagnosis.plain())
     return diagnosis
 
 

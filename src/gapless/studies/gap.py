@@ -35,6 +35,7 @@ from gapless.measure.gap import Yardstick
 from gapless.reports import gap as report
 from gapless.reports.show import write
 from gapless.runs.checked import RunSettings
+from gapless.runs.checkpoint import PATIENCE, held
 from gapless.runs.run import Run
 from gapless.runs.searched import TrainedSupernet, inherited, trained
 from gapless.studies.alone import Size, Trainings, sizes, train_alone
@@ -225,7 +226,8 @@ def gap(
     sample = measured.drawn(archs, seed)
     alone = {} if trainings is None else measured.from_scratch(sample, trainings, begun)
     found = measured.all(sample, alone, others)
-    source.write_json(report.NAME, found.plain())
+    with held(source, patience=PATIENCE):
+        source.write_listed(report.NAME, found.plain())
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.engine.explore import EvaluationRecord
-from gapless.runs.checkpoint import held
+from gapless.runs.checkpoint import PATIENCE, held
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import Resolved
 from gapless.runs.run import Run
@@ -14,9 +14,6 @@ from gapless.studies.pipeline import Callback
 from gapless.studies.resume import resume
 from gapless.studies.retrain import retrain
 from gapless.studies.search import search
-
-PATIENCE = 60.0
-"""Seconds in which a process that was left alone should have saved its run, a step and a checkpoint."""
 
 
 def finish_search(recipe: Recipe, out: Path, alone: Path | None = None) -> None:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from gapless.core import files
 from gapless.core.catalogue import trusting
 from gapless.core.errors import Stopped, UserError
+from gapless.core.settings import Processes, Threads, convert
 from gapless.core.text import shown
 from gapless.runs.log import FAILED, last_failure
 
@@ -84,8 +85,12 @@ OnJob = Callable[[Job, Outcome | None], None]
 class Here:
     """Local processes, so many at once, each with so many threads."""
 
-    at_once: int = 1
-    threads: int = 1
+    at_once: Processes = 1
+    threads: Threads = 1
+
+    def __post_init__(self) -> None:
+        convert(self.at_once, Processes, "jobs")
+        convert(self.threads, Threads, "threads")
 
     def run(self, jobs: Sequence[Job], told: OnJob) -> dict[str, Outcome]:
         """Run jobs and return name -> what each came to.

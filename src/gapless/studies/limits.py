@@ -115,7 +115,7 @@ def limits_of(resolved: Resolved, size: Space | None, run: Run | None) -> Limits
     if checked.limit.latency is not None:
         file = checked.limit.latency_file
         if run is not None and (run.path / NAME).is_file():
-            file = run.path / NAME
+            file = run.checked(NAME)
         table = measure(alone, device_of(resolved.run.device)) if file is None else LatencyTable.read(file, alone)
     found = budget(space, checked.bounds, latency=None if table is None else table.prices, alone=alone)
     possible(space, found)

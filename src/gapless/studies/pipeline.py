@@ -3,8 +3,8 @@
 What differs between a search, a black-box search and a training is a :class:`Task`, one in each of ``search.py``,
 ``explore.py`` and ``retrain.py``::
 
-    start(recipe)   check -> device -> free folder -> data -> threads -> task -> folder -> loop -> finish
-    resume(run)     check -> device ----------------> data -> threads -> task -> checkpoint -> loop -> finish
+    start(recipe)   check -> device -> free folder -> data -> threads -> task -> take the folder -> loop -> finish
+    resume(run)     check -> device ----------------> data -> threads -> task -> hold, checkpoint -> loop -> finish
 
 Whatever is refused is refused before the folder is made, or before anything in it is changed.
 """
@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -24,23 +24,22 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from gapless.core import files
+from gapless.core import files, interrupt
 from gapless.core.decision import Arch
-from gapless.core.errors import UserError
+from gapless.core.errors import Stopped, UserError
 from gapless.core.space import Space
 from gapless.data import ImageData
 from gapless.engine.bench import Judgement
 from gapless.reports.show import show
 from gapless.reports.tensorboard import rebuild
 from gapless.runs.checked import check_recipe
-from gapless.runs.checkpoint import Keeper, held, load
+from gapless.runs.checkpoint import Keeper, held, load, taken
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import Resolved, resolve
 from gapless.runs.run import Run, machine
 from gapless.studies.device import device_of, use_threads
 from gapless.studies.limits import BoundCost
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FIXED = ("torch", "threads", "processor", "instructions", "gpu")
 """What can change the last bits of a number."""
 
@@ -246,8 +245,14 @@ def start(
     use_threads(resolved.run.threads)
     with recipe.located():
         task = task_of(resolved, None)
-    run = None if out is None else _folder(out, task)
-    return _finish(task, run, task.notice, callback_of(on_progress))
+    if out is None:
+        return _finish(task, None, task.notice, callback_of(on_progress))
+    with taken(out) as run:
+        run.write("recipe.toml", resolved.full().toml())
+        run.write_json("machine.json", machine())
+        task.prepare(run)
+        with recipe.located(), _resumable(run):
+            return _finish(task, run, task.notice, callback_of(on_progress))
 
 
 def resume(run: Run, task_of: Preparation[R], *, on_progress: OnProgress = None) -> R:
@@ -260,22 +265,18 @@ def resume(run: Run, task_of: Preparation[R], *, on_progress: OnProgress = None)
     Stopped
         When interrupted, with everything saved.
     """
+    run.check_regular()
     checked = check_recipe(run.recipe())
     device_of(checked.run.device)
     resolved = resolve(checked)
     use_threads(resolved.run.threads)
     task = task_of(resolved, run)
-    with held(run):
+    with held(run), _resumable(run):
+        run.tidy()
         notice, trace = ("", []) if task.loop is None else _restore(task.loop, run, task.fingerprint)
-    return _finish(task, run, " ".join(filter(None, (notice, task.notice))), callback_of(on_progress), trace)
-
-
-def _folder(out: str | Path, task: Task[R]) -> Run:
-    run = Run.create(out)
-    run.write("recipe.toml", task.resolved.full().toml())
-    run.write_json("machine.json", machine())
-    task.prepare(run)
-    return run
+        if not files.is_file(run.path / "machine.json"):  # killed while it was written
+            run.write_json("machine.json", machine())
+        return _finish(task, run, " ".join(filter(None, (notice, task.notice))), callback_of(on_progress), trace)
 
 
 def _restore(loop: Loop, run: Run, fingerprint: str) -> tuple[str, list[str]]:
@@ -302,6 +303,23 @@ def _restore(loop: Loop, run: Run, fingerprint: str) -> tuple[str, list[str]]:
     return " ".join(notices), trace
 
 
+@contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    """Let an interrupt outside of the loop end as :class:`Stopped`: what was computed until then is saved.
+
+    Other libraries may turn the interrupt into an error of their own.
+    """
+    interrupt.ask(0)
+    try:
+        yield
+    except Stopped:
+        raise
+    except BaseException as error:
+        if interrupt.asked() or isinstance(error, KeyboardInterrupt):
+            raise Stopped(str(run.path)) from None
+        raise
+
+
 def _finish(task: Task[R], run: Run | None, notice: str, callback: Callback, trace: Sequence[str] = ()) -> R:
     """Run the loop of a task to its end, and write what came of it; the file that marks the end is the last."""
     callback.on_start(task.resolved, run, notice)
@@ -325,6 +343,7 @@ def _finish(task: Task[R], run: Run | None, notice: str, callback: Callback, tra
         run.write_arch(answer.arch, answer.space, name, answer.images, alone, answer.score)
         if task.summary_file:
             run.write_json(task.summary_file, summary)
+        run.end()
     return result
 
 
@@ -341,7 +360,7 @@ def _loop(
     """
     seconds = 0.0
     keeper = Keeper(run, loop.state_dict, task.fingerprint, task.resolved.run.save_every, trace)
-    with nullcontext() if run is None else held(run), _stopping(keeper):
+    with _stopping(keeper):
         for record in loop.run(keeper if run is not None else None):
             seconds, last = seconds + record.seconds, record.line()
             if run is not None:
@@ -362,14 +381,15 @@ def _stopping(keeper: Keeper) -> Iterator[None]:
     if keeper.run is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
 
     def stop(number: int, frame: FrameType | None) -> None:
+        interrupt.ask(number)
         keeper.stop = True
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for number in SIGNALS:
+    for number in interrupt.SIGNALS:
         signal.signal(number, stop)
     try:
         yield

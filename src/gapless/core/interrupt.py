@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM, from the first instruction of a command to its last.
+
+The command installs :func:`leave` before it imports anything, and :func:`interrupt` before it begins to work. Library
+code converts what :func:`interrupt` raises into :class:`gapless.core.errors.Stopped` where a run can go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_asked = 0
+
+
+def asked() -> int:
+    """Return the number of the signal that asked this process to stop; 0 where none did."""
+    return _asked
+
+
+def ask(number: int) -> None:
+    """Remember that a signal asked this process to stop; 0 forgets it."""
+    global _asked
+    _asked = number
+
+
+def status() -> int:
+    """Return the exit status of a process that was asked to stop: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (_asked or signal.SIGINT)
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    """Handler of a signal while nothing is begun yet: end the process with one sentence."""
+    os.write(2, b"Interrupted.\n")
+    os._exit(128 + number)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handler of a signal while a command works: remember it and raise :class:`KeyboardInterrupt`."""
+    ask(number)
+    raise KeyboardInterrupt
