@@ -133,7 +133,7 @@ def test_check_and_load_agree(tmp_path: Path, name: str):
 
 def test_memory_that_is_too_small_is_told_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder(tmp_path, 100, size=4)
-    monkeypatch.setattr(study, "_host_memory", lambda: 1000)
+    monkeypatch.setattr(study, "free_memory", lambda: 1000)
     monkeypatch.setattr(study, "load", lambda *_, **__: pytest.fail("loaded"))
     report = check(tmp_path, device="cpu")
     assert report["memory"] == {"bytes": 300 * (3 * 16 + 8), "free": 1000, "device": "cpu", "fits": False}
@@ -146,7 +146,7 @@ def test_memory_that_is_too_small_is_told_before_anything_is_loaded(tmp_path: Pa
 
 def test_what_is_said_to_fit_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder(tmp_path, 40, size=32)
-    monkeypatch.setattr(study, "_host_memory", lambda: 100_000)
+    monkeypatch.setattr(study, "free_memory", lambda: 100_000)
     # 120 * (3 * 1024 + 8) = 369,600 bytes; 80,000 are 0.216 of them, and 0.465 is the root of that
     assert "a `size` of 14, or 25 images in all" in check(tmp_path, device="cpu")["error"]
     assert check(tmp_path, device="cpu", size=14)["usable"]
@@ -154,14 +154,14 @@ def test_what_is_said_to_fit_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_host_that_does_not_tell_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(study, "_host_memory", lambda: None)
+    monkeypatch.setattr(study, "free_memory", lambda: None)
     report = check(folder(tmp_path / "set"), device="cpu")
     assert report["usable"] and report["memory"]["free"] is None
     assert any("unknown amount" in line for line in command.lines(report))
 
 
 def test_the_memory_of_this_host():
-    assert study._host_memory() is None or study._host_memory() > 2**20
+    assert study.free_memory() is None or study.free_memory() > 2**20
     assert study.in_units(1023) == "1023 bytes"
     assert study.in_units(3 * 2**30) == "3.0 GiB"
 

@@ -1,6 +1,7 @@
 """The ``gapless`` command: which commands there are, and how they fail.
 
-A wrong input is one or two sentences on standard error, exit status 2, and no traceback.
+A wrong input is one or two sentences on standard error, exit status 2, and no traceback. So is a machine that fails a
+command: a full disk, too little memory. An interrupt is one sentence, exit status 130 (Ctrl-C) or 143 (SIGTERM).
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import gc
 import importlib
 import inspect
 import io
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, UnknownOptionError
@@ -19,7 +23,7 @@ from rich.console import Console
 
 from gapless import __version__
 from gapless.commands.options import flag
-from gapless.core import catalogue
+from gapless.core import catalogue, interrupt
 from gapless.core.errors import Stopped, Untrusted, UserError
 from gapless.core.settings import fields_of
 from gapless.core.text import printable
@@ -47,7 +51,7 @@ is bound for the arguments. Only the module of the command that is called is imp
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 wrong input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 2 wrong input, 130 or 143 interrupted."""
     for stream in (sys.stdout, sys.stderr):  # an encoding that lacks a character shows its code
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -71,7 +75,8 @@ def _run(arguments: list[str]) -> int:
             gc.freeze()
             gc.enable()
         options = {name.replace("__", ".") for name in inspect.signature(command).parameters}
-        command(*bound.args, **bound.kwargs)
+        with _interruptible():
+            command(*bound.args, **bound.kwargs)
     except (UserError, CycloptsError) as error:
         if isinstance(error, CycloptsError):
             message = f"{str(error).strip()}{owners(error)} See --help."
@@ -83,11 +88,37 @@ def _run(arguments: list[str]) -> int:
         return 2
     except Stopped as stopped:
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"\n{stopped}")
-        return 130
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted.")
-        return 130
+        return stopped.status
+    except BrokenPipeError:  # who read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except BaseException as error:
+        if interrupt.asked() or isinstance(error, KeyboardInterrupt):
+            print("Interrupted.", file=sys.stderr)
+            return interrupt.status()
+        from gapless.commands import failures  # imports PyTorch
+
+        failure = failures.sentence(error)
+        if failure is None:
+            raise
+        print(printable(UserError(failure).spelled(lambda name: flag(name, options))), file=sys.stderr)
+        return 2
     return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let signals raise :class:`KeyboardInterrupt` from here on, where :func:`gapless.commands.entry.main` answers
+    them."""
+    interrupt.ask(0)
+    ours = [number for number in interrupt.SIGNALS if signal.getsignal(number) is interrupt.leave]
+    for number in ours:
+        signal.signal(number, interrupt.interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, interrupt.leave)
 
 
 def bound_app(arguments: Sequence[str]) -> App:
@@ -126,4 +157,6 @@ def owners(error: CycloptsError) -> str:
 
 
 if __name__ == "__main__":
+    for number in interrupt.SIGNALS:
+        signal.signal(number, interrupt.leave)
     main()

@@ -22,6 +22,13 @@ def _run(
     run: Annotated[Path, Parameter(help="The folder of a search or a training that was interrupted.")],
     /,
     *,
+    device: Annotated[
+        str | None,
+        Parameter(
+            help="Where to go on: cpu, cuda, cuda:1 ...; by default where it began. Another device may round "
+            "otherwise, and so come to another end."
+        ),
+    ] = None,
     trust: Trust = False,
     json: Annotated[
         bool,
@@ -39,7 +46,7 @@ def _run(
     if folder.ended:
         print(f"{run} has ended; there is nothing to go on with. What it came to:")
     with WatchTraining() if folder.kind == "retrain" else WatchSearch() as watch:
-        result = resume(folder, on_progress=watch)
+        result = resume(folder, device=device, on_progress=watch)
     if isinstance(result, TrainingResult):
         trainings.tell(result)
     else:

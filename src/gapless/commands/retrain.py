@@ -10,10 +10,12 @@ from rich.console import Console
 
 from gapless.commands.evaluate import space_of
 from gapless.commands.options import TRUST, Option, bind, given_run, peek, print_json, run_settings, settings, table
-from gapless.commands.watch import WatchTraining, free
+from gapless.commands.out import into, trust_of
+from gapless.commands.watch import WatchTraining
 from gapless.core.errors import unknown
 from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.core.settings import Epochs
+from gapless.core.text import quoted
 from gapless.data import load
 from gapless.runs.checked import OF_SUPERNETS, Start
 from gapless.studies.results import TrainingResult
@@ -85,7 +87,7 @@ def _run(given: str, typed: Mapping[str, Any]) -> None:
     seed = recipe.run.get("seed", 0)
     stem = f"runs/{Path(recipe.space['name']).stem}-retrain-{Path(recipe.data['name']).name}-seed{seed}"
     with WatchTraining() as watch:
-        result = train(recipe, out=typed.get("out") or free(stem), on_progress=watch)
+        result = into(typed.get("out"), stem, lambda out: train(recipe, out=out, on_progress=watch))
     tell(result)
     if typed.get("json"):
         print_json(result.summary())
@@ -102,4 +104,4 @@ def tell(result: TrainingResult) -> None:
     console.print(f"  {facts['params']:,} parameters and {facts['macs']:,} MACs")
     if result.run is not None:
         console.print(f"Run folder: {result.run.path}")
-        console.print(f"Next: gapless export {result.run.path}")
+        console.print(f"Next: gapless export {quoted(result.run.path)}{trust_of(result.run)}")

@@ -9,13 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from gapless.commands.options import TRUST, Option, bind, given_run, peek, print_json, run_settings, settings, table
-from gapless.commands.watch import WatchSearch, free
+from gapless.commands.out import into, trust_of
+from gapless.commands.watch import WatchSearch
 from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, Bound, told
 from gapless.core.errors import TABLES, UserError
 from gapless.core.method import Method
 from gapless.core.plan import Train
 from gapless.core.settings import Epochs, Natural, NonNegative, fields_of
+from gapless.core.text import quoted
 from gapless.data import load
 from gapless.runs.checked import LimitSettings, check_recipe, completed
 from gapless.runs.recipe import MEASURED, Recipe
@@ -136,9 +138,8 @@ def _run(recipe: Recipe, typed: Mapping[str, Any]) -> None:
     seed = recipe.run.get("seed", 0)
     by = recipe.score.get("name") or recipe.data.get("name", "digits")
     stem = f"{Path(recipe.space['name']).stem}-{Path(recipe.method['name']).stem}-{Path(by).stem}-seed{seed}"
-    out = typed.get("out") or free(f"runs/{stem}")
     with WatchSearch() as watch:
-        result = search(recipe, out=out, on_progress=watch)
+        result = into(typed.get("out"), f"runs/{stem}", lambda out: search(recipe, out=out, on_progress=watch))
     tell(result)
     if typed.get("json"):
         print_json(result.summary())
@@ -185,4 +186,4 @@ def tell(result: SearchResult) -> None:
     if result.run is not None:
         console.print(f"Run folder: {result.run.path} (the drawn cell: {result.run.path / 'cell.svg'})")
         images = "" if result.score is None or result.run.recipe().data.get("name") else " --data IMAGES"
-        console.print(f"Next: gapless retrain {result.run.path}{images}")
+        console.print(f"Next: gapless retrain {quoted(result.run.path)}{images}{trust_of(result.run)}")

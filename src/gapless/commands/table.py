@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from gapless.commands.options import print_json
+from gapless.core.text import quoted
 
 DOC = """Import the official NAS-Bench-201 results, or show what a table holds."""
 Json = Annotated[
@@ -67,7 +68,7 @@ def import_(
     console.print(f"Written: {found.path}, {found.cells:,} cells, {len(found.columns)} accuracies each")
     for sentence in found.warnings:
         console.print(f"Warning: {sentence}")
-    console.print(f"Next: gapless table show {found.path}")
+    console.print(f"Next: gapless table show {quoted(found.path)}")
     if json:
         print_json(found.summary())
 

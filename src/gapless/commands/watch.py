@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -189,11 +188,3 @@ class WatchJobs(Watch):
         self.bar.update(self.task, advance=1)
         what = f"{came.state} in {came.seconds:.0f} s ({self.done} of {self.epochs})"
         self.console.print(f"{job.name}: {what}" + (f": {came.error} Log: {job.log}" if came.error else ""))
-
-
-def free(stem: str) -> Path:
-    """Return a folder that is not there yet: the stem, or the stem with a number."""
-    path, n = Path(stem), 2
-    while path.exists():
-        path, n = Path(f"{stem}-{n}"), n + 1
-    return path

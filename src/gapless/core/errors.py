@@ -84,6 +84,10 @@ class Untrusted(UserError):
     """The code of an outside file would be run that a recipe or a run folder names, and that is not permitted."""
 
 
+class Occupied(UserError):
+    """The folder of a new run is not free, or another process has just taken it."""
+
+
 class Stopped(Exception):
     """A run was asked to stop, and has saved where it stands in the folder given; None where it has no folder. With
     the command ``again`` it goes on.

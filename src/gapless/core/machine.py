@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -20,6 +21,58 @@ def instructions() -> str:
     """Return the widest vector instructions that PyTorch uses here (``AVX2``, ``AVX512`` ...): sums are taken in their
     order. Processors of one name can differ in them."""
     return torch.backends.cpu.get_cpu_capability()
+
+
+def memory() -> int | None:
+    """Return the bytes of memory that this process may use: those of the machine, or of its control group (container)
+    where that has fewer; None where the system does not say."""
+    found = [limit for limit in (_physical(), *_limits("memory.max", "memory.limit_in_bytes")) if limit is not None]
+    return min(found, default=None)
+
+
+def free_memory() -> int | None:
+    """Return the bytes of memory that are free for this process: those of the machine, or of its control group where
+    that has fewer; None where the system does not say."""
+    available = re.search(r"MemAvailable:\s*(\d+) kB", _text(Path("/proc/meminfo")))  # counts what caches can give back
+    free = [int(available.group(1)) * 1024] if available else []
+    for limit, used in zip(
+        _limits("memory.max", "memory.limit_in_bytes"), _limits("memory.current", "memory.usage_in_bytes"), strict=False
+    ):
+        free.append(max(0, limit - used))
+    return min(free, default=_physical())
+
+
+def _physical() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # a system without them
+        return None
+
+
+def _limits(unified: str, legacy: str) -> list[int]:
+    """Return a number of each control group around this process that sets a limit (version 2, then version 1)."""
+    found = []
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers == "":
+            root, name, limit = Path("/sys/fs/cgroup"), unified, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name, limit = Path("/sys/fs/cgroup/memory"), legacy, "memory.limit_in_bytes"
+        else:
+            continue
+        inside = root / path.lstrip("/")
+        for group in (inside, *inside.parents):
+            if group.is_relative_to(root) and _text(group / limit).strip().isdigit():
+                value = _text(group / name).strip()
+                found.append(int(value) if value.isdigit() else 0)
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def device_name(device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 
@@ -15,6 +16,15 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def quoted(text: object) -> str:
+    """Return a text as a shell reads it: in quotes where it needs them.
+
+    >>> quoted("run-0"), quoted("my run")
+    ('run-0', "'my run'")
+    """
+    return shlex.quote(printable(str(text)))
 
 
 def shown(path: str | Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gapless.analysis.statistics import mean
+from gapless.core.text import quoted
 from gapless.reports import gap as gaps
 from gapless.reports.comparison import (
     TEST,
@@ -48,7 +49,6 @@ from gapless.reports.parts import (
     folded,
     lasted,
     machine_facts,
-    quoted,
     trains_supernet,
 )
 from gapless.reports.seeds import seeds

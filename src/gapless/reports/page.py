@@ -19,6 +19,7 @@ from gapless.core.bound import EXAMPLES, Bound, budget, told
 from gapless.core.decision import Arch
 from gapless.core.errors import Untrusted
 from gapless.core.space import Space
+from gapless.core.text import quoted
 from gapless.measure.latency import LatencyTable
 from gapless.reports import diagnose as diagnoses
 from gapless.reports import gap as gaps
@@ -43,7 +44,6 @@ from gapless.reports.parts import (
     folded,
     lasted,
     machine_facts,
-    quoted,
     trains_supernet,
 )
 from gapless.reports.show import draw_run, read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,15 +72,6 @@ def machine_facts(run: Run) -> tuple[tuple[str, Html], ...]:
     """Return where a run began, by which versions."""
     found = run.machine()
     return tuple((name, text(found[key])) for key, name in MACHINE.items() if found.get(key) is not None)
-
-
-def quoted(name: str) -> str:
-    """Return a name as a shell reads it: in quotes where it needs them.
-
-    >>> quoted("run-0"), quoted("my run")
-    ('run-0', "'my run'")
-    """
-    return name if re.fullmatch(r"[\w./+-]+", name) else "'" + name.replace("'", "'\\''") + "'"
 
 
 def lasted(seconds: float) -> str:

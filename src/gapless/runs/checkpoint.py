@@ -19,9 +19,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from gapless.core import files
-from gapless.core.errors import Stopped, UserError
+from gapless.core.errors import Occupied, Stopped, UserError
 from gapless.core.text import shown
+from gapless.runs import manifest
 from gapless.runs.run import Run
+from gapless.runs.schema import Damaged
 
 NAME = "checkpoint.pt"
 FORMAT = 2
@@ -72,9 +74,41 @@ def load(run: Run, *, images: str) -> tuple[dict[str, Any], list[str]] | None:
     UserError
         Where the checkpoint is damaged, is none, belongs to another run, version or data.
     """
-    path = run.path / NAME
-    if not os.path.lexists(path):
+    if not os.path.lexists(run.path / NAME):
         return None
+    whole = _read(run)
+    if whole["images"] != images:
+        raise UserError(
+            f"The images are not those that the run {shown(run.path)} began with, or what gives its scores has "
+            "changed. Restore it, or begin a new run."
+        )
+    return whole["state"], [str(line) for line in whole["trace"]]
+
+
+def restored(run: Run) -> bool:
+    """Write the trace of a finished run again, from its checkpoint, where it was changed; return whether it was.
+
+    Raises
+    ------
+    UserError
+        Where the checkpoint does not hold it: nothing is changed.
+    """
+    try:
+        run.checked("trace.jsonl")
+    except Damaged:
+        lines = [str(line) for line in _read(run)["trace"]]
+        content = "".join(f"{line}\n" for line in lines).encode()
+        if hashlib.sha256(content).hexdigest() != manifest.read(run.path)["trace.jsonl"]["sha256"]:
+            raise
+        with held(run):
+            run.restore(lines)
+        return True
+    return False
+
+
+def _read(run: Run) -> dict[str, Any]:
+    """Return the content of the checkpoint of a run, compared with the run."""
+    path = run.path / NAME
     files.checked(path, "The checkpoint")
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
@@ -101,12 +135,7 @@ def load(run: Run, *, images: str) -> tuple[dict[str, Any], list[str]] | None:
             f"{path} belongs to another run, or {run.path / 'recipe.toml'} was changed since. A run goes on as it "
             "began: restore the recipe, or begin a new run with the changed one."
         )
-    if whole["images"] != images:
-        raise UserError(
-            f"The images are not those that the run {run.path} began with, or what gives its scores has changed. "
-            "Restore it, or begin a new run."
-        )
-    return whole["state"], [str(line) for line in whole["trace"]]
+    return whole
 
 
 def _digest(run: Run) -> str:
@@ -128,7 +157,7 @@ def held(run: Run, *, patience: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"Another process is running {shown(run.path)}.") from None
+        raise Occupied(f"Another process is running {shown(run.path)}.") from None
     except OSError as error:
         raise UserError(f"{shown(run.path)} cannot be written: {error.strerror}.") from None
     try:

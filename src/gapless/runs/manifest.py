@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from gapless.core import files
 from gapless.core.errors import UserError
-from gapless.core.text import shown
+from gapless.core.text import quoted, shown
 from gapless.runs import schema
 
 NAME = "manifest.json"
@@ -79,7 +79,7 @@ def read(folder: Path) -> dict[str, Entry]:
     path = folder / NAME
     if not os.path.lexists(path):
         return {}
-    repair = f"Remove it and type: gapless resume {shown(folder)}"
+    repair = f"Remove it and type: gapless resume {quoted(folder)}"
     found: dict[str, Entry] = schema.read(path, dict[str, Entry], repair)
     return found
 

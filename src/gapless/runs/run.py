@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from gapless.core import files
 from gapless.core.decision import Arch
-from gapless.core.errors import Untrusted, UserError
+from gapless.core.errors import Occupied, Untrusted, UserError
 from gapless.core.machine import instructions, processor
 from gapless.core.space import Space
-from gapless.core.text import shown
+from gapless.core.text import quoted, shown
 from gapless.data import ImageData
 from gapless.runs import manifest, recorded, schema
 from gapless.runs.checked import component
@@ -63,7 +62,7 @@ class Run:
         try:
             left = set(path.iterdir()) - {path / ".lock", *files.drafts(path)} if path.is_dir() else {path}
             if left and (path.exists() or path.is_symlink()):
-                raise UserError(f"{shown(path)} is already there and not empty. Give another `out`, or move it away.")
+                raise Occupied(f"{shown(path)} is already there and not empty. Give another `out`, or move it away.")
         except OSError as error:
             raise UserError(f"{shown(path)} cannot be used as `out`: {error.strerror}.") from None
 
@@ -178,7 +177,7 @@ class Run:
         elif self.started and self.saved:
             advice = (
                 "What was saved before is whole; when that is put right, go on with: "
-                f"gapless resume {shlex.quote(str(self.path))}"
+                f"gapless resume {quoted(self.path)}"
             )
         else:
             advice = "Nothing was saved yet."
@@ -330,7 +329,8 @@ class Run:
         path = self.checked("arch.json")
         if not path.exists():
             raise UserError(
-                f"{self.path} holds no architecture yet: the run has not ended. Go on with: gapless resume {self.path}"
+                f"{self.path} holds no architecture yet: the run has not ended. "
+                f"Go on with: gapless resume {quoted(self.path)}"
             )
         found: dict[str, Any] = schema.read(path, schema.ArchFile, self._repair)
         return found

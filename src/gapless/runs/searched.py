@@ -13,6 +13,7 @@ from gapless.core.errors import UserError
 from gapless.core.method import Method
 from gapless.core.progress import seeded
 from gapless.core.space import Space
+from gapless.core.text import quoted
 from gapless.engine.bench import SupernetBench
 from gapless.engine.feed import Feed
 from gapless.engine.precision import Precision
@@ -38,7 +39,7 @@ def trained(path: str | Path) -> tuple[Run, CheckedRecipe]:
     checked = check_recipe(run.recipe())
     method_of(checked)
     if not run.ended:
-        raise UserError(f"The run {path} has not ended. Go on with: gapless resume {path}")
+        raise UserError(f"The run {path} has not ended. Go on with: gapless resume {quoted(path)}")
     if not (run.path / "weights.safetensors").is_file():
         raise UserError(f"{path} holds no weights.safetensors: its supernet is gone.")
     return run, checked

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gapless.core.errors import UserError
+from gapless.core.machine import free_memory
 from gapless.core.settings import typed
 from gapless.data import ImageData, load
 from gapless.data.survey import Survey, survey
@@ -105,22 +105,8 @@ def _counts(found: Survey, settings: dict[str, Any]) -> list[int]:
 
 
 def _memory(need: int, device: torch.device) -> dict[str, Any]:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _host_memory()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     return {"bytes": need, "free": free, "device": str(device), "fits": free is None or need <= free}
-
-
-def _host_memory() -> int | None:
-    """Return the bytes that programs can still take, or None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024  # counts what caches of files can give back; sysconf does not
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _too_large(memory: dict[str, Any], found: Survey, settings: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from gapless.core.errors import UserError, unknown
 from gapless.core.progress import seeded
 from gapless.core.settings import typed
 from gapless.core.space import Space
+from gapless.core.text import quoted
 from gapless.formats.model import Model
 from gapless.runs.checked import check_recipe
 from gapless.runs.run import Run
@@ -150,7 +151,7 @@ def _trained(run: Run, arch: Arch, own: Space, asked: Mapping[str, Any], inherit
     if inherit:
         raise UserError(f"The run {run.path} trained its network alone: leave out `inherit`, its weights are used.")
     if not run.ended:
-        raise UserError(f"The run {run.path} has not ended. Go on with: gapless resume {run.path}")
+        raise UserError(f"The run {run.path} has not ended. Go on with: gapless resume {quoted(run.path)}")
     _check_fixed(asked, f"the run {run.path} trained")
     size, weights = own.deployed(), _weights(run)
     network = size.network(arch)

@@ -255,8 +255,10 @@ def start(
             return _finish(task, run, task.notice, callback_of(on_progress))
 
 
-def resume(run: Run, task_of: Preparation[R], *, on_progress: OnProgress = None) -> R:
+def resume(run: Run, task_of: Preparation[R], *, device: str | None = None, on_progress: OnProgress = None) -> R:
     """Continue a run from its last checkpoint, or from its beginning where there is none yet.
+
+    With ``device`` it goes on there, in place of where its recipe says.
 
     Raises
     ------
@@ -266,7 +268,8 @@ def resume(run: Run, task_of: Preparation[R], *, on_progress: OnProgress = None)
         When interrupted, with everything saved.
     """
     run.check_regular()
-    checked = check_recipe(run.recipe())
+    recipe = run.recipe()
+    checked = check_recipe(recipe if device is None else recipe.over(run={"device": device}))
     device_of(checked.run.device)
     resolved = resolve(checked)
     use_threads(resolved.run.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gapless.runs.checkpoint import restored
 from gapless.runs.resolved import Resolved, ResolvedTraining
 from gapless.runs.run import Run
 from gapless.studies import pipeline, search
@@ -12,15 +13,19 @@ from gapless.studies.results import SearchResult, TrainingResult
 from gapless.studies.retrain import ArchTraining
 
 
-def resume(run: str | Path | Run, *, on_progress: OnProgress = None) -> SearchResult | TrainingResult:
+def resume(
+    run: str | Path | Run, *, device: str | None = None, on_progress: OnProgress = None
+) -> SearchResult | TrainingResult:
     """Continue a search or a training from its last checkpoint, to the same end as without the interruption.
 
-    A run that has ended is read back.
+    A run that has ended is read back; its trace, where that was damaged, is restored from its checkpoint.
 
     Parameters
     ----------
     run
         The folder.
+    device
+        Where to go on, as cpu; by default where the run began. On another device the numbers may differ.
     on_progress
         Called with the record of each epoch, or of each evaluation of a black-box search; or a
         :class:`gapless.studies.pipeline.Callback`.
@@ -34,8 +39,9 @@ def resume(run: str | Path | Run, *, on_progress: OnProgress = None) -> SearchRe
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if run.ended:
+        restored(run)
         return TrainingResult.read(run) if run.kind == "retrain" else SearchResult.read(run)
-    return pipeline.resume(run, task_of, on_progress=on_progress)
+    return pipeline.resume(run, task_of, device=device, on_progress=on_progress)
 
 
 def task_of(resolved: Resolved, run: Run | None) -> Task[SearchResult | TrainingResult]:
