@@ -159,3 +159,12 @@ def test_jobs_import_nothing_from_the_folder_of_the_caller(tmp_path):
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert "state='ended'" in done.stdout, (tmp_path / "logs" / "a.log").read_text()
     assert os.path.isdir(tmp_path / "made")
+
+
+def test_the_searcher_of_a_method_is_code_as_the_method_is(gapless, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("open('hurt', 'w')\n")
+    recipe = '[space]\nname = "nasbench201"\n[method]\nname = "spos"\nsearcher = "./evil.py"\n[data]\nname = "digits"\n'
+    (tmp_path / "r.toml").write_text(recipe)
+    status, _, err = gapless("search", "r.toml", "--out", "run")
+    assert status == 2 and "evil.py" in err and "--trust" in err
+    assert not (tmp_path / "hurt").exists() and not (tmp_path / "run").exists()

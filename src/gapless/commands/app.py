@@ -114,9 +114,13 @@ def _interruptible() -> Iterator[None]:
     ours = [number for number in interrupt.SIGNALS if signal.getsignal(number) is interrupt.leave]
     for number in ours:
         signal.signal(number, interrupt.interrupt)
+    hook = sys.unraisablehook
+    if ours and hasattr(signal, "setitimer"):
+        sys.unraisablehook = interrupt.again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number in ours:
             signal.signal(number, interrupt.leave)
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _asked = 0
@@ -40,3 +45,13 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """Handler of a signal while a command works: remember it and raise :class:`KeyboardInterrupt`."""
     ask(number)
     raise KeyboardInterrupt
+
+
+def again(unraisable: UnraisableHookArgs) -> None:
+    """Stand in for ``sys.unraisablehook``: where an interrupt was raised in a place that ignores errors, as a callback
+    of the garbage collector is, raise it again a moment later."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, lambda number, frame: interrupt(_asked or signal.SIGINT, frame))
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+    else:
+        sys.__unraisablehook__(unraisable)

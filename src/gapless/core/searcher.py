@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
+from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
@@ -101,6 +102,14 @@ class Searcher(abc.ABC):
             if self.within(arch):
                 return arch
         raise nothing_within()
+
+
+def check_searcher(name: str) -> None:
+    """Raise a :class:`UserError` where no black-box search has this name: the setting ``searcher`` of a method."""
+    try:
+        catalogue.find(name, "searchers")
+    except UserError as error:
+        raise UserError(f"`searcher` names no black-box search. {error}", of="method") from None
 
 
 def nothing_within() -> UserError:

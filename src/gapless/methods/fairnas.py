@@ -26,6 +26,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress, stream
 from gapless.core.sampling import path
+from gapless.core.searcher import check_searcher
 from gapless.core.settings import Natural, Whole
 from gapless.core.space import Space
 
@@ -79,6 +80,7 @@ class FairNAS(OneShot):
         calibration: Natural = 20_000,
     ) -> None:
         super().__init__(space)
+        check_searcher(searcher)
         self.accumulate = accumulate
         self.searcher, self.evaluations, self.images = searcher, evaluations, images
         self._plan = Plan(

@@ -28,6 +28,7 @@ from gapless.core.pick import Bench
 from gapless.core.plan import Plan, Train
 from gapless.core.progress import Progress
 from gapless.core.sampling import uniform
+from gapless.core.searcher import check_searcher
 from gapless.core.settings import Natural, NonNegative, Whole
 from gapless.core.space import Space
 
@@ -87,6 +88,7 @@ class SPOS(OneShot):
         macs_bins: tuple[NonNegative, ...] = (),
     ) -> None:
         super().__init__(space)
+        check_searcher(searcher)
         if macs_bins and (len(macs_bins) < 2 or list(macs_bins) != sorted(set(macs_bins))):
             raise UserError(f"`macs_bins` must be at least two ascending numbers; got {macs_bins}.", of="method")
         self.space, self.searcher, self.evaluations, self.images = space, searcher, evaluations, images

@@ -27,6 +27,13 @@ def check_suffix(out: Path) -> None:
         raise UserError(f"A picture is written as {', '.join(SUFFIXES)}; {str(out)!r} is none of them.")
 
 
+def cell_svg(arch: Arch, space: Space) -> str:
+    """Return the drawing of an architecture as SVG."""
+    from gapless.reports.draw import draw, svg  # imports matplotlib
+
+    return svg(draw(space.pictures(arch)))
+
+
 def show(arch: Arch, space: Space, out: Path) -> Path:
     """Draw ``arch`` and return the file.
 

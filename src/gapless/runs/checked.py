@@ -19,6 +19,7 @@ from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.core.searcher import Searcher
 from gapless.core.settings import Natural, NonNegative, Seed, Threads, convert, defaults, fields_of, typed
 from gapless.core.space import Space
+from gapless.core.text import shown
 from gapless.data import load
 from gapless.engine.precision import Precision
 from gapless.engine.supernet import Execution
@@ -324,7 +325,8 @@ def component(recipe: Recipe, table: str, *kinds: str) -> Component[Any]:
     its settings."""
     name = getattr(recipe, table).get("name")
     if not isinstance(name, str):
-        raise UserError(f"The table [{table}] needs a name.", where=recipe.at(table, "name"))
+        whose = "" if recipe.where is None else f"{shown(recipe.where)}: "
+        raise UserError(f"The table [{table}] needs a name.", where=recipe.at(table, "name") or whose)
     try:
         recipe.permit(name)
         cls = catalogue.find(name, *kinds)

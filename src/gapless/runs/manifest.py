@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from gapless.core import files
 from gapless.core.errors import UserError
-from gapless.core.text import quoted, shown
+from gapless.core.text import printable, quoted, shown
 from gapless.runs import schema
 
 NAME = "manifest.json"
@@ -81,6 +81,9 @@ def read(folder: Path) -> dict[str, Entry]:
         return {}
     repair = f"Remove it and type: gapless resume {quoted(folder)}"
     found: dict[str, Entry] = schema.read(path, dict[str, Entry], repair)
+    if unknown := found.keys() - DEPENDS.keys():
+        name = printable(min(unknown)[:80])
+        raise schema.Damaged(f"{shown(path)} lists {name!r}, which is no file of a run. {repair}")
     return found
 
 

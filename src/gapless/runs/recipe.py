@@ -124,7 +124,7 @@ class Recipe:
             return path + rest
 
         def named(table: Mapping[str, Any]) -> dict[str, Any]:
-            return {k: full(v) if k in ("name", "file") else v for k, v in table.items()}
+            return {k: full(v) if k in ("name", "file", "searcher") else v for k, v in table.items()}
 
         tables: dict[str, Any] = {name: named(getattr(self, name)) for name in ("space", "method", "score")}
         methods = {full(name): given for name, given in self.methods.items()}

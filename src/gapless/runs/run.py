@@ -273,6 +273,11 @@ class Run:
             entries = manifest.read(self.path)
             self.write(manifest.NAME, manifest.text_of({**entries, **manifest.entries_of(self.path, [name])}))
 
+    def check_all(self) -> None:
+        """Compare every file that the manifest lists (:meth:`checked`)."""
+        for name in manifest.read(self.path):
+            self.checked(name)
+
     def checked(self, name: str) -> Path:
         """Return the path of a file that is as it was when the run ended (:func:`gapless.runs.manifest.check`)."""
         manifest.check(self.path, name, self._repair)

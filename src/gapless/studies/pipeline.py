@@ -30,13 +30,14 @@ from gapless.core.errors import Stopped, UserError
 from gapless.core.space import Space
 from gapless.data import ImageData
 from gapless.engine.bench import Judgement
-from gapless.reports.show import show
+from gapless.reports.show import cell_svg
 from gapless.reports.tensorboard import rebuild
 from gapless.runs.checked import check_recipe
 from gapless.runs.checkpoint import Keeper, held, load, taken
 from gapless.runs.recipe import Recipe
 from gapless.runs.resolved import Resolved, resolve
 from gapless.runs.run import Run, machine
+from gapless.runs.schema import Damaged
 from gapless.studies.device import device_of, use_threads
 from gapless.studies.limits import BoundCost
 
@@ -294,10 +295,16 @@ def _restore(loop: Loop, run: Run, fingerprint: str) -> tuple[str, list[str]]:
         trace = trace[: loop.epoch]
     elif files.is_file(run.path / "trace.jsonl"):
         notices.append("There is no checkpoint, so the run begins anew.")
+    now = machine()
+    try:
+        before = run.machine()
+    except Damaged:
+        before = {}
+        files.remove(run.path / "machine.json")
+        notices.append("machine.json was damaged and is written anew: where the run began is not known.")
     run.restore(trace)
     if (run.path / "tensorboard").is_dir():
         rebuild(run)
-    before, now = run.machine(), machine()
     changed = [
         f"{key} {before[key]} then, {now[key]} now" for key in FIXED if key in before and before[key] != now[key]
     ]
@@ -338,7 +345,7 @@ def _finish(task: Task[R], run: Run | None, notice: str, callback: Callback, tra
             run.write_json(name, content)
         if answer.weights:
             run.write_weights(answer.weights)
-        show(answer.arch, answer.space, run.path / "cell.svg")
+        run.write("cell.svg", cell_svg(answer.arch, answer.space))
     result = task.result(answer, run, seconds + answer.seconds, last)
     if run is not None:
         summary, name = result.summary(), task.resolved.checked.space.name

@@ -18,7 +18,8 @@ def resume(
 ) -> SearchResult | TrainingResult:
     """Continue a search or a training from its last checkpoint, to the same end as without the interruption.
 
-    A run that has ended is read back; its trace, where that was damaged, is restored from its checkpoint.
+    A run that has ended is read back when all of its files are found as they were; its trace, where that was damaged,
+    is restored from its checkpoint.
 
     Parameters
     ----------
@@ -40,6 +41,7 @@ def resume(
     run = run if isinstance(run, Run) else Run.open(run)
     if run.ended:
         restored(run)
+        run.check_all()
         return TrainingResult.read(run) if run.kind == "retrain" else SearchResult.read(run)
     return pipeline.resume(run, task_of, device=device, on_progress=on_progress)
 
