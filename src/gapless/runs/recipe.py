@@ -18,7 +18,7 @@ from typing import Any
 
 from gapless.core import catalogue, files
 from gapless.core.errors import TABLES, Untrusted, UserError, nearest, unknown
-from gapless.core.text import shown
+from gapless.core.text import printable, shown
 
 TEXTS = ("title", "source", "arch")
 OUTSIDE = "outside"
@@ -102,6 +102,13 @@ class Recipe:
                 raise UserError(
                     f"A recipe has no {key!r}.{nearest(key, legal)} It has: {', '.join(legal)}.",
                     where=f"{path}, line {line_of(text, '', key)}: ",
+                )
+            name = value.get("name", "") if isinstance(value, dict) else value
+            if not isinstance(name, str):
+                raise UserError(
+                    f"`{'name' if isinstance(value, dict) else key}` must be text; got {printable(repr(name)[:80])}.",
+                    of=key if isinstance(value, dict) else "",
+                    where=f"{path}, line {line_of(text, key if isinstance(value, dict) else '', 'name')}: ",
                 )
         return cls(**tables, where=path).foreign(path.parent)
 

@@ -60,6 +60,10 @@ class Run:
         """Raise a :class:`UserError` where the folder exists and is not empty."""
         path = files.place(path)
         try:
+            os.fspath(path).encode()
+        except UnicodeEncodeError:  # the library that writes weights takes no other names
+            raise UserError(f"{shown(path)} cannot be used as `out`: its name is not in UTF-8.") from None
+        try:
             left = set(path.iterdir()) - {path / ".lock", *files.drafts(path)} if path.is_dir() else {path}
             if left and (path.exists() or path.is_symlink()):
                 raise Occupied(f"{shown(path)} is already there and not empty. Give another `out`, or move it away.")
