@@ -135,7 +135,7 @@ class Plan:
     arch_block: Whole = 0
     batches: Literal["share", "own"] = "share"
     gradients: Literal["sum", "mean"] = "sum"
-    arch_clip: float | None = None
+    arch_clip: NonNegative | None = None
     inactive: Literal["skip", "coast"] = "skip"
     arch_moves: Literal["ran", "all"] = "ran"
     decay_on: Literal["all", "ran"] = "all"

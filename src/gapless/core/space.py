@@ -40,7 +40,7 @@ class Space(abc.ABC):
     channels
         Channels of the images.
     size
-        Side of the images in pixels.
+        Side of the images in pixels; height and width where they are not square.
     """
 
     source: ClassVar[str] = ""
@@ -53,10 +53,19 @@ class Space(abc.ABC):
     """Fields that set depth and width: those of a supernet may be smaller than those of the network trained alone."""
     classes: Natural = 10
     channels: Natural = 3
-    size: Side = 32
+    size: Side | tuple[Side, Side] = 32
 
     def __post_init__(self) -> None:
+        if not isinstance(self.size, int):
+            height, width = self.size
+            object.__setattr__(self, "size", height if height == width else (height, width))
         check_ranges(type(self), vars(self), "space")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return self.channels, height, width
 
     # ------------------------------------------------------------------ what a space says of itself
 
@@ -272,7 +281,7 @@ def _cost_table(space: Space, unit: cost.Unit) -> tuple[Tensor, int]:
     bill = cost.Bill(unit, {d.name: d.options for d in space.decisions})
     with cost.Undrawn():
         network = space.build(bill)
-    image = torch.empty(1, space.channels, space.size, space.size, device="meta")
+    image = torch.empty(1, *space.image_shape, device="meta")
     with torch.no_grad():
         network.to("meta").eval()(image)
     bill.open = False

@@ -76,11 +76,11 @@ class Model:
             "classes": space.classes,
             "names": None if self.names is None else list(self.names),
             "channels": space.channels,
-            "size": space.size,
+            "size": space.size if isinstance(space.size, int) else list(space.size),
             "mean": None if self.mean is None else list(self.mean),
             "std": None if self.std is None else list(self.std),
             "params": count_params(self.network),
-            "macs": count_macs(self.network, (space.channels, space.size, space.size)),
+            "macs": count_macs(self.network, space.image_shape),
             "trained": self.weights == "trained",
             "weights": self.weights,
             "accuracy": self.accuracy,
@@ -99,5 +99,5 @@ class Model:
 
     def images(self, count: int) -> Tensor:
         """Return random images [count, C, H, W], the same at every call."""
-        shape = (count, self.space.channels, self.space.size, self.space.size)
+        shape = (count, *self.space.image_shape)
         return torch.randn(shape, generator=stream("export", "images", count))

@@ -221,7 +221,8 @@ class Writer:
         lines = [f"CLASSES = {space.classes}"]
         if model.names is not None:
             lines += lay_out("NAMES = ", listing(map(literal, model.names), "()"))
-        lines += [f"CHANNELS = {space.channels}", f"SIZE = {space.size}"]
+        sides = "" if isinstance(space.size, int) else "  # height, width"
+        lines += [f"CHANNELS = {space.channels}", f"SIZE = {space.size}{sides}"]
         if model.mean is None or model.std is None:
             lines.append("# not known: put in the mean and the deviation of your own training images, by channel")
         mean, std = model.mean or (0.0,) * space.channels, model.std or (1.0,) * space.channels
@@ -233,7 +234,7 @@ class Writer:
     def docstring(self) -> str:
         """Return the head of the file."""
         f = self.model.facts
-        size = f"{f['channels']} x {f['size']} x {f['size']}"
+        size = " x ".join(map(str, self.model.space.image_shape))
         told = {
             "Architecture": f["notation"],
             "Space": f"{f['space']} ({f['source']})" if f["source"] else f["space"],
@@ -245,9 +246,10 @@ class Writer:
         if self.model.warning:
             lines += ["", self.model.warning]
         lines.append("")
+        square = isinstance(self.model.space.size, int)
         for name, value in told.items():
             lines += textwrap.wrap(f"{name + ':':<13} {value}", WIDTH - 2, subsequent_indent=" " * 14)
-        lines += ["", "Usage, with pixels as uint8 [N, CHANNELS, SIZE, SIZE]:", ""]
+        lines += ["", f"Usage, with pixels as uint8 [N, CHANNELS, {'SIZE, SIZE' if square else '*SIZE'}]:", ""]
         usage = [
             "network = load()",
             "mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (MEAN, STD))",

@@ -270,7 +270,7 @@ def measure(
     timer = timer or stopwatch(device)
     archs = [space.sample(stream(seed, "latency", i)) for i in range(samples)]
     with _threads(threads), torch.no_grad(), seeded(seed, "latency"):
-        image = torch.randn(batch, space.channels, space.size, space.size).to(device)
+        image = torch.randn(batch, *space.image_shape).to(device)
         places = Places(device, {d.name: d.options for d in space.decisions})
         space.build(places).to(device).eval()(image)
         networks = [space.network(arch).to(device).eval() for arch in archs]

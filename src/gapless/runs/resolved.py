@@ -198,9 +198,9 @@ def _resolved(checked: CheckedRecipe) -> Resolved:
     return ResolvedDraw(checked, space, checked.method, data)
 
 
-def measured(data: ImageData) -> dict[str, int]:
+def measured(data: ImageData) -> dict[str, Any]:
     """Return the fields of a space that are read from its data."""
-    return {"classes": len(data.classes), "channels": data.channels, "size": max(data.size)}
+    return {"classes": len(data.classes), "channels": data.channels, "size": data.size}
 
 
 def _black_box(checked: CheckedRecipe) -> ResolvedBlackBox:

@@ -77,7 +77,7 @@ class ArchFile(TypedDict):
     space: str
     classes: int
     channels: int
-    size: int
+    size: int | tuple[int, int]
     images: ImagesEntry | None
     alone: AloneFields
     described: SpaceFields

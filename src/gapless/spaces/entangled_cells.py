@@ -20,6 +20,7 @@ from gapless.core.errors import UserError, nearest
 from gapless.core.op import NormRule
 from gapless.core.picture import Picture
 from gapless.core.settings import Portion, Side
+from gapless.core.size import halved
 from gapless.core.space import Space
 from gapless.ops.cells import find, normal
 
@@ -73,7 +74,7 @@ class EntangledCells(Space):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 5:
+        if min(self.image_shape[1:]) < 5:
             raise UserError(
                 f"`size` must be at least 5, for images are halved three times; got {self.size}.", of="space"
             )
@@ -91,16 +92,16 @@ class EntangledCells(Space):
         """Return three cells with their preprocessing, a pool, two linear layers."""
         norm = NormRule(affine=self.affine)
         ops = {o: find(o) for o in OPTIONS}
-        before, width, side = self.channels, self.width, self.size
+        before, width, sides = self.channels, self.width, self.image_shape[1:]
         blocks: list[nn.Module] = []
         for number, kind in enumerate(ORDER):
             width *= 2 if number == 2 else 1
             point = normal(1).build(width, inputs=before, norm=norm)
             blocks.append(EntangledCell(point, choose.cell(CellSpec(CELLS[kind], ops, width, norm))))
-            before, side = 2 * width, -(-side // 2) if kind == "reduce" else side
+            before, sides = 2 * width, halved(sides, 2) if kind == "reduce" else sides
         return EntangledNetwork(
             nn.ModuleList(blocks),
-            nn.Linear(before * (side // 2) ** 2, before),
+            nn.Linear(before * (sides[0] // 2) * (sides[1] // 2), before),
             nn.Linear(before, self.classes),
             nn.Dropout(self.dropout),
         )

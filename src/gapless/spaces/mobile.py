@@ -27,6 +27,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError, nearest
 from gapless.core.picture import Picture
 from gapless.core.settings import Depth, Portion, Positive, Side, Stride
+from gapless.core.size import area, halved
 from gapless.core.space import Space
 
 Variant = Literal["fairnas", "proxyless", "proxyless-mobile", "proxyless-gpu"]
@@ -334,11 +335,11 @@ class Mobile(Space):
 
     def pictures(self, arch: Arch) -> tuple[Picture, ...]:
         """Return the chain of blocks; a node says the channels, and where it changes the side of the image."""
-        side = -(-self.size // (self.strides[0] if self.strides else 2))
-        nodes, edges = [f"{self.channels_of(self.table.first)} · {side}²"], []
+        sides = halved(self.image_shape[1:], self.strides[0] if self.strides else 2)
+        nodes, edges = [f"{self.channels_of(self.table.first)} · {area(sides)}"], []
         for number, place in enumerate(self.places):
-            side = -(-side // place.stride)
-            nodes.append(f"{place.channels}" if place.shortcut else f"{place.channels} · {side}²")
+            sides = halved(sides, place.stride)
+            nodes.append(f"{place.channels}" if place.shortcut else f"{place.channels} · {area(sides)}")
             edges.append((number, number + 1, arch[place.name]))
         return (Picture("", tuple(nodes), tuple(edges)),)
 

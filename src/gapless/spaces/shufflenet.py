@@ -29,6 +29,7 @@ from gapless.core.decision import Arch, Decision
 from gapless.core.errors import UserError
 from gapless.core.picture import Picture
 from gapless.core.settings import Depth, Portion, Positive, Side, Stride
+from gapless.core.size import area, halved
 from gapless.core.space import Space
 
 KERNELS = {"k3": 3, "k5": 5, "k7": 7}
@@ -227,12 +228,12 @@ class ShuffleNet(Space):
 
     def pictures(self, arch: Arch) -> tuple[Picture, ...]:
         """Return the chain of blocks; a node says the channels, and where it changes the side of the image."""
-        side = -(-self.size // self.strides[0])
-        nodes, edges = [f"{self.channels_of(self.stem_width)} · {side}²"], []
+        sides = halved(self.image_shape[1:], self.strides[0])
+        nodes, edges = [f"{self.channels_of(self.stem_width)} · {area(sides)}"], []
         for number, place in enumerate(self.places):
-            side = -(-side // place.stride)
+            sides = halved(sides, place.stride)
             changed = place.stride == 2 or place.inputs != place.channels
-            nodes.append(f"{place.channels} · {side}²" if changed else f"{place.channels}")
+            nodes.append(f"{place.channels} · {area(sides)}" if changed else f"{place.channels}")
             edges.append((number, number + 1, arch[place.name]))
         return (Picture("", tuple(nodes), tuple(edges)),)
 

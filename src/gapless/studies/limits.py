@@ -68,7 +68,7 @@ class Limits:
         """Return the measured milliseconds of an architecture's network, for a batch of the size of the table's."""
         assert self.latency is not None
         space = self.budget.space
-        shape = (space.channels, space.size, space.size)
+        shape = space.image_shape
         return measured(space.network(arch), shape, device_of(self.device), batch=self.latency.batch)
 
     def costs(self, arch: Arch, ms: float | None = None) -> tuple[BoundCost, ...]:

@@ -255,9 +255,7 @@ def noise(space: Space, images: int = 16, *, seed: int = 0) -> ImageData:
     generator = stream(seed, "noise")
     splits = []
     for count in (images, max(4, images // 4)):
-        pixels = torch.randint(
-            256, (count, space.channels, space.size, space.size), generator=generator, dtype=torch.uint8
-        )
+        pixels = torch.randint(256, (count, *space.image_shape), generator=generator, dtype=torch.uint8)
         splits.append(Split(pixels, torch.randint(space.classes, (count,), generator=generator)))
     mean, std = statistics(splits[0].pixels.numpy())
     names = tuple(map(str, range(space.classes)))

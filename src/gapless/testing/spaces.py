@@ -39,9 +39,7 @@ def supernet_of(space: Space, execution: Execution = "reference") -> Supernet:
 
 def images(space: Space, n: int = 4) -> Tensor:
     """Return random images [n, C, H, W] in float64, the same at every call."""
-    return torch.randn(
-        n, space.channels, space.size, space.size, dtype=torch.float64, generator=stream("law", "images")
-    )
+    return torch.randn(n, *space.image_shape, dtype=torch.float64, generator=stream("law", "images"))
 
 
 def run(module: nn.Module, *inputs: Tensor | Mix) -> Tensor:
@@ -406,7 +404,7 @@ def the_cost_table_is_true(space: Space) -> None:
         assert bool((table >= 0).all()), f"the table of {unit} has a negative entry"
         assert not bool(table[~space.legal].any()), f"the table of {unit} has an entry where there is no option"
         for arch, network in zip(archs, networks, strict=True):
-            counted = cost.cost(network, unit, (space.channels, space.size, space.size))
+            counted = cost.cost(network, unit, space.image_shape)
             told = constant + int((table * space.encode(arch)).sum())
             assert told == counted, f"the table says {told} {unit}; the network has {counted}: {arch}"
 
