@@ -129,7 +129,7 @@ def test_normalised_training_digits_have_mean_zero_and_deviation_one():
 
 
 def test_overrides_of_the_augmentation():
-    assert load("digits", pad=0, flip=True, cutout=2).augment == Augment(0, True, 2)
+    assert load("digits", pad=0, flip=True, cutout=2).augment == Augment(flip=True, cutout=2)
     refused("`pad` must be at least 0; got -1", path="digits", pad=-1)
 
 
@@ -312,7 +312,7 @@ def test_the_orientation_of_the_camera_is_applied(tmp_path: Path):
 def test_floating_point_images_are_refused(tmp_path: Path):
     folder(tmp_path)
     Image.new("F", (8, 8)).save(tmp_path / "cat" / "x.tif")
-    refused("x.tif", "mode F", path=tmp_path)
+    refused("x.tif", "8 or 16 bits", path=tmp_path)
 
 
 # Class folders

@@ -102,7 +102,7 @@ def test_the_generator_is_advanced_and_pixels_stay():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtypes_agree(dtype: torch.dtype):
-    data = make(Augment(0, True, 3, 0.3, (0.2, 0.2, 0.2, 0.0)))
+    data = make(Augment(flip=True, cutout=3, crop_scale=0.3, jitter=(0.2, 0.2, 0.2, 0.0)))
     truth, images = batch(data)[0], batch(data, dtype=dtype)[0]
     assert images.dtype == dtype
     torch.testing.assert_close(images.double(), truth, atol=1e-5 if dtype == torch.float32 else 0.01, rtol=0)
@@ -304,7 +304,7 @@ def test_what_load_makes_of_the_settings():
     assert load("digits", stored=7, train_images=20).size == (7, 7)
     assert load("digits", size=7, stored=7, train_images=20).window is None
     data = load("digits", crop_scale=0.3, jitter=JITTER, randaugment=POLICY, train_images=20)
-    assert data.augment == Augment(0, False, 0, 0.3, JITTER, POLICY)
+    assert data.augment == Augment(crop_scale=0.3, jitter=JITTER, randaugment=POLICY)
     assert load("digits", pad=2, size=6, stored=7, train_images=20).augment.pad == 2
 
 

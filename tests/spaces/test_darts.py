@@ -386,3 +386,16 @@ def test_with_every_edge_kept_none_is_an_answer():
 def test_fields_out_of_range_are_named(fields, said):
     with pytest.raises(UserError, match=said):
         Darts(**fields)
+
+
+def test_a_genotype_that_says_more_than_is_read_is_refused():
+    text = Darts().write(Darts().read("DARTS_V2"))
+    for wrong, said in (
+        (text.replace("normal_concat=range(2, 6)", "normal_concat=[4, 5]"), r"normal_concat=\[4, 5\]"),
+        (text.replace("reduce_concat=range(2, 6)", "reduce_concat=range(3, 6)"), r"reduce_concat=\[3, 4, 5\]"),
+        (text[:-1] + ", extra=[1])", "'extra', which is not known"),
+    ):
+        assert wrong != text
+        with pytest.raises(UserError, match=said):
+            Darts().read(wrong)
+    assert Darts().read(text.replace("range(2, 6)", "[2, 3, 4, 5]")) == Darts().read("DARTS_V2")

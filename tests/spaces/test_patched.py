@@ -57,3 +57,40 @@ def test_what_the_model_has_not_is_named():
         Patched(model=model, swaps={"O": {"same": None}})
     with pytest.raises(UserError, match="needs at least one submodule"):
         Patched(model=model)
+
+
+def tied():
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)
+    )
+    model[1].weight = model[0].weight
+    return model
+
+
+def twice():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+    model.append(model[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "swaps", "said"),
+    [
+        (tied(), ("1",), "'1' shares its 'weight' with '0'"),
+        (twice(), ("0",), "'0' is also '5'"),
+        (nn.Sequential(nn.Sequential(nn.ReLU()), nn.Flatten()), ("0", "0.0"), "'0.0' lies inside '0'"),
+    ],
+)
+def test_parts_that_cannot_be_swapped_alone_are_named(model, swaps, said):
+    with pytest.raises(UserError, match=said):
+        Patched(model=model, swaps={path: {"same": None, "none": nn.Identity()} for path in swaps})
+
+
+def test_what_is_tied_elsewhere_stays_tied():
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)
+    )
+    model[1].weight = model[0].weight
+    space = Patched(model=model, swaps={"2": {"same": None, "gelu": nn.GELU()}})
+    network = space.network(space.sample(torch.Generator().manual_seed(0)))
+    assert network.get_submodule("0").weight is network.get_submodule("1").weight

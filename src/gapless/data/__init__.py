@@ -27,6 +27,7 @@ def load(
     test_images: Natural | None = None,
     label: str | None = None,
     image: str | None = None,
+    test_split: str | None = None,
     pad: Margin | None = None,
     flip: bool | None = None,
     cutout: Margin | None = None,
@@ -55,6 +56,9 @@ def load(
         Take a stratified subset of so many images of the split. None takes all.
     label, image
         Columns of a Parquet or hub set. None finds them by type, then by name.
+    test_split
+        Name of the split that serves for testing, such as validation; none: a stratified fifth of the training images.
+        None takes test, else a validation split, else that fifth.
     pad
         Black pixels on each side before a training window is cropped, uniformly. None: an eighth of the side, which is
         4 at 32 pixels, as for CIFAR-10 in DARTS (arXiv 1806.09055); 0 with ``crop_scale`` or ``stored``.
@@ -83,7 +87,7 @@ def load(
     from gapless.data.images import assemble
 
     return assemble(
-        find(name, label=label, image=image),
+        find(name, label=label, image=image, test_split=test_split),
         size=size,
         stored=stored,
         train_images=train_images,

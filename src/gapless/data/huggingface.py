@@ -18,14 +18,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gapless.core import files
 from gapless.core.errors import UserError, nearest
-from gapless.core.text import shown
+from gapless.core.text import printable, shown
 from gapless.data.images import Picture, Raw, Rows
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")  # the first one that is there serves
 LABELS = ("label", "labels", "fine_label", "coarse_label", "class", "target")
 IMAGES = ("image", "img", "images")
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 MODES = {
     "1": "black and white",
@@ -46,33 +46,47 @@ TRANSPARENT = ("LA", "RGBA")  # their kind says so
 CONVERSIONS = {
     "black and white": "grey, 0 and 255",
     "grey": "kept",
-    "grey with transparency": "laid on black, grey",
-    "16-bit grey": "grey, the upper 8 bits",
+    "grey with transparency": "laid on black (on white where nothing would be seen), grey",
+    "16-bit grey": "grey, the upper 8 bits, or the lower 8 where nothing stands above them",
     "palette": "RGB",
     "RGB": "kept",
-    "RGBA": "laid on black, RGB",
+    "RGBA": "laid on black (on white where nothing would be seen), RGB",
     "CMYK": "RGB, without a colour profile",
     "YCbCr": "RGB",
     "other colours": "RGB",
-    "transparent colour": "laid on black",
+    "transparent colour": "laid on black (on white where nothing would be seen)",
     "camera orientation": "turned upright",
     "several frames": "the first one",
 }
 """What is done with images of each kind. If any image of a set has colours, its grey ones get three equal channels."""
 
 
-def read_folder(root: Path, *, label: str | None = None, image: str | None = None) -> Raw:
+def read_folder(
+    root: Path, *, label: str | None = None, image: str | None = None, test_split: str | None = None
+) -> Raw:
     """Read a folder.
 
-    Either Parquet files in it or in its folder ``data``, the split being the first word of the file name
-    (``train-00000-of-00001.parquet``), or else images in class folders: ``train/cat/1.png`` with ``test``,
-    ``validation`` or neither beside ``train``, or ``cat/1.png`` without a split.
+    Either Parquet files in it, in its folder ``data`` or in one other folder, the split being a word of the file name
+    (``train-00000-of-00001.parquet``, ``photos_train.parquet``) or the name of their folder (``train/0000.parquet``).
+    Or else images in class folders: ``train/cat/1.png`` with ``test``, ``validation`` or neither beside ``train``, or
+    ``cat/1.png`` without a split. ``test_split`` names the split that serves for testing.
     """
-    tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+    tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet")) or _nested(root)
     if tables:
-        return _read_parquet(root, tables, label, image)
+        return _read_parquet(root, tables, label, image, test_split)
     no_columns(f"{root} holds images in class folders, not columns", label, image)
-    return _read_class_folders(root)
+    return _read_class_folders(root, test_split)
+
+
+def _nested(root: Path) -> list[Path]:
+    """Return the Parquet files of a download from the hub: in one folder, or in its folders of splits."""
+    found = sorted(root.glob("*/*.parquet")) + sorted(root.glob("*/*/*.parquet"))
+    tops = sorted({path.relative_to(root).parts[0] for path in found})
+    if len(tops) > 1 and not set(tops) <= {*TRAIN, *TEST}:
+        raise UserError(
+            f"{root} holds several sets of Parquet files: {', '.join(tops)}. Give the folder of one of them."
+        )
+    return found
 
 
 def no_columns(reason: str, *columns: str | None) -> None:
@@ -81,10 +95,11 @@ def no_columns(reason: str, *columns: str | None) -> None:
         raise UserError(f"`label` and `image` name columns, but {reason}. Leave them out.", of="data")
 
 
-def _choose(names: Collection[str], source: str) -> tuple[str, str | None, str]:
+def _choose(names: Collection[str], source: str, asked: str | None = None) -> tuple[str, str | None, str]:
     """Return the training split, the test split and the source, which tells where another split serves for testing.
 
-    A split that is alone is the whole set, whatever its name.
+    A split that is alone is the whole set, whatever its name. ``asked`` names the split for testing; "none" takes a
+    part of the training split.
     """
     train = next((name for name in TRAIN if name in names), None)
     if train is None:
@@ -92,6 +107,13 @@ def _choose(names: Collection[str], source: str) -> tuple[str, str | None, str]:
             raise UserError(f"{source}: there is no train split among {', '.join(names)}.")
         train = next(iter(names))
     test = next((name for name in TEST if name in names and name != train), None)
+    if asked is not None:
+        others = [name for name in names if name != train]
+        if asked not in (*others, "none"):
+            raise UserError(
+                f"`test_split` must be one of {', '.join([*others, 'none'])}; got {printable(asked[:80])!r}.", of="data"
+            )
+        test = None if asked == "none" else asked
     return train, test, source if test in (None, *TEST[:2]) else f"{source}; {test} serves as the test split"
 
 
@@ -111,12 +133,26 @@ class _Tree:
         return _rows(self.paths, self.labels, [str(path) for path in self.paths])
 
 
-def _read_class_folders(root: Path) -> Raw:
+def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
     inside = {folder.name.lower(): folder for folder in _folders(root)}
-    splits = {name: folder for name, folder in inside.items() if name in TRAIN + TEST and _folders(folder)}
+    named = {name: folder for name, folder in inside.items() if name in TRAIN + TEST}
+    splits = {name: folder for name, folder in named.items() if _folders(folder)}
+    flat = [folder for name, folder in named.items() if name not in splits and _pictures(folder)]
     source, train, test = f"images in {root}", "", None
+    if flat and len(named) == len(inside) and not splits:
+        raise UserError(
+            f"{flat[0]} holds images and no class folders. A split holds a folder for each class, such as "
+            "train/cat/1.png and test/cat/2.png; without splits the classes are the folders: cat/1.png."
+        )
     if any(name in splits for name in TRAIN) or (splits and len(splits) == len(inside)):
-        train, test, source = _choose(splits, source)
+        train, test, source = _choose(splits, source, asked)
+        unlabelled = [folder.name for folder in flat if test is None or folder.name.lower() in TEST[: TEST.index(test)]]
+        if unlabelled:
+            source += f"; the images of {' and '.join(unlabelled)} lie in no class folders and are not used"
+    elif asked not in (None, "none"):
+        raise UserError(
+            f"`test_split` names {printable(asked[:80])!r}, and {root} has no splits. Leave it out.", of="data"
+        )
     top = splits[train] if train else root
     classes = tuple(folder.name for folder in _folders(top))
     if not classes:
@@ -148,6 +184,11 @@ def _folders(root: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"The folder {root} cannot be read ({error.strerror}).") from error
     return sorted(found, key=lambda p: p.name)
+
+
+def _pictures(folder: Path) -> bool:
+    """Return whether images lie in a folder itself."""
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
 
 
 def _tree(root: Path, top: Path, classes: Sequence[str]) -> _Tree:
@@ -199,16 +240,44 @@ class _Table:
     root: Path
 
 
-def _read_parquet(root: Path, paths: list[Path], label: str | None, image: str | None) -> Raw:
-    splits: dict[str, list[Path]] = {}
-    for file in paths:
-        splits.setdefault(re.split(r"[-_.]", file.name)[0].lower(), []).append(file)
-    train, test, source = _choose(splits, f"Parquet files in {root}")
+def _read_parquet(root: Path, paths: list[Path], label: str | None, image: str | None, asked: str | None) -> Raw:
+    splits = _splits_of(paths)
+    train, test, source = _choose(splits, f"Parquet files in {root}", asked)
     tables = [_parquet_table(splits[name]) for name in (train, test) if name is not None]
     metadata = (tables[0].table.schema.metadata or {}).get(b"huggingface", b"{}")
     features = json.loads(metadata).get("info", {}).get("features") or {}
     raw = _from_tables(root.resolve().name, source, tables, features, label, image)
-    return replace(raw, tested=test or "", unused=tuple(name for name in splits if name not in (train, test)))
+    unused = tuple(name for name in splits if name not in (train, test))
+    return replace(raw, tested=raw.tested and (test or ""), unused=unused)
+
+
+def _splits_of(paths: list[Path]) -> dict[str, list[Path]]:
+    """Return split -> its files: the split is the one word of a file's name that names a split, else the name of its
+    folder, else the first word of its name.
+
+    Raises
+    ------
+    UserError
+        Where some names hold such a word and others none, or one holds several: no test image may be trained on.
+    """
+    found: dict[Path, str] = {}
+    for path in paths:
+        words = dict.fromkeys(re.split(r"[-_. ]", path.stem.lower()))
+        named = [word for word in words if word in TRAIN + TEST] or [
+            word for word in (path.parent.name.lower(),) if word in TRAIN + TEST
+        ]
+        if len(named) > 1:
+            raise UserError(f"{path} names two splits, {' and '.join(named)}. Rename it: train-{path.name}, say.")
+        found[path] = named[0] if named else ""
+    if any(found.values()) and not all(found.values()):
+        odd = next(path for path, split in found.items() if not split)
+        raise UserError(
+            f"{odd} names no split, and other files there do. Rename it, as train-*.parquet, or move it away."
+        )
+    splits: dict[str, list[Path]] = {}
+    for path, split in found.items():
+        splits.setdefault(split or re.split(r"[-_.]", path.name)[0].lower(), []).append(path)
+    return splits
 
 
 def _parquet_table(paths: list[Path]) -> _Table:
@@ -228,7 +297,14 @@ def _parquet_table(paths: list[Path]) -> _Table:
     return _Table(pa.concat_tables(tables), where, paths[0].parent)
 
 
-def read_hub(name: str, *, label: str | None = None, image: str | None = None, known: Iterable[str] = ()) -> Raw:
+def read_hub(
+    name: str,
+    *,
+    label: str | None = None,
+    image: str | None = None,
+    test_split: str | None = None,
+    known: Iterable[str] = (),
+) -> Raw:
     """Read a set from the Hugging Face hub, or from its cache, where ``datasets`` keeps what it has downloaded.
 
     Parameters
@@ -237,6 +313,8 @@ def read_hub(name: str, *, label: str | None = None, image: str | None = None, k
         ``user/set``, or ``set`` for the few that have no user.
     label, image
         Columns; None finds them.
+    test_split
+        Split that serves for testing.
     known
         Names of sets that are not on the hub, to suggest where ``name`` was mistyped.
     """
@@ -255,14 +333,15 @@ def read_hub(name: str, *, label: str | None = None, image: str | None = None, k
             f"There is no folder {name!r}, and the Hugging Face hub did not give a set of that name "
             f"({str(error).rstrip('.')}).{nearest(name, known)} {remedy}"
         ) from error
-    train, test, source = _choose(found, f"{name} on the Hugging Face hub")
+    train, test, source = _choose(found, f"{name} on the Hugging Face hub", test_split)
     tables = []
     for split in (train, test):
         if split is not None:
             rows = [f"row {i} of the {split} split of {name}" for i in range(len(found[split]))]
             tables.append(_Table(found[split].with_format("arrow")[:], rows, Path()))
     raw = _from_tables(name, source, tables, found[train].features.to_dict(), label, image)
-    return replace(raw, tested=test or "", unused=tuple(str(split) for split in found if split not in (train, test)))
+    unused = tuple(str(split) for split in found if split not in (train, test))
+    return replace(raw, tested=raw.tested and (test or ""), unused=unused)
 
 
 def _from_tables(
@@ -275,6 +354,12 @@ def _from_tables(
         if any(column not in part.table.column_names for part in tables):
             raise UserError(f"{source}: the test split has no column {column!r}.")
     values = [part.table.column(label).to_pylist() for part in tables]
+    if len(values) > 1 and values[1] and all(value is None or value == -1 for value in values[1]):
+        source, values, tables = (
+            f"{source}; the images for testing have no labels and are not used",
+            values[:1],
+            tables[:1],
+        )
     described = features.get(label, {})
     if described.get("_type") == "ClassLabel":
         classes = tuple(described.get("names") or map(str, range(described.get("num_classes") or 0)))
@@ -291,7 +376,7 @@ def _from_tables(
         items = [_item(value, part.root) for value in part.table.column(image).to_pylist()]
         splits.append(_rows(items, [codes.get(value, -1) for value in labels], part.where))
     test = splits[1] if len(splits) > 1 else None
-    return Raw(name, source, classes, splits[0], test, problems=tuple(problems))
+    return Raw(name, source, classes, splits[0], test, "test" if test else "", problems=tuple(problems))
 
 
 def _find_columns(schema: Any, features: Mapping[str, Any], image: str | None, label: str | None) -> tuple[str, str]:
@@ -415,13 +500,23 @@ def _has_more_frames(image: Image.Image) -> bool:
 
 def _array(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
-        return (np.asarray(image) >> 8).astype(np.uint8)[None]
+        wide = np.asarray(image)
+        return (wide if wide.max(initial=0) < 256 else wide >> 8).astype(np.uint8)[None]
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no fixed range")
+        raise ValueError("its pixels are wide numbers without a fixed range; save it with 8 or 16 bits a channel")
     grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        image = _opaque(image.convert("RGBA"))
     mode = "L" if grey else "RGB"
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an image with transparency laid on black; on white where black leaves nothing to be seen."""
+    for ground in (0, 255):
+        laid = Image.alpha_composite(Image.new("RGBA", image.size, (ground, ground, ground, 255)), image)
+        pixels = np.asarray(laid)
+        if (pixels != pixels[:1, :1]).any():
+            break
+    return laid

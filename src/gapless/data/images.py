@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapless.core.errors import UserError
+from gapless.core.machine import free_memory
 from gapless.core.settings import HueTurns, Magnitude, Margin, NonNegative, Operations, Share, check_ranges
 from gapless.data import photographs
 
@@ -394,9 +395,6 @@ def assemble(
     resized, for then they vary already. Grey: no ``flip``, for what is grey is mostly letters and digits, whose mirror
     images are others or none.
     """
-    for what, side in (("size", size), ("stored size", stored)):
-        if side is not None and side < 1:
-            raise UserError(f"The {what} {side} is not a number of pixels, 1 or more.")
     if size is not None and stored is not None and stored < size:
         raise UserError(f"The stored size {stored} is less than the size {size}, which is a window of it.")
     asked = Augment(  # wrong ones before decoding
@@ -420,6 +418,13 @@ def assemble(
             source += f"; {count} of the {len(index)} {split} images, stratified"
             index = index[_subset(labels[index], count, split)]
         chosen.append(index)
+    side, room = stored or size, free_memory()
+    if side is not None and room is not None and sum(map(len, chosen)) * side**2 > room:
+        raise UserError(
+            f"The images take at least {sum(map(len, chosen)) * side**2 / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB "
+            "of memory are free. Try a smaller `size` or `train_images`; `gapless check` tells what would fit.",
+            of="data",
+        )
     try:
         pixels = _decode([(raw.train, chosen[0]), (test, chosen[1])], stored or size)
     except MemoryError as error:
@@ -428,6 +433,11 @@ def assemble(
             "tells what would fit.",
             of="data",
         ) from error
+    if pixels[0].min() == pixels[0].max():
+        raise UserError(
+            f"{raw.source}: every pixel of every training image has the same value once decoded; there is nothing to "
+            "learn from. Look at how the images are stored with: gapless check."
+        )
     mean, std = statistics(pixels[0])
     _, channels, height, width = pixels[0].shape
     window = size if size is not None and size < height else None

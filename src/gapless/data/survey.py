@@ -103,7 +103,9 @@ class Survey:
     unused: tuple[str, ...]
 
 
-def survey(name: str | Path, *, label: str | None = None, image: str | None = None) -> Survey:
+def survey(
+    name: str | Path, *, label: str | None = None, image: str | None = None, test_split: str | None = None
+) -> Survey:
     """Decode every image of a set and return what there is.
 
     Images count as equal when their decoded pixels do, before any resizing. Decoding takes as long as ``load`` does;
@@ -111,7 +113,7 @@ def survey(name: str | Path, *, label: str | None = None, image: str | None = No
 
     Parameters
     ----------
-    name, label, image
+    name, label, image, test_split
         As for ``gapless.data.load``.
 
     Raises
@@ -119,7 +121,7 @@ def survey(name: str | Path, *, label: str | None = None, image: str | None = No
     UserError
         Where there is no set of images to look at: no such folder, no such column, no class folders.
     """
-    raw = find(name, label=label, image=image)
+    raw = find(name, label=label, image=image, test_split=test_split)
     problems = list(raw.problems)
     try:
         train, test = divide(raw)

@@ -20,6 +20,7 @@ from gapless.core.op import Conv, Norm, NormRule, Op, Relu
 from gapless.core.picture import Picture
 from gapless.core.settings import Depth, Margin, Natural, Range, Side
 from gapless.core.space import Space
+from gapless.core.text import printable
 from gapless.ops.cells import OPS, REDUCE, find
 
 SEVEN = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
@@ -441,9 +442,31 @@ def _fields(text: str) -> dict[str, Any]:
             raise wrong
         named = dict(zip(("normal", "normal_concat", "reduce", "reduce_concat"), tree.args, strict=False))
         named |= {k.arg: k.value for k in tree.keywords if k.arg}
-        return {name: ast.literal_eval(node) for name, node in named.items() if name in KINDS}
+        read = {name: ast.literal_eval(node) for name, node in named.items() if name in KINDS}
+        concat = {name: _concat(node) for name, node in named.items() if name not in KINDS}
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         raise wrong from None
+    for name, nodes in concat.items():
+        if name not in ("normal_concat", "reduce_concat"):
+            raise UserError(f"The genotype says {printable(name[:80])!r}, which is not known here: it was not read.")
+        if sorted(nodes) != list(NODES):
+            raise UserError(
+                f"The genotype says {name}={nodes}: its cell gives only these nodes on. Networks of this space "
+                f"concatenate all of {list(NODES)}, so it was not read."
+            )
+    return read
+
+
+def _concat(node: ast.expr) -> list[int]:
+    """Return the nodes that a genotype concatenates: a list, or ``range(2, 6)``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range" and not node.keywords:
+        ends = [ast.literal_eval(end) for end in node.args]
+        if 1 <= len(ends) <= 2 and all(isinstance(end, int) and 0 <= end < 100 for end in ends):
+            return list(range(*ends))
+    found = ast.literal_eval(node)
+    if not isinstance(found, list | tuple) or not all(isinstance(item, int) for item in found):
+        raise ValueError
+    return list(found)
 
 
 def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[str, int, int]]:

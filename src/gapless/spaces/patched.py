@@ -55,8 +55,35 @@ class Patched(Space):
         for path in self.swaps:
             if path not in paths:
                 raise UserError(f"The model has no submodule {path!r}.{nearest(path, paths)}")
+            self._check_own(path)
         if not self.swaps:
             raise UserError("A patched model needs at least one submodule with alternatives.")
+
+    def _check_own(self, path: str) -> None:
+        """Raise a :class:`UserError` where a submodule is, or shares weights with, another part of the model, or holds
+        another submodule that is swapped: an option could not take its place alone."""
+        swapped = self.model.get_submodule(path)
+        inside = {id(module) for module in swapped.modules()}
+        own = {id(weight): name for name, weight in swapped.named_parameters()}
+        for name, module in self.model.named_modules(remove_duplicate=False):
+            if module is swapped and name != path:
+                raise UserError(
+                    f"The submodule {path!r} is also {name!r}: one module under two names, so an option cannot take "
+                    "the place of one. Give the model a copy for each, or leave it out of the swaps."
+                )
+            if id(module) not in inside:
+                for weight_name, weight in module.named_parameters(recurse=False):
+                    if id(weight) in own:
+                        raise UserError(
+                            f"The submodule {path!r} shares its {own[id(weight)]!r} with {name or 'the model'!r} "
+                            f"({weight_name!r}): a copy of it would not. Untie them, or leave it out of the swaps."
+                        )
+        around = [other for other in self.swaps if path.startswith(f"{other}.")]
+        if around:
+            raise UserError(
+                f"The submodule {path!r} lies inside {around[0]!r}, which is swapped, too. Swap one of them, or give "
+                "the outer one options that hold the inner ones."
+            )
 
     @cached_property
     def decisions(self) -> tuple[Decision, ...]:

@@ -1,0 +1,163 @@
+"""Sets of images as people have them: layouts, splits, and how images are stored."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from gapless.core.errors import UserError
+from gapless.data import load
+
+
+def picture(path, seed=0, mode="RGB", size=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, len(mode)), dtype=np.uint8)
+    Image.fromarray(pixels.squeeze() if len(mode) == 1 else pixels).save(path)
+
+
+def classes(root, count=6):
+    for name in ("cat", "dog"):
+        for i in range(count):
+            picture(root / name / f"{i}.png", seed=i + 100 * len(name) + ord(name[0]))
+
+
+def table(path, labels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8) for i in range(len(labels))]
+    encoded = []
+    for i, image in enumerate(pixels):
+        place = path.parent / f"tmp{i}.png"
+        Image.fromarray(image).save(place)
+        encoded.append({"bytes": place.read_bytes(), "path": None})
+        place.unlink()
+    pq.write_table(pa.table({"image": encoded, "label": labels}), path)
+
+
+def test_splits_without_class_folders_are_refused(tmp_path):
+    for split in ("train", "test"):
+        for i in range(3):
+            picture(tmp_path / split / f"{i}.png", seed=i)
+    with pytest.raises(UserError, match="no class folders.*train/cat/1.png"):
+        load(tmp_path)
+
+
+def test_a_flat_split_for_testing_is_said_to_be_unused(tmp_path):
+    classes(tmp_path / "train")
+    picture(tmp_path / "val" / "1.png")
+    data = load(tmp_path)
+    assert "images of val lie in no class folders and are not used" in data.source
+    assert "a stratified fifth of the images serves" in data.source
+    assert len(data.test) == 3 and data.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("stripes_train.parquet", "stripes_test.parquet"),
+        ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet"),
+        ("plain_text/train-00000.parquet", "plain_text/test-00000.parquet"),
+        ("default/train/0000.parquet", "default/test/0000.parquet"),
+        ("train/0000.parquet", "test/0000.parquet"),
+        ("photos.train.parquet", "photos.validation.parquet"),
+    ],
+)
+def test_splits_are_found_in_names(tmp_path, train, test):
+    table(tmp_path / train, [0, 1] * 5)
+    table(tmp_path / test, [0, 1] * 2)
+    data = load(tmp_path)
+    assert (len(data.train), len(data.test)) == (10, 4)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a_train.parquet", "b.parquet"), "names no split"),
+        (("train_test.parquet", "test.parquet"), "names two splits"),
+        (("one/train.parquet", "two/train.parquet"), "several sets"),
+    ],
+)
+def test_names_that_may_mix_splits_are_refused(tmp_path, names, said):
+    for name in names:
+        table(tmp_path / name, [0, 1] * 3)
+    with pytest.raises(UserError, match=said):
+        load(tmp_path)
+
+
+def test_a_test_split_without_labels_is_not_used(tmp_path):
+    table(tmp_path / "train.parquet", [0, 1] * 5)
+    table(tmp_path / "test.parquet", [-1] * 4)
+    data = load(tmp_path)
+    assert "have no labels and are not used" in data.source
+    assert len(data.test) == 2
+
+
+def test_the_split_for_testing_can_be_chosen(tmp_path):
+    for split, count in (("train", 10), ("val", 4), ("test", 2)):
+        classes(tmp_path / split, count)
+    assert len(load(tmp_path).test) == 4
+    assert len(load(tmp_path, test_split="val").test) == 8
+    assert len(load(tmp_path, test_split="none").test) == 4
+    with pytest.raises(UserError, match="`test_split` must be one of test, val, none; got 'vla'"):
+        load(tmp_path, test_split="vla")
+    with pytest.raises(UserError, match="has no splits"):
+        load(tmp_path / "train", test_split="val")
+
+
+def test_sixteen_bits_that_hold_eight(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8)).astype(np.uint16)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    data = load(tmp_path)
+    assert data.train.pixels.max() > 200
+    pixels = (np.arange(64).reshape(8, 8) * 1000).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "cat" / "0.png")
+    assert load(tmp_path, train_images=4).train.pixels.max() <= 255
+
+
+def test_black_drawings_on_transparency_are_seen(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+            image.putpixel((i, 2), (0, 0, 0, 255))
+            image.save(tmp_path / name / f"{i}.png")
+    data = load(tmp_path)
+    assert data.train.pixels.min() == 0 and data.train.pixels.max() == 255
+
+
+def test_images_without_content_are_refused(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8), (7, 7, 7)).save(tmp_path / name / f"{i}.png")
+    with pytest.raises(UserError, match="same value once decoded"):
+        load(tmp_path)
+
+
+def test_images_that_do_not_fit_a_container_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    from gapless.data import images
+
+    classes(tmp_path)
+    monkeypatch.setattr(images, "free_memory", lambda: 500)
+    with pytest.raises(UserError, match="of memory are free. Try a smaller `size`"):
+        load(tmp_path, size=8)
+
+
+def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):
+    from gapless.core import machine
+
+    group = tmp_path / "sys/fs/cgroup/box"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("700000000\n")
+    (group / "memory.current").write_text("300000000\n")
+    texts = {"/proc/self/cgroup": "0::/box\n", "/proc/meminfo": "MemAvailable: 9000000 kB\n"}
+    real = machine._text
+    monkeypatch.setattr(
+        machine, "_text",
+        lambda path: texts[str(path)] if str(path) in texts else real(tmp_path / str(path).lstrip("/")),
+    )  # fmt: skip
+    assert machine.memory() == 700_000_000
+    assert machine.free_memory() == 400_000_000
