@@ -1,6 +1,7 @@
 """The page of a gap from made-up numbers."""
 
 import pytest
+from hostile import HOSTILE
 
 from gapless.reports.gap import figures, findings, page
 from gapless.studies.gap import ranked
@@ -132,3 +133,19 @@ def test_figures_are_drawn_with_their_numbers():
     points = drawn["gap-ranking"].axes[1].lines
     assert [len(line.get_xdata()) for line in points] == [5, 1]
     assert drawn["gap-fixing"].axes[0].lines[-1].get_ydata().tolist() == [71.0, 69.0, 40.0]
+
+
+@pytest.mark.parametrize("given", HOSTILE)
+def test_the_page_keeps_its_lines_and_columns_whatever_stands_in_it(given):
+    told = made()
+    told |= {"notation": given, "truth": given, "decisions": [{**d, "name": given} for d in told["decisions"]]}
+    told["fixing"] = [[given, value] for _, value in told["fixing"]]
+    told["chain"] = [{**step, "what": given} for step in told["chain"]]
+    drawn = {name: f"{name}.svg" for name in ("gap-chain", "gap-ranking", "gap-fixing")}
+    columns = 0
+    for line in page(told, drawn).splitlines():
+        assert "<" not in line
+        assert line.startswith("![") or "](" not in line.replace("\\]", "")
+        bars = line.replace("\\|", "").count("|") if line.startswith("|") else 0
+        assert not columns or bars in (0, columns), line
+        columns = bars

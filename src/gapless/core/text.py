@@ -70,3 +70,21 @@ def markdown(text: str) -> str:
     a\\*b\\|&lt;i>
     """
     return "".join({"<": "&lt;", "&": "&amp;"}.get(c, f"\\{c}" if c in "\\`*[]|" else c) for c in printable(text))
+
+
+def code(text: str) -> str:
+    """Return text as a code span of Markdown, also in a cell of a table.
+
+    >>> print(code("|a~0|`"))
+    `\\|a~0\\|'`
+    """
+    return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def sentence(text: str) -> str:
+    """Return a sentence of ours, with names from outside in it, as Markdown shows it: its code spans stay.
+
+    >>> print(sentence("a|b `c` <i>"))
+    a\\|b `c` &lt;i>
+    """
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("](", "\\](")

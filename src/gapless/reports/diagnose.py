@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from gapless.analysis.alarm import BENT, EARLIEST, WINDOW
 from gapless.core.errors import UserError
+from gapless.core.text import code, sentence
 from gapless.reports import features
 from gapless.reports.gap import BLUE, ORANGE, Table, markdown
 from gapless.reports.panel import (
@@ -274,9 +275,10 @@ def page(told: Json, drawn: Mapping[str, str]) -> str:
     called = names(told)
     lines = ["# The options of a search", ""]
     lines += [
-        f"* {name}: `{one['method']}`, {one['epochs']} epochs" for name, one in zip(called, told["runs"], strict=True)
+        f"* {sentence(name)}: {code(one['method'])}, {one['epochs']} epochs"
+        for name, one in zip(called, told["runs"], strict=True)
     ]
-    lines += ["", measured(told), "", *(f"* {text}" for text in findings(told)), ""]
+    lines += ["", measured(told), "", *(f"* {sentence(text)}" for text in findings(told)), ""]
     figures = [name for name in drawn if name.startswith("diagnose-features")]
     if figures:
         lines += ["## How alike the feature maps are", "", *markdown(alike_table(told)), ""]

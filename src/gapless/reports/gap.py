@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gapless.core.errors import UserError
+from gapless.core.text import code, sentence
 from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
@@ -234,13 +235,13 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     lines = [
         "# The gap of a search",
         "",
-        f"Answer: `{gap['notation']}`",
+        f"Answer: {code(gap['notation'])}",
         "",
         measured(gap),
         "",
         "| | |",
         "|---|---|",
-        *(f"| {WORDS[finding.sound]} | {finding.text} |" for finding in findings(gap)),
+        *(f"| {WORDS[finding.sound]} | {sentence(finding.text)} |" for finding in findings(gap)),
         "",
         "## From the supernet to the answer alone",
         "",
@@ -248,13 +249,13 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         *markdown(chain_table(gap)),
         "",
-        by_statistics(gap),
+        sentence(by_statistics(gap)),
         "",
     ]
     if gap["measures"]:
         lines += [f"## Ranking of {ranked(gap)} architectures", ""]
         lines += [f"![Each score beside the truth]({figures['gap-ranking']})", ""]
-        lines += [how_ranked(gap), "", *markdown(ranking_table(gap)), ""]
+        lines += [sentence(how_ranked(gap)), "", *markdown(ranking_table(gap)), ""]
     if gap["fixing"]:
         lines += ["## Fixing one decision after another", ""]
         lines += [f"![Accuracy as decisions are fixed]({figures['gap-fixing']})", "", *markdown(fixing_table(gap)), ""]
@@ -267,7 +268,7 @@ def markdown(table: Table) -> list[str]:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    rows = [[f"`{cell}`" if i in table.code else cell for i, cell in enumerate(row)] for row in table.rows]
+    rows = [[code(cell) if i in table.code else sentence(cell) for i, cell in enumerate(row)] for row in table.rows]
     return [line(table.head), "|" + "---|" * len(table.head), *map(line, rows)]
 
 
