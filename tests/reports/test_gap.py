@@ -1,5 +1,7 @@
 """The page of a gap from made-up numbers."""
 
+import re
+
 import pytest
 from hostile import HOSTILE
 
@@ -144,6 +146,7 @@ def test_the_page_keeps_its_lines_and_columns_whatever_stands_in_it(given):
     drawn = {name: f"{name}.svg" for name in ("gap-chain", "gap-ranking", "gap-fixing")}
     columns = 0
     for line in page(told, drawn).splitlines():
+        line = re.sub(r"`[^`]*`", "", line)  # a code span shows what it holds
         assert "<" not in line
         assert line.startswith("![") or "](" not in line.replace("\\]", "")
         bars = line.replace("\\|", "").count("|") if line.startswith("|") else 0
