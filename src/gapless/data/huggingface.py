@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -324,7 +325,8 @@ def read_hub(
 
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(name)
+        with _within_patience(name):
+            found = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         remedy = "Check the name and the connection, or download the set and give its folder."
         if datasets.config.HF_HUB_OFFLINE:
@@ -342,6 +344,31 @@ def read_hub(
     raw = _from_tables(name, source, tables, found[train].features.to_dict(), label, image)
     unused = tuple(str(split) for split in found if split not in (train, test))
     return replace(raw, tested=raw.tested and (test or ""), unused=unused)
+
+
+@contextlib.contextmanager
+def _within_patience(name: str) -> Iterator[None]:
+    """Ask the hub for a set once; where nobody answers, let the cache alone be searched: the library would try for half
+    a minute."""
+    import datasets
+    from huggingface_hub import HfApi, constants, errors, utils
+
+    utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what it would say stands in our own sentence
+    settings: tuple[Any, ...] = (datasets.config, constants)
+    before = [each.HF_HUB_OFFLINE for each in settings]
+    if not any(before):
+        try:
+            HfApi().dataset_info(name, timeout=PATIENCE)
+        except errors.HfHubHTTPError:
+            pass  # it answered
+        except Exception:  # what says that nobody answers depends on the version
+            for each in settings:
+                each.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for each, offline in zip(settings, before, strict=True):
+            each.HF_HUB_OFFLINE = offline
 
 
 def _from_tables(
@@ -424,6 +451,8 @@ def _pick(kind: str, given: str | None, names: list[str], legal: list[str], *tie
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened, whatever a file is called. Pillow knows more, and starts other programs for some of them (EPS)."""
+PATIENCE = 10.0
+"""Seconds in which the hub has to answer."""
 LARGEST = 2**30
 """The largest file of an image, in bytes."""
 Item = Any
