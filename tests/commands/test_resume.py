@@ -25,7 +25,8 @@ def wait_for(path, process):
 
 
 @pytest.mark.parametrize(
-    ("execution", "kills"), [("reference", 1), pytest.param("fused", 2, marks=pytest.mark.process)]
+    ("execution", "kills"),
+    [pytest.param("reference", 1, marks=pytest.mark.process), pytest.param("fused", 2, marks=pytest.mark.process)],
 )
 def test_a_killed_search_ends_as_an_uninterrupted_one(gapless, tmp_path, execution, kills):
     search = (*SEARCH[:-1], execution)

@@ -181,7 +181,7 @@ def test_it_learns():
 
 def test_a_loss_that_explodes_is_said_so():
     with pytest.raises(UserError, match="Try a smaller `lr`") as caught:
-        list(Training(linear, DATA, small(lr=1e6, clip=0.0, epochs=5)).run())
+        list(Training(linear, DATA, small(lr=1e6, weight_decay=1e6, clip=0.0, epochs=5)).run())
     assert caught.value.names == ("retrain.lr", "retrain.clip")
 
 

@@ -81,7 +81,7 @@ def test_a_search_counts_and_records_them(found):
 
 def test_what_is_exported_takes_them(found, images, tmp_path):
     trained = gapless.retrain(found.run.path, protocol={"epochs": 1, "batch": 16}, out=tmp_path / "alone")
-    gapless.export(trained.run.path, formats=["py", "onnx", "torch"], out=tmp_path / "out")
+    gapless.export(trained.run.path, formats=["py", "onnx"], out=tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "model.json").read_text())
     assert facts["size"] == [HEIGHT, WIDTH]
     text = (tmp_path / "out" / "model.py").read_text()

@@ -114,7 +114,8 @@ class Plan:
         Statistics of batch normalisation by which the supernet is judged: the ``running`` ones, those of each
         ``batch``, or ``recalibrated`` for each architecture. They decide rankings.
     calibration
-        Number of training images for recalibration; all, where there are fewer (20,000: arXiv 1904.00420).
+        Number of training images for recalibration; all, where there are fewer (20,000: arXiv 1904.00420). 0: none,
+        where nothing is recalibrated.
     warmup_epochs
         Epochs at the start of every stage in which only weights are trained.
     warmup_share
@@ -142,7 +143,7 @@ class Plan:
     arch_after_stage: Literal["continue", "restart"] = "continue"
     held_out: bool = False
     bn: Literal["running", "batch", "recalibrated"] = "running"
-    calibration: Natural = 20_000
+    calibration: Whole = 20_000
     warmup_epochs: Whole = 0
     warmup_share: Portion = 0.0
     stages: tuple[Stage, ...] = (Stage(),)
