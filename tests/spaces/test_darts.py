@@ -1,5 +1,6 @@
 """The DARTS space: its graph, its read-out rule, genotypes in all forms."""
 
+import ast
 import json
 
 import pytest
@@ -399,3 +400,18 @@ def test_a_genotype_that_says_more_than_is_read_is_refused():
         with pytest.raises(UserError, match=said):
             Darts().read(wrong)
     assert Darts().read(text.replace("range(2, 6)", "[2, 3, 4, 5]")) == Darts().read("DARTS_V2")
+
+
+def test_notations_of_released_codes_are_read():
+    pairs = Darts().write(Darts().read("DARTS_V2"))
+    call = ast.parse(pairs, mode="eval").body
+    lists = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg in ("normal", "reduce")}
+    weighted = {
+        name: [tuple((op, source, 0.25) for op, source in cell[i : i + 2]) for i in range(0, 8, 2)]
+        for name, cell in lists.items()
+    }
+    fair = {name: [(op, 2 + i // 2, source) for i, (op, source) in enumerate(cell)] for name, cell in lists.items()}
+    for cells in (weighted, fair):
+        text = f"Genotype(normal={cells['normal']}, normal_concat=[2, 3, 4, 5], reduce={cells['reduce']}, reduce_concat=[2, 3, 4, 5])"
+        assert Darts().read(text) == Darts().read("DARTS_V2")
+        assert Darts().read(f"10/31 02:11:09 AM genotype = {text} (best so far)") == Darts().read("DARTS_V2")

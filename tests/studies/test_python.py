@@ -50,3 +50,24 @@ def test_evaluate_keeps_the_space_in_which_a_text_was_read(option):
 def test_show_says_where(tmp_path):
     path = gapless.show("DARTS_V1", out=tmp_path / "v1.svg")
     assert "max_pool_3x3" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"LayerChoice_1": "conv"}', "looks like JSON, in which NNI"),
+        ("16:40:56:8:64", "the size space of NATS-Bench"),
+        ("(1, 2, 3, 4, 0, 1)", "NASLib"),
+    ],
+)
+def test_notations_of_other_libraries_are_recognised(text, said):
+    with pytest.raises(gapless.UserError, match=said):
+        gapless.evaluate(text)
+
+
+def test_a_string_of_the_benchmark_is_found_in_a_line_of_a_log():
+    cell = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    assert gapless.evaluate(f"[epoch 99] best: {cell} (94.37 %)") == gapless.evaluate(cell)
+    other = cell.replace("skip_connect", "none")
+    with pytest.raises(gapless.UserError, match="2 different architectures"):
+        gapless.evaluate(f"{cell} {other}")

@@ -437,7 +437,7 @@ def _fields(text: str) -> dict[str, Any]:
         f"reduce=[...], reduce_concat=range(2, 6)), nor a published one: {', '.join(GENOTYPES)}."
     )
     try:
-        tree = ast.parse(text[text.index("Genotype") :].strip() if "Genotype" in text else text, mode="eval").body
+        tree = ast.parse(_call(text) if "Genotype" in text else text, mode="eval").body
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.func.id != "Genotype":
             raise wrong
         named = dict(zip(("normal", "normal_concat", "reduce", "reduce_concat"), tree.args, strict=False))
@@ -455,6 +455,24 @@ def _fields(text: str) -> dict[str, Any]:
                 f"concatenate all of {list(NODES)}, so it was not read."
             )
     return read
+
+
+def _call(text: str) -> str:
+    """Return the first ``Genotype(...)`` in a text, as a line of a log holds it, up to the bracket that closes it."""
+    start, depth, quote = text.index("Genotype"), 0, ""
+    for at in range(start, len(text)):
+        c = text[at]
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "([":
+            depth += 1
+        elif c in ")]":
+            depth -= 1
+            if depth == 0:
+                return text[start : at + 1]
+    return text[start:]
 
 
 def _concat(node: ast.expr) -> list[int]:
@@ -476,7 +494,7 @@ def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[
         raise UserError(
             f"The {kind} cell of the genotype is {fields[kind]!r}; it must be a list of pairs ('operation', source)."
         )
-    given = list(fields[kind])
+    given = _as_pairs(list(fields[kind]))
     flat = all(isinstance(p, tuple | list) and len(p) == 2 and isinstance(p[0], str) for p in given)
     if flat:
         per = inputs or 2
@@ -500,6 +518,30 @@ def _pairs(fields: dict[str, Any], kind: str, inputs: int | None) -> list[tuple[
                 raise UserError(f"The {kind} cell of the genotype holds {pair!r}; each pair is ('operation', source).")
             found.append((pair[0], node, pair[1]))
     return found
+
+
+def _as_pairs(given: list[Any]) -> list[Any]:
+    """Return the triples of released codes as pairs: (operation, source, weight) of GDAS, and (operation, node, source)
+    of FairDARTS, by node. The weight says nothing of the network."""
+
+    def triple(item: Any, last: type) -> bool:
+        return (
+            isinstance(item, tuple | list)
+            and len(item) == 3
+            and (isinstance(item[0], str), type(item[1]), type(item[2])) == (True, int, last)
+        )
+
+    if given and all(triple(item, int) for item in given):
+        nodes = [[(op, source) for op, node, source in given if node == wanted] for wanted in NODES]
+        return nodes if sum(map(len, nodes)) == len(given) else given
+    return [
+        tuple(item[:2])
+        if triple(item, float)
+        else type(item)(tuple(one[:2]) if triple(one, float) else one for one in item)
+        if isinstance(item, tuple | list)
+        else item
+        for item in given
+    ]
 
 
 def _published() -> dict[str, dict[str, str]]:

@@ -27,6 +27,10 @@ CELL = Cell(inputs=1, edges=EDGES, output=(3,))
 GROUPS = {o: "weights" if "conv" in o else "free" for o in OPTIONS}
 
 
+STRING = re.compile(r"\|[^|~\s]+~\d+\|(?:\+\|[^+\s]+\|)+")
+"""The benchmark's string inside of other text."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NASBench201(Space):
     """The topology space of NAS-Bench-201.
@@ -99,13 +103,16 @@ class NASBench201(Space):
         return "+".join("|" + "".join(f"{arch[e.ask]}~{e.source}|" for e in edges) for _, edges in nodes)
 
     def parse(self, text: str) -> Arch:
-        """Read the benchmark's string."""
+        """Read the benchmark's string, which may stand in other text, as in a line of a log."""
         choice: dict[str, str] = {}
-        nodes = text.strip().split("+")
+        inside = dict.fromkeys(STRING.findall(text))
+        if len(inside) > 1:
+            raise UserError(f"The text holds {len(inside)} different architectures of NAS-Bench-201; give one.")
+        nodes = next(iter(inside), text.strip()).split("+")
         for target, node in enumerate(nodes, start=1):
             if not re.fullmatch(r"\|([^|~]+~\d+\|)+", node):
                 raise UserError(
-                    f"{text!r} is no architecture of NAS-Bench-201, which reads "
+                    f"{text[:80]!r} is no architecture of NAS-Bench-201, which reads "
                     "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|none~2|."
                 )
             for part in node.strip("|").split("|"):

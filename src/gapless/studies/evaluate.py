@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,20 @@ from gapless.core.settings import fields_of, typed
 from gapless.core.size import size_of
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
+from gapless.core.text import printable
 from gapless.runs.recorded import RecordedSpace
 from gapless.runs.run import Run
 from gapless.tables import load
+
+FOREIGN = {
+    r"\{": "JSON, in which NNI and mmrazor write architectures: choices of their own search, not of a space here. "
+    "Give the architecture in the notation of its space",
+    r"\d+(:\d+){4}$": "an architecture of the size space of NATS-Bench, channels of five stages. There is no "
+    "such space here",
+    r"\(\s*\d\s*(,\s*\d\s*){5}\)$": "the tuple with which NASLib writes cells of NAS-Bench-201, whose order of "
+    "operations is its own. Give the benchmark's string, |nor_conv_3x3~0|+|...|",
+}
+"""Notations of other libraries that are recognised and not read: pattern -> what it is."""
 
 
 def locate(
@@ -62,6 +74,10 @@ def locate(
                 return candidate.read(given), candidate, None
             except UserError as error:
                 errors.setdefault(name, error)
+    if not os.path.isfile(given):
+        for pattern, what in FOREIGN.items():
+            if re.match(pattern, str(given).strip()):
+                raise UserError(f"{printable(str(given).strip()[:80])!r} looks like {what}.")
     for name, wrong in errors.items():
         if len(errors) == 1 or os.path.isfile(given) or catalogue.find(name, "spaces").claims(str(given)):
             raise wrong
