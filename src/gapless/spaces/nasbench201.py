@@ -27,7 +27,7 @@ CELL = Cell(inputs=1, edges=EDGES, output=(3,))
 GROUPS = {o: "weights" if "conv" in o else "free" for o in OPTIONS}
 
 
-STRING = re.compile(r"\|[^|~\s]+~\d+\|(?:\+\|[^+\s]+\|)+")
+STRING = re.compile(r"(?<![\w~+|])\|[^|~\s]+~\d+\|(?:\+\|[^+\s]+\|)+")
 """The benchmark's string inside of other text."""
 
 
