@@ -94,3 +94,56 @@ def test_what_is_tied_elsewhere_stays_tied():
     space = Patched(model=model, swaps={"2": {"same": None, "gelu": nn.GELU()}})
     network = space.network(space.sample(torch.Generator().manual_seed(0)))
     assert network.get_submodule("0").weight is network.get_submodule("1").weight
+
+
+class Keyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.MultiheadAttention(3, 1, batch_first=True), nn.Linear(3, 10)
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        return self.head(self.inner(query=x, key=x, value=x)[0].mean(1))
+
+
+class Item(nn.Module):
+    """A model whose forward asks a number of a tensor: it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 3, 1), nn.Linear(3, 10)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)) + max(0.0, x.sum().item()))
+
+
+def plain(channels=3, classes=10):
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "option", "said"),
+    [
+        (Keyword(), "inner", nn.Identity(), "'inner' takes 3 values and gives 2 values"),
+        (plain(channels=1), "0", nn.Identity(), r"cannot run on images of 3 x 8 x 8: RuntimeError"),
+        (plain(classes=4), "0", nn.Conv2d(3, 4, 1), r"gives a tensor \[2, 4\] for two images; .* \[2, 10\]"),
+        (plain(), "0", nn.Conv2d(3, 5, 1), r"'other' of '0' gives a tensor \[2, 5, 8, 8\]"),
+        (plain(), "0", nn.Linear(7, 4), "'other' of '0' cannot run: RuntimeError"),
+        (nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)), "3", nn.Linear(4, 10), "lazy modules"),
+    ],
+)  # fmt: skip
+def test_a_model_or_an_option_that_does_not_fit_is_named(model, path, option, said):
+    space = Patched(model=model, swaps={path: {"same": None, "other": option}}, size=8)
+    with pytest.raises(UserError, match=said):
+        Supernet(space)
+
+
+def test_what_runs_is_searched():
+    model = Item()
+    space = Patched(model=model, swaps={"conv": {"same": None, "wide": nn.Conv2d(3, 3, 3, padding=1)}}, size=8)
+    x = torch.randn(2, 3, 8, 8)
+    network = space.network(space.read("conv=same")).eval()
+    assert torch.equal(network(x), model.eval()(x))
+    assert Supernet(space)(x, space.one_hot(space.read("conv=wide"))).shape == (2, 10)

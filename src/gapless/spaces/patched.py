@@ -6,9 +6,11 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from gapless.core.choose import Choose
 from gapless.core.decision import Decision
@@ -90,8 +92,63 @@ class Patched(Space):
         """One per patched submodule, in the order given."""
         return tuple(Decision(path, tuple(options)) for path, options in self.swaps.items())
 
+    @cached_property
+    def tried(self) -> bool:
+        """True, once the model and each option have run on two images.
+
+        Raises
+        ------
+        UserError
+            Where one of them does not run, or gives something else than is needed: it is named.
+        """
+        seen: dict[str, list[Any]] = {path: [] for path in self.swaps}
+        with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            if any(isinstance(p, UninitializedParameter) for p in self.model.parameters()):
+                raise UserError(
+                    "The model has lazy modules without shapes. Run it once on an image before it is searched."
+                )
+            model = copy.deepcopy(self.model).cpu().eval()
+            for path in self.swaps:
+                model.get_submodule(path).register_forward_hook(
+                    lambda module, given, named, result, path=path: seen[path].append((given, named, result)),
+                    with_kwargs=True,
+                )
+            images = torch.zeros(2, *self.image_shape)
+            logits = _ran(f"The model cannot run on images of {' x '.join(map(str, self.image_shape))}", model, images)
+            if not isinstance(logits, Tensor) or logits.shape != (2, self.classes):
+                raise UserError(
+                    f"The model gives {_what(logits)} for two images; the search needs logits [2, {self.classes}], one "
+                    "for each class. Give the model a head for the classes, or set `classes`.",
+                    of="space",
+                )
+            for path, calls in seen.items():
+                self._try_options(path, calls)
+        return True
+
+    def _try_options(self, path: str, calls: list[Any]) -> None:
+        if not calls:
+            raise UserError(
+                f"The submodule {path!r} does not run in a pass of the model: an option would change nothing."
+            )
+        for given, named, result in calls:
+            if named or len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(result, Tensor):
+                raise UserError(
+                    f"The submodule {path!r} takes {_what((*given, *named.values()))} and gives {_what(result)}; an "
+                    "option takes one tensor and gives one. Wrap it in a module that does, and swap that."
+                )
+        for label in self.swaps[path]:
+            option = self._maker(path, self.swaps[path])(label).cpu().eval()
+            for (x,), _, result in calls:
+                found = _ran(f"The option {label!r} of {path!r} cannot run", option, x)
+                if not isinstance(found, Tensor) or found.shape != result.shape:
+                    raise UserError(
+                        f"The option {label!r} of {path!r} gives {_what(found)}, and what it replaces {_what(result)}. "
+                        "Every option must give the same shape."
+                    )
+
     def build(self, choose: Choose) -> nn.Module:
         """Return a copy of the model with the chosen options in their places."""
+        assert self.tried
         model = copy.deepcopy(self.model)
         for path, options in self.swaps.items():
             parent, _, name = path.rpartition(".")
@@ -107,6 +164,23 @@ class Patched(Space):
             return copy.deepcopy(option) if isinstance(option, nn.Module) else option(original)
 
         return make
+
+
+def _ran(what: str, module: nn.Module, x: Tensor) -> Any:
+    try:
+        return module(x)
+    except Exception as error:  # it is the user's code: it may raise anything
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{what}: {type(error).__name__}: {said}.") from None
+
+
+def _what(value: Any) -> str:
+    """Return what a value is, in few words."""
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return _what(value[0]) if len(value) == 1 else f"{len(value)} values"
+    return f"a value of type {type(value).__name__}"
 
 
 SPACE = Patched
