@@ -188,7 +188,7 @@ THINGS = {
     "bytes": _text(b"\xff\xfe\x00\x01" * 40), "deep": _text(DEEP), "number": _text("9" * 6000), "json": _text('{"a": 1}'),
     "deep toml": _text("a = " + "[" * 5000), "png": _text(b"\x89PNG\r\n\x1a\n" + bytes(40)), "parquet": _text(b"PAR1" + bytes(80) + b"PAR1"),
     "pickle": _text(b"cos\nsystem\n(S'touch hurt'\ntR."), "zip": _text(b"PK\x03\x04" + bytes(60)), "long line": _text("a" * 300_000),
-    "toml number": _text("[space]\nname = " + "9" * 6000), "bom": _text(b"\xef\xbb\xbf[space]\nname = 'darts'\n"),
+    "toml number": _text("[space]\nname = " + "9" * 6000), "bom": _text(b"\xef\xbb\xbf[space]\nname = 'dartz'\n"),
 }  # fmt: skip
 
 

@@ -71,15 +71,16 @@ def tried(cases, template, where, report):
         print(json.dumps(line), file=report, flush=True)
 
 
-def bad(case, line):
+def bad(line):
     """Return what is wrong with the end of a command; "" where nothing is."""
     if line["status"] not in (0, 2):
         return f"status {line['status']}: {line['err'][-1500:]}"
     if "Traceback" in line["err"]:
         return f"traceback: {line['err'][-1500:]}"
-    if line["seconds"] > SECONDS:
+    if line["seconds"] > SECONDS and "new" not in line["new"]:  # what had begun may take long
         return f"{line['seconds']:.0f} s"
-    if line["status"] == 2 and (line["changed"] or line["new"]):
+    failed = "did not come to their end" in line["err"]  # of runs that a comparison had begun
+    if line["status"] == 2 and (line["changed"] or line["new"]) and not failed:
         return f"refused, and changed {line['changed']}, left {line['new']}: {line['err'][-500:]}"
     if line["status"] == 2 and not 1 <= line["lines"] <= 4:
         return f"{line['lines']} lines: {line['err'][-1500:]}"
@@ -87,28 +88,30 @@ def bad(case, line):
 
 
 def fuzz(batch, template, tmp_path, size=SIZE):
-    cases = list(enumerate(drawn(f"{SEED}-{batch}", size, template)))
+    """Return number -> (kind, words, what is wrong) of the cases of a batch that were answered badly."""
+    cases = dict(enumerate(drawn(f"{SEED}-{batch}", size, template)))
     if ONE:
-        cases = [cases[int(ONE.rpartition(".")[2])]]
-    path, wrong = tmp_path / "report", {}
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException), path.open("w") as report:
-            tried(cases, template, tmp_path, report)
-            os._exit(0)
-        os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    for line in lines:
-        if "status" in line and (why := bad(cases[0][1] if ONE else cases[line["number"]][1], line)):
-            wrong[line["number"]] = why
-    if status:
+        cases = {int(ONE.rpartition(".")[2]): cases[int(ONE.rpartition(".")[2])]}
+    left, path, wrong = list(cases.items()), tmp_path / "report", {}
+    while left:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException), path.open("w") as report:
+                tried(left, template, tmp_path, report)
+                os._exit(0)
+            os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        wrong |= {line["number"]: why for line in lines if "status" in line and (why := bad(line))}
+        if code == 0:
+            break
         last = lines[-1].get("begun", lines[-1].get("number"))
-        wrong[last] = f"the process died or hung: {os.waitstatus_to_exitcode(status)}"
-    return {
-        number: (dict(cases)[number].kind, [w[:200] for w in dict(cases)[number].words], why)
-        for number, why in wrong.items()
-    }
+        if (
+            code != -signal.SIGALRM or not (tmp_path / str(last) / "new").exists()
+        ):  # a long run that had begun hangs not
+            wrong[last] = f"the process died or hung: {code}"
+        left = [(number, case) for number, case in left if number > last]
+    return {number: (cases[number].kind, [w[:200] for w in cases[number].words], why) for number, why in wrong.items()}
 
 
 def check(batch, template, tmp_path, size=SIZE):

@@ -25,6 +25,7 @@ from gapless.core.mix import Mix, mask_of, one_hot
 from gapless.core.network import Chosen
 from gapless.core.picture import Picture
 from gapless.core.settings import Natural, Side, check_names, check_ranges
+from gapless.core.text import printable
 
 DIGITS = string.digits + string.ascii_lowercase
 
@@ -176,7 +177,12 @@ class Space(abc.ABC):
         text = str(given).strip()
         if os.path.isfile(text):
             text = _content(Path(text))
-        arch = Arch.parse(text) if "=" in text and "(" not in text else self.parse(text)
+        try:
+            arch = Arch.parse(text) if "=" in text and "(" not in text else self.parse(text)
+        except UserError:
+            raise
+        except (ValueError, OverflowError, RecursionError):  # numbers of thousands of digits, deep brackets
+            raise UserError(f"{printable(text[:80])!r} is no architecture of {self.label or 'this space'}.") from None
         self.check(arch)
         return arch
 

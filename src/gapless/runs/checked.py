@@ -137,7 +137,7 @@ class RetrainSettings:
         """Return the retraining settings of a recipe, checked."""
         table = recipe.retrain
         name = table.get("protocol")
-        if name is not None and name not in PROTOCOLS:
+        if name is not None and (not isinstance(name, str) or name not in PROTOCOLS):
             raise unknown("protocol", str(name), PROTOCOLS).at(recipe.at("retrain", "protocol"))
         where = recipe.at("retrain", "start")
         start: Start | None = convert(table.get("start"), Start | None, "start", of="retrain", where=where)

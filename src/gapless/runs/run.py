@@ -251,6 +251,19 @@ class Run:
                 )
             yield record
 
+    def records(self) -> list[dict[str, Any]]:
+        """Return the trace of a run that has ended and has one; see :meth:`trace`.
+
+        Raises
+        ------
+        Damaged
+            Where it holds nothing, too.
+        """
+        found = list(self.trace())
+        if not found:
+            raise schema.Damaged(f"{shown(self.path / 'trace.jsonl')} is damaged: it holds no epoch. {self._repair}")
+        return found
+
     @property
     def _repair(self) -> str:
         return "Put a copy of it as it was in its place, or run the recipe again into another folder."

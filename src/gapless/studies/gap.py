@@ -260,7 +260,7 @@ class _Measured:
         self.device, self.images, self.budgets = device, images, budgets
         self.source, self.table, self.told = source, table, told
         self.arch, _ = source.found()
-        self.records = list(source.trace())
+        self.records = source.records()
         self.by = self.opened(source)
         self.rate = max(self.records[-1]["lr"], self.by.train.lr / 100)
         self.known: dict[tuple[Arch, BatchNorm], float] = {}

@@ -151,7 +151,7 @@ class TrainingResult:
     def read(cls, run: Run) -> TrainingResult:
         """Return the result of a training that has ended."""
         arch, space = run.found()
-        records = list(run.trace())
+        records = run.records()
         return cls(arch, space, run, records[-1], run.result()["test_images"], sum(r["seconds"] for r in records))
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gapless.core import files
 from gapless.core.errors import UserError
 from gapless.tables import load
 from gapless.tables.official import natsbench
@@ -71,7 +72,7 @@ def import_table(
         For anything wrong with what was given (see :func:`gapless.tables.official.natsbench.read`); nothing is written
         then.
     """
-    out = Path(out).expanduser()
+    out = files.place(out)
     if out.suffix != ".parquet":
         raise UserError(f"`out` must be a Parquet file, such as accuracy.parquet; got {out}.")
     if out.exists():

@@ -108,7 +108,7 @@ def read(path: str | Path, *, trust: bool = False, told: Callable[[int, int], No
         Where there are no such files, they are not trusted, the package is missing, or they hold something else, such
         as the size search space.
     """
-    path = Path(path).expanduser().resolve()
+    path = files.place(path).resolve()
     _check(path)
     if not trust:
         raise UserError(
