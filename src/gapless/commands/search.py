@@ -14,6 +14,7 @@ from gapless.commands.watch import WatchSearch
 from gapless.core import catalogue
 from gapless.core.bound import EXAMPLES, Bound, told
 from gapless.core.errors import TABLES, UserError
+from gapless.core.files import whole
 from gapless.core.method import Method
 from gapless.core.plan import Train
 from gapless.core.settings import Epochs, Natural, NonNegative, fields_of
@@ -155,7 +156,7 @@ def _limit(typed: Mapping[str, Any]) -> dict[str, Any]:
     if "limit_strength" in typed:
         limit["strength"] = typed["limit_strength"]
     if "latency_file" in typed:
-        limit["latency_file"] = str(typed["latency_file"].resolve())
+        limit["latency_file"] = str(whole(typed["latency_file"]))
     return limit
 
 

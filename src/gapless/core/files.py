@@ -52,6 +52,11 @@ def place(given: str | Path) -> Path:
         raise UserError(f"{shown(text)} is no path: there is no such user. Give the whole path.") from None
 
 
+def whole(given: str | Path) -> Path:
+    """Return the full path of what a user names, links followed; links that lead in a circle stay as they are."""
+    return Path(os.path.realpath(place(given)))
+
+
 def is_file(path: Path) -> bool:
     """Return whether a regular file is there; a path that cannot be looked at leads nowhere."""
     try:

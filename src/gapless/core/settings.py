@@ -270,7 +270,7 @@ def _converted(value: Any, kind: Any) -> Any:
             raise _Wrong(f"must be one of {', '.join(map(str, args))}; got {value!r}.{hint}")
         return value
     if origin in (Union, types.UnionType):
-        if value is None or (value == "none" and type(None) in args and str not in args):
+        if type(None) in args and (value is None or (value == "none" and str not in args)):
             return None
         errors = []
         for arm in (a for a in args if a is not type(None)):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import struct
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -498,7 +499,8 @@ def decode(item: Item, where: str) -> Picture:
     except UserError as error:
         raise UserError(f"There is no readable image in {where}. {error}") from None
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(BytesIO(content), formats=FORMATS) as image:
+            warnings.simplefilter("ignore")  # a spoilt note of a camera changes no pixel
             image.load()
             kinds = [MODES.get(image.mode, "other colours")]
             upright: Image.Image = image

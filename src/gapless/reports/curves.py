@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gapless.core.decision import Arch, Decision
+from gapless.core.errors import UserError
 from gapless.core.space import Space
 from gapless.reports.panel import (
     BOTTOM,
@@ -150,6 +151,10 @@ def told_apart(records: Sequence[Record], space: Space) -> bool:
 def _table(records: Sequence[Record], space: Space) -> NDArray[np.float64]:
     """Return the scores [T, D, O], NaN where there is no option or its score is infinite."""
     table = np.array([[[np.nan if v is None else v for v in row] for row in r["scores"]] for r in records])
+    if table.shape[1:] != tuple(space.shape):
+        raise UserError(
+            f"The trace holds scores {list(table.shape[1:])}; the space of the run has {list(space.shape)}."
+        )
     return np.where(np.isfinite(table) & space.legal.numpy(), table, np.nan)
 
 

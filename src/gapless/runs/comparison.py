@@ -92,7 +92,7 @@ class Comparison:
         """
         own = {k: v for k, v in recipe.method.items() if k != "name"}
         given = {**recipe.methods, **({recipe.method["name"]: own} if "name" in recipe.method else {})}
-        methods = tuple(str(Path(m).resolve()) if m.endswith(".py") else m for m in methods)
+        methods = tuple(str(files.whole(m)) if m.endswith(".py") else m for m in methods)
         data = tuple(map(absolute, data)) or ("",)
         for what, listed in (("methods", methods), ("seeds", seeds), ("data", data)):
             if not listed:
@@ -189,7 +189,7 @@ def _anywhere(recipe: Recipe) -> dict[str, Any]:
     if "name" not in recipe.score:
         return dict(recipe.score)
     settings = component(recipe, "score", "scores").settings
-    paths = {k: str(v.expanduser().resolve()) for k, v in settings.items() if isinstance(v, Path)}
+    paths = {k: str(files.whole(v)) for k, v in settings.items() if isinstance(v, Path)}
     return {**recipe.score, **paths}
 
 

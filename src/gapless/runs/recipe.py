@@ -126,7 +126,7 @@ class Recipe:
             plugin, ending, rest = name.partition(".py") if isinstance(name, str) else ("", "", "")
             if not ending or rest[:1] not in ("", ":"):
                 return name
-            path = str((folder / files.place(plugin + ending)).resolve())
+            path = str(files.whole(folder / files.place(plugin + ending)))
             found[path] = ""
             return path + rest
 
@@ -233,7 +233,7 @@ def plain(value: Any) -> Any:
 
 def resident(name: str) -> str:
     """Return what names a plug-in so that it holds wherever it is read: the full path of an outside file."""
-    return str(files.place(name).resolve()) if name.endswith(".py") else name
+    return str(files.whole(name)) if name.endswith(".py") else name
 
 
 def outside(*names: str) -> dict[str, str]:
@@ -262,7 +262,7 @@ def parse_toml(text: str, path: Path) -> dict[str, Any]:
 def absolute(name: str) -> str:
     """Return the full path of a folder, so that a recipe holds wherever it is read; other names as they are."""
     path = files.place(name)
-    return str(path.resolve()) if name != "digits" and files.is_folder(path) else name
+    return str(files.whole(path)) if name != "digits" and files.is_folder(path) else name
 
 
 def find(given: str | Path) -> Path:

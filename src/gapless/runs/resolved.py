@@ -12,6 +12,7 @@ import torch
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.files import whole
 from gapless.core.judge import Judge
 from gapless.core.method import Method
 from gapless.core.plan import Train
@@ -129,7 +130,7 @@ class ResolvedBlackBox(Resolved):
 
     def settings(self) -> Recipe:
         """Return the recipe with every setting written out."""
-        score = {k: str(v.expanduser().resolve()) if isinstance(v, Path) else v for k, v in self.score.table().items()}
+        score = {k: str(whole(v)) if isinstance(v, Path) else v for k, v in self.score.table().items()}
         return replace(
             self.recipe,
             space=self._space(),

@@ -240,6 +240,7 @@ class Run:
             return
         content = _trace_bytes(path)
         whole, _, _ = content.rpartition(b"\n")
+        first: tuple[int, ...] = ()
         for number, line in enumerate(whole.split(b"\n") if whole else ()):
             place = f"{shown(path)}, line {number + 1},"
             record = schema.parse(line.decode(errors="replace"), dict[str, Any], place, self._repair)
@@ -249,6 +250,10 @@ class Run:
                     f"{place} is damaged: it is of epoch {record['epoch']}, where epoch {number} is expected. "
                     f"{self._repair}"
                 )
+            form = tuple(map(len, record.get("scores", ())))
+            first = form if number == 0 else first
+            if form != first:
+                raise schema.Damaged(f"{place} is damaged: its scores are not of the form of the first. {self._repair}")
             yield record
 
     def records(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gapless.core.errors import Stopped, UserError
+from gapless.core.files import place, whole
 from gapless.core.settings import NonNegative, Processes, ranged
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
@@ -143,14 +144,14 @@ def compare(
         tuple(seeds),
         tuple(data),
         baseline=baseline,
-        table="" if table is None else str(Path(table).expanduser().resolve()),
+        table="" if table is None else str(whole(table)),
         columns=tuple(columns),
         retrain=retrain,
     )
     _check(asked, rows)
     threads = RunSettings.of(asked.recipe).threads or 1
     runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
-    folder = Folder(Path(out))
+    folder = Folder(place(out))
     if folder.exists:
         before, runs = folder.comparison(), folder.runs()
         asked = asked.keeping(before)

@@ -98,7 +98,7 @@ def export(
     if out is not None:
         Run.check_free(out)
     model = model_of(given, space=space, fields=fields, inherit=inherit)
-    return write(model, formats, _free(given) if out is None else Path(out))
+    return write(model, formats, _free(given) if out is None else files.place(out))
 
 
 def check_formats(formats: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gapless.core import files
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.files import place
 from gapless.core.space import Space
 from gapless.reports import comparison_page, parts
 from gapless.reports import page as run_page
@@ -69,7 +70,7 @@ def report(
         Where the folder holds neither or nothing to show yet, the table does not fit, or the file cannot be written;
         nothing is written then.
     """
-    path = Path(folder) / NAME if out is None else Path(out)
+    path = Path(folder) / NAME if out is None else place(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"The report is one page of HTML: `out` must end in .html; got {out}.")
     found = _page(Path(folder), table, column)

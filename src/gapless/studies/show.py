@@ -9,6 +9,7 @@ from typing import Any
 
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
+from gapless.core.files import place
 from gapless.core.space import Space
 from gapless.reports import show as picture
 from gapless.reports import tensorboard as board
@@ -28,9 +29,9 @@ def show(given: str | Path, *, space: str | None = None, out: str | Path | None 
         A file ending in .svg, .png or .pdf; by default ``cell.svg`` in the run folder, or here.
     """
     if out is not None:
-        picture.check_suffix(Path(out))
+        picture.check_suffix(place(out))
     arch, own, run = locate(given, space)
-    return picture.show(arch, own, Path(out) if out else (run.path if run else Path()) / "cell.svg")
+    return picture.show(arch, own, place(out) if out else (run.path if run else Path()) / "cell.svg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,6 @@ def figures(
         raise UserError(f"A figure is written as svg, png or pdf; {kind!r} is none of them.")
     opened = Run.open(run)
     drawn = picture.draw_run(opened, table=table, column=column)
-    files = picture.write(drawn.figures, opened.path if out is None else Path(out), kind)
+    files = picture.write(drawn.figures, opened.path if out is None else place(out), kind)
     events = board.rebuild(opened) if tensorboard else None
     return Figures(drawn.arch, drawn.space, files, drawn.range, drawn.notes, events)

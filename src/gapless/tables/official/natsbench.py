@@ -108,7 +108,7 @@ def read(path: str | Path, *, trust: bool = False, told: Callable[[int, int], No
         Where there are no such files, they are not trusted, the package is missing, or they hold something else, such
         as the size search space.
     """
-    path = files.place(path).resolve()
+    path = files.whole(path)
     _check(path)
     if not trust:
         raise UserError(
@@ -178,7 +178,7 @@ def write(cells: Cells, out: str | Path) -> None:
     UserError
         Where the file cannot be written.
     """
-    out = Path(out)
+    out = files.place(out)
     data = pa.table(
         {
             "index": pa.array(cells.index, pa.int64()),
