@@ -8,7 +8,8 @@ from gapless.core import interrupt
 def main() -> None:
     """Run the command line and exit."""
     for number in interrupt.SIGNALS:
-        signal.signal(number, interrupt.leave)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as behind nohup
+            signal.signal(number, interrupt.leave)
     from gapless.commands import app
 
     app.main()

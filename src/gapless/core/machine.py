@@ -35,10 +35,13 @@ def free_memory() -> int | None:
     that has fewer; None where the system does not say."""
     available = re.search(r"MemAvailable:\s*(\d+) kB", _text(Path("/proc/meminfo")))  # counts what caches can give back
     free = [int(available.group(1)) * 1024] if available else []
-    for limit, used in zip(
-        _limits("memory.max", "memory.limit_in_bytes"), _limits("memory.current", "memory.usage_in_bytes"), strict=False
+    for limit, used, cached in zip(
+        _limits("memory.max", "memory.limit_in_bytes"),
+        _limits("memory.current", "memory.usage_in_bytes"),
+        _limits("memory.stat", "memory.stat"),
+        strict=False,
     ):
-        free.append(max(0, limit - used))
+        free.append(max(0, limit - used + cached))
     return min(free, default=_physical())
 
 
@@ -50,7 +53,8 @@ def _physical() -> int | None:
 
 
 def _limits(unified: str, legacy: str) -> list[int]:
-    """Return a number of each control group around this process that sets a limit (version 2, then version 1)."""
+    """Return a number of each control group around this process that sets a limit (version 2, then version 1); of
+    ``memory.stat`` the bytes of cached files, which the system gives back."""
     found = []
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -64,7 +68,8 @@ def _limits(unified: str, legacy: str) -> list[int]:
         for group in (inside, *inside.parents):
             if group.is_relative_to(root) and _text(group / limit).strip().isdigit():
                 value = _text(group / name).strip()
-                found.append(int(value) if value.isdigit() else 0)
+                caches = re.findall(r"^(?:total_)?(?:in)?active_file (\d+)$", value, re.MULTILINE)
+                found.append(int(value) if value.isdigit() else sum(map(int, caches[:2])))
     return found
 
 

@@ -82,7 +82,14 @@ def read_folder(
 
 def _nested(root: Path) -> list[Path]:
     """Return the Parquet files of a download from the hub: in one folder, or in its folders of splits."""
-    found = sorted(root.glob("*/*.parquet")) + sorted(root.glob("*/*/*.parquet"))
+    if any(_pictures(folder) or any(map(_pictures, _folders(folder))) for folder in _folders(root)):
+        return []  # what lies beside images describes them
+    found = [
+        path
+        for pattern in ("*/*.parquet", "*/*/*.parquet")
+        for path in sorted(root.glob(pattern))
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
     tops = sorted({path.relative_to(root).parts[0] for path in found})
     if len(tops) > 1 and not set(tops) <= {*TRAIN, *TEST}:
         raise UserError(
@@ -264,13 +271,18 @@ def _splits_of(paths: list[Path]) -> dict[str, list[Path]]:
     """
     found: dict[Path, str] = {}
     for path in paths:
-        words = dict.fromkeys(re.split(r"[-_. ]", path.stem.lower()))
-        named = [word for word in words if word in TRAIN + TEST] or [
-            word for word in (path.parent.name.lower(),) if word in TRAIN + TEST
-        ]
+        part = re.match(r"([^-]+)-\d{5}-of-\d{5}", path.stem.lower())
+        words = [part.group(1)] if part else re.split(r"[-_. ]", path.stem.lower())
+        said = [TRAIN[0] if word in TRAIN else word for word in words if part or word in TRAIN + TEST]
+        folder = path.parent.name.lower()
+        if folder in TRAIN + TEST:
+            said.append(TRAIN[0] if folder in TRAIN else folder)
+        named = list(dict.fromkeys(said))
         if len(named) > 1:
             raise UserError(f"{path} names two splits, {' and '.join(named)}. Rename it: train-{path.name}, say.")
         found[path] = named[0] if named else ""
+    if not any(found.values()) and len({path.parent for path in paths}) > 1:
+        raise UserError(f"{paths[0].parent} and other folders hold Parquet files whose names name no split.")
     if any(found.values()) and not all(found.values()):
         odd = next(path for path, split in found.items() if not split)
         raise UserError(

@@ -22,7 +22,7 @@ from gapless.core import files
 from gapless.core.errors import Occupied, Stopped, UserError
 from gapless.core.text import shown
 from gapless.runs import manifest
-from gapless.runs.run import Run
+from gapless.runs.run import FILES, Run
 from gapless.runs.schema import Damaged
 
 NAME = "checkpoint.pt"
@@ -96,6 +96,8 @@ def restored(run: Run) -> bool:
     try:
         run.checked("trace.jsonl")
     except Damaged:
+        if not os.path.lexists(run.path / NAME):
+            raise
         lines = [str(line) for line in _read(run)["trace"]]
         content = "".join(f"{line}\n" for line in lines).encode()
         if hashlib.sha256(content).hexdigest() != manifest.read(run.path)["trace.jsonl"]["sha256"]:
@@ -188,8 +190,8 @@ def taken(out: str | Path) -> Iterator[Run]:
     except BaseException as error:
         if own and not isinstance(error, Stopped) and not run.saved:
             with suppress(OSError):
-                for path in run.path.iterdir():
-                    files.remove(path)
+                for path in (*(run.path / name for name in (*FILES, ".lock")), *files.drafts(run.path)):
+                    files.remove(path)  # what somebody else has put there stays
                 for path in [run.path, *run.path.parents] if missing is not None else ():
                     path.rmdir()
                     if path == missing:

@@ -108,7 +108,7 @@ class Recipe:
                 raise UserError(
                     f"`{'name' if isinstance(value, dict) else key}` must be text; got {printable(repr(name)[:80])}.",
                     of=key if isinstance(value, dict) else "",
-                    where=f"{path}, line {line_of(text, key if isinstance(value, dict) else '', 'name')}: ",
+                    where=f"{path}, line {line_of(text, *((key, 'name') if isinstance(value, dict) else ('', key)))}: ",
                 )
         return cls(**tables, where=path).foreign(path.parent)
 

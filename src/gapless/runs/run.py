@@ -298,7 +298,8 @@ class Run:
     def check_all(self) -> None:
         """Compare every file that the manifest lists (:meth:`checked`)."""
         for name in manifest.read(self.path):
-            if name != "checkpoint.pt" or os.path.lexists(self.path / name):  # a finished run can do without it
+            spare = name in ("checkpoint.pt", "gap.json", "diagnose.json")  # a finished run can do without them
+            if not spare or os.path.lexists(self.path / name):
                 self.checked(name)
 
     def checked(self, name: str) -> Path:

@@ -21,10 +21,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
-from gapless.core import files
+from gapless.core import files, interrupt
 from gapless.core.catalogue import trusting
 from gapless.core.errors import Stopped, UserError
 from gapless.core.settings import Processes, Threads, convert
@@ -225,10 +224,8 @@ def _terminated() -> Iterator[None]:
         yield
         return
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    interrupt.ask(0)
+    before = signal.signal(signal.SIGTERM, interrupt.interrupt)
     try:
         yield
     finally:

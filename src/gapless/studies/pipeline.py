@@ -12,6 +12,7 @@ Whatever is refused is refused before the folder is made, or before anything in 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from gapless.core import files, interrupt
 from gapless.core.decision import Arch
 from gapless.core.errors import Stopped, UserError
 from gapless.core.space import Space
+from gapless.core.text import shown
 from gapless.data import ImageData
 from gapless.engine.bench import Judgement
 from gapless.reports.show import cell_svg
@@ -276,6 +278,8 @@ def resume(run: Run, task_of: Preparation[R], *, device: str | None = None, on_p
     use_threads(resolved.run.threads)
     task = task_of(resolved, run)
     with held(run), _resumable(run):
+        if run.ended:
+            raise UserError(f"{shown(run.path)} has just been ended by another process.")
         run.tidy()
         notice, trace = ("", []) if task.loop is None else _restore(task.loop, run, task.fingerprint)
         if not files.is_file(run.path / "machine.json"):  # killed while it was written
@@ -293,6 +297,11 @@ def _restore(loop: Loop, run: Run, fingerprint: str) -> tuple[str, list[str]]:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"The checkpoint of {run.path} does not fit its recipe: {error}") from None
         trace = trace[: loop.epoch]
+    elif any(os.path.lexists(run.path / name) for name in ("arch.json", "result.json")):
+        raise UserError(
+            f"{shown(run.path)} holds the answer of a run, and neither its manifest.json nor its checkpoint: it cannot "
+            "be gone on with. Put them back; or run its recipe.toml again into another folder."
+        )
     elif files.is_file(run.path / "trace.jsonl"):
         notices.append("There is no checkpoint, so the run begins anew.")
     now = machine()
@@ -325,7 +334,10 @@ def _resumable(run: Run) -> Iterator[None]:
     except Stopped:
         raise
     except BaseException as error:
-        if interrupt.asked() or isinstance(error, KeyboardInterrupt):
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
             raise Stopped(str(run.path)) from None
         raise
 
@@ -379,8 +391,10 @@ def _loop(
                 if time.monotonic() - keeper.saved >= task.pause:
                     keeper.save()
             callback.on_record(record)
-        if task.pause:
+        if task.pause or keeper.stop:
             keeper.save()
+        if keeper.stop and run is not None:  # asked for after the last step
+            raise Stopped(str(run.path))
     return seconds, last
 
 
