@@ -304,7 +304,9 @@ class Run:
 
     def checked(self, name: str) -> Path:
         """Return the path of a file that is as it was when the run ended (:func:`gapless.runs.manifest.check`)."""
-        manifest.check(self.path, name, self._repair)
+        restores = name == "trace.jsonl" and files.is_file(self.path / "checkpoint.pt")
+        resume = f"Restore it with: gapless resume {quoted(self.path)}."
+        manifest.check(self.path, name, resume if restores else self._repair)
         return self.path / name
 
     def weights(self) -> dict[str, Tensor]:
