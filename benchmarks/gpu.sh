@@ -26,4 +26,4 @@ for precision in float32 tf32; do
         done
     done
 done
-time "$python" -m gapless.commands.app search nb201_drnas --data "$cifar10" --device cuda --graphs --out "$out/search"
+time "$python" -m gapless.commands.entry search nb201_drnas --data "$cifar10" --device cuda --graphs --out "$out/search"

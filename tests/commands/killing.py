@@ -18,7 +18,7 @@ MEASURED = ("images_per_second", "seconds", "peak_memory_mb")
 
 def start(*words, **given):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gapless.commands.app", *map(str, words)]
+    command = [sys.executable, "-m", "gapless.commands.entry", *map(str, words)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **given
     )

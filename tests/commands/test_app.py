@@ -324,6 +324,17 @@ def test_help_follows_the_space_and_the_method(gapless, capsys):
     assert "--method.anchor" in out
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [("diagnose", "[at least 2"), ("gap", "[from 2 to"), ("compare", "[from 1 to 1,024; default: 1]"), ("retrain", "[from 1 to 1,000,000;")],
+)  # fmt: skip
+def test_help_shows_the_ranges_of_every_command(gapless, command, shown):
+    words = {"diagnose": ["nowhere"], "gap": ["nowhere"], "compare": [], "retrain": ["DARTS_V2"]}[command]
+    _, out, _ = gapless(command, *words, "--help")
+    plain = " ".join(out.replace("│", " ").split())
+    assert shown.replace("at least 2", "from 2 to 1,000,000,000") in plain
+
+
 def test_every_shipped_recipe_is_sound():
     assert folder()
     for path in folder():

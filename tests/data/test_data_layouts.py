@@ -114,7 +114,9 @@ def test_sixteen_bits_that_hold_eight(tmp_path):
     assert data.train.pixels.max() > 200
     pixels = (np.arange(64).reshape(8, 8) * 1000).astype(np.uint16)
     Image.fromarray(pixels).save(tmp_path / "cat" / "0.png")
-    assert load(tmp_path, train_images=4).train.pixels.max() <= 255
+    values = {int(v) for image in load(tmp_path).train.pixels for v in image.unique()}
+    values |= {int(v) for image in load(tmp_path).test.pixels for v in image.unique()}
+    assert {1000 * i >> 8 for i in range(64)} <= values, "an image with more than 8 bits keeps its upper ones"
 
 
 def test_black_drawings_on_transparency_are_seen(tmp_path):

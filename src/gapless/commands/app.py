@@ -93,7 +93,7 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except BaseException as error:
-        if interrupt.asked() or isinstance(error, KeyboardInterrupt):
+        if interrupt.caused(error):
             print("Interrupted.", file=sys.stderr)
             return interrupt.status()
         from gapless.commands import failures  # imports PyTorch
@@ -158,9 +158,3 @@ def owners(error: CycloptsError) -> str:
             if having:
                 return f" It is a setting of {' and '.join(having)}."
     return ""
-
-
-if __name__ == "__main__":
-    for number in interrupt.SIGNALS:
-        signal.signal(number, interrupt.leave)
-    main()

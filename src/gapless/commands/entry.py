@@ -12,4 +12,12 @@ def main() -> None:
             signal.signal(number, interrupt.leave)
     from gapless.commands import app
 
-    app.main()
+    try:
+        app.main()
+    finally:  # all is done and said: what is left is to give memory back
+        for number in interrupt.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,11 +19,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _asked = 0
 
 
-def asked() -> int:
-    """Return the number of the signal that asked this process to stop; 0 where none did."""
-    return _asked
-
-
 def ask(number: int) -> None:
     """Remember that a signal asked this process to stop; 0 forgets it."""
     global _asked
@@ -33,6 +28,14 @@ def ask(number: int) -> None:
 def status() -> int:
     """Return the exit status of a process that was asked to stop: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (_asked or signal.SIGINT)
+
+
+def caused(error: BaseException) -> bool:
+    """Return whether an interrupt ended in this error: other libraries turn it into one of their own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def leave(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from gapless.core.decision import Arch
-from gapless.core.settings import ranged
+from gapless.core.settings import Ranged
 from gapless.core.space import Space
 
 
@@ -34,7 +34,7 @@ class Settled:
     images: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Judge(abc.ABC):
+class Judge(Ranged, abc.ABC):
     """The base of every judge: a :data:`gapless.core.searcher.Score` with settings. Subclasses take the space, the
     device and keyword settings, and judge an architecture by a number that is a function of it: asked again, they give
     the same to the last bit.
@@ -56,6 +56,7 @@ class Judge(abc.ABC):
         Of what it judges by, beside its settings: a resumed search checks with it that this is as it was.
     """
 
+    of: ClassVar[str] = "score"
     label: ClassVar[str] = ""
     source: ClassVar[str] = ""
     unit: str = "%"
@@ -64,12 +65,6 @@ class Judge(abc.ABC):
         self.space, self.device = space, device
         self.title = self.label
         self.notice, self.fingerprint = "", ""
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        """Let the ranges of the settings be checked wherever they come from."""
-        super().__init_subclass__(**more)
-        if "__init__" in cls.__dict__:
-            cls.__init__ = ranged(cls.__init__, of="score")  # type: ignore[method-assign]
 
     @classmethod
     def settles(cls, **settings: Any) -> Settled | None:

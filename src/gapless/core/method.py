@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gapless.core.mix import Active, Mix
 from gapless.core.plan import Plan, Released, Stage, Train
 from gapless.core.progress import Progress
-from gapless.core.settings import ranged
+from gapless.core.settings import Ranged
 from gapless.core.space import Space
 
 
@@ -87,7 +87,7 @@ class Seen:
     before: Mapping[str, Tensor]
 
 
-class Method(nn.Module, abc.ABC):
+class Method(Ranged, nn.Module, abc.ABC):
     """The base of every method. Subclasses take the space and keyword settings, and register their parameters.
 
     Class attributes
@@ -98,6 +98,7 @@ class Method(nn.Module, abc.ABC):
         Label of a space -> what the paper uses there; ``""`` is every other space.
     """
 
+    of: ClassVar[str] = "method"
     source: ClassVar[str] = ""
     settings: ClassVar[Mapping[str, Setting]] = {"": Setting("DARTS, arXiv 1806.09055, released code")}
 
@@ -117,12 +118,6 @@ class Method(nn.Module, abc.ABC):
     """The same on the host."""
     readable: tuple[frozenset[int], ...]
     """For each decision the columns that an architecture may hold."""
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        """Let the ranges of the settings be checked wherever they come from."""
-        super().__init_subclass__(**more)
-        if "__init__" in cls.__dict__:
-            cls.__init__ = ranged(cls.__init__, of="method")  # type: ignore[method-assign]
 
     @classmethod
     def setting(cls, space: str) -> Setting:

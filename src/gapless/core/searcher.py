@@ -6,14 +6,13 @@ import abc
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from gapless.core import catalogue
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
 from gapless.core.progress import stream
-from gapless.core.settings import Seed, ranged
+from gapless.core.settings import Ranged, Seed
 from gapless.core.space import Space
 
 Score = Callable[[Arch], float | Mapping[str, float]]
@@ -28,7 +27,7 @@ def anything(arch: Arch) -> bool:
     return True
 
 
-class Searcher(abc.ABC):
+class Searcher(Ranged, abc.ABC):
     """The base of every black-box search over a space.
 
     Class attributes
@@ -47,20 +46,14 @@ class Searcher(abc.ABC):
         It is no part of the state: set it before anything is asked.
     """
 
+    of: ClassVar[str] = "method"
     source: ClassVar[str] = ""
     needs_score: ClassVar[bool] = True
     usual: ClassVar[int] = 100
 
-    @partial(ranged, of="method")
     def __init__(self, space: Space, *, seed: Seed = 0) -> None:
         self.space, self.seed = space, seed
         self.within: Callable[[Arch], bool] = anything
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        """Let the ranges of the settings be checked wherever they come from."""
-        super().__init_subclass__(**more)
-        if "__init__" in cls.__dict__:
-            cls.__init__ = ranged(cls.__init__, of="method")  # type: ignore[method-assign]
 
     @abc.abstractmethod
     def ask(self, n: int = 1) -> list[Arch]:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 from gapless.core.errors import UserError, nearest
 from gapless.core.files import place
@@ -237,6 +237,23 @@ def ranged(call: F, of: str = "") -> F:
         return call(*args, **given)
 
     return typing.cast(F, checked)
+
+
+class Ranged:
+    """Base of classes whose settings are parameters of ``__init__``: their ranges are checked wherever they come from.
+
+    Attributes
+    ----------
+    of
+        Table of a recipe that holds the settings.
+    """
+
+    of: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = ranged(cls.__init__, of=cls.of)  # type: ignore[method-assign]
 
 
 def make(cls: type[T], given: Mapping[str, Any], *args: Any, of: str = "", where: str = "") -> T:

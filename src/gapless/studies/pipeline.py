@@ -324,20 +324,14 @@ def _restore(loop: Loop, run: Run, fingerprint: str) -> tuple[str, list[str]]:
 
 @contextmanager
 def _resumable(run: Run) -> Iterator[None]:
-    """Let an interrupt outside of the loop end as :class:`Stopped`: what was computed until then is saved.
-
-    Other libraries may turn the interrupt into an error of their own.
-    """
+    """Let an interrupt outside of the loop end as :class:`Stopped`: what was computed until then is saved."""
     interrupt.ask(0)
     try:
         yield
     except Stopped:
         raise
     except BaseException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
+        if interrupt.caused(error):
             raise Stopped(str(run.path)) from None
         raise
 
