@@ -42,6 +42,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
     """Return the function to bind for these arguments: its options follow the space and the methods that they name."""
     before = _before(arguments)
     recipe = _base(arguments, before)
+    for name in filter(None, (recipe.space["name"], recipe.score.get("name"))):
+        recipe.permit(name)
     space = catalogue.find(recipe.space["name"], "spaces")
     score = catalogue.find(recipe.score["name"], "scores") if "name" in recipe.score else None
     named = _listed(peek(arguments, "methods")) or (before.methods if before else ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,13 @@ def space_of(arguments: Sequence[str]) -> Space | None:
 
         with contextlib.suppress(UserError):
             return locate(word)[1]
+    for word in filter(os.path.isdir, words):  # a run that has not ended: what it lacks is said when the command runs
+        from gapless.runs.checked import component
+        from gapless.runs.run import Run
+
+        with contextlib.suppress(UserError):
+            space: Space = component(Run.open(word).recipe(), "space", "spaces").make()
+            return space
     spaces = [catalogue.find(name, "spaces") for name in catalogue.names("spaces") if words]
     return next((space() for word in words for space in spaces if space.claims(word)), None)
 

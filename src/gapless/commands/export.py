@@ -57,8 +57,9 @@ def _run(given: str, typed: Mapping[str, Any]) -> None:
     if facts["warning"]:
         console.print(facts["warning"], style="bold red")
     console.print(f"{facts['space']}: {facts['notation']}")
-    accuracy = "" if facts["accuracy"] is None else f", {facts['accuracy']:.2f} % of the test images"
-    console.print(f"  {facts['params']:,} parameters, {facts['macs']:,} MACs{accuracy}")
+    console.print(f"  {facts['params']:,} parameters, {facts['macs']:,} MACs")
+    if facts["accuracy"] is not None:
+        console.print(f"  test accuracy {facts['accuracy']:.2f} % on {facts['tested_on']}")
     for name, difference in facts["differences"].items():
         exact = "the same logits, bit for bit" if not difference else f"logits differ by at most {difference:.1e}"
         console.print(f"  {name}: {exact}, when read back")

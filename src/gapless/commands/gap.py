@@ -71,7 +71,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def _run(run: Path, typed: Mapping[str, Any]) -> None:
-    from gapless.reports.gap import WORDS
+    from gapless.reports.gap import WORDS, measured
     from gapless.studies.alone import Trainings
     from gapless.studies.gap import drawn, gap
 
@@ -107,7 +107,7 @@ def _run(run: Path, typed: Mapping[str, Any]) -> None:
         told=console.print,
     )
     page = drawn(run)
-    console.print()
+    console.print(f"\n{measured(found.plain())}")
     for finding in page.findings:
         console.print(f"{WORDS[finding.sound]:>9}: {finding.text}")
     console.print(f"\nPage: {page.path} ({found.seconds:.0f} s)")

@@ -98,9 +98,10 @@ def tell(result: TrainingResult) -> None:
     console, facts = Console(highlight=False, soft_wrap=True, markup=False), result.summary()
     low, high = facts["interval_95"]
     console.print(
-        f"\nTest accuracy {facts['test_accuracy']:.2f} % on {facts['test_images']:,} images "
-        f"(95 % interval {low:.2f} to {high:.2f}), after the last of {facts['epochs']} epochs, {facts['seconds']:.0f} s"
+        f"\nTest accuracy {facts['test_accuracy']:.2f} % (95 % interval {low:.2f} to {high:.2f}), after the last of "
+        f"{facts['epochs']} epochs, {facts['seconds']:.0f} s"
     )
+    console.print(f"  on {facts['test_images']:,} images: {facts['tested_on']}")
     console.print(f"  {facts['params']:,} parameters and {facts['macs']:,} MACs")
     if result.run is not None:
         console.print(f"Run folder: {result.run.path}")

@@ -172,7 +172,7 @@ def tell(result: SearchResult) -> None:
         judged = result.judged
         console.print(
             f"  Best of {judged['archs']:,} architectures that the supernet judged in {judged['seconds']:.0f} s: "
-            f"{judged['accuracy']:.1f} % of {judged['images']:,} images with its weights"
+            f"{judged['accuracy']:.1f} % of {judged['images']:,} {judged['on']}, with its weights"
         )
     for bound in result.limits:
         console.print(f"  Limit {Bound(bound.unit, bound.most)}: {told(bound.cost, bound.unit)}")  # type: ignore[arg-type]

@@ -72,9 +72,7 @@ class Watch:
         """Say what data it runs on, and where it goes on."""
         sizes = f"{len(data.train):,} training images of {data.size[0]}x{data.size[1]} in {len(data.classes)} classes"
         self.console.print(f"Data: {data.name}, {sizes}. {epochs} epochs of batches of {batch}.")
-        for part in data.source.split("; ")[1:]:
-            if "serves" in part or "not used" in part:  # what accuracies will be measured on
-                self.console.print(f"  {part[0].upper()}{part[1:]}.")
+        self.console.print(f"Test images, which are not trained on: {len(data.test):,}, {data.tested}.")
         self.wait("epochs", epochs, run, notice)
 
     def wait(self, what: str, count: int, run: Run | None, notice: str) -> None:

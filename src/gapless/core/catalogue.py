@@ -16,10 +16,14 @@ from types import ModuleType
 from typing import Any
 
 from gapless.core import files
-from gapless.core.errors import UserError, unknown
+from gapless.core.errors import Untrusted, UserError, unknown
 from gapless.core.text import shown
 
 _trusting: ContextVar[bool] = ContextVar("trusting", default=False)
+_suspects: dict[str, str] = {}
+"""Full path of each outside file that a recipe or a run folder named -> SHA-256 of the content that may run; empty
+where none may."""
+TRUST = "Where you trust it, give `trust`; in Python, do it inside of gapless.trusting()."
 KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE", "tables": "TABLE"}
 """Folder of the package -> the name that its modules give to what they define."""
 
@@ -37,6 +41,8 @@ def find(name: str, *kinds: str) -> Any:
     ------
     UserError
         Where neither is there, or the file does not define what it must.
+    Untrusted
+        Where a recipe or a run folder named the file, and nobody has permitted to run it.
     """
     attribute = KINDS[kinds[0]]
     what = attribute.lower()
@@ -75,6 +81,19 @@ def trusted() -> bool:
     return _trusting.get()
 
 
+def suspect(*paths: str) -> None:
+    """Let none of these outside files, given by their full paths, run before it is permitted (:func:`permit`): a recipe
+    or a run folder names them."""
+    for path in paths:
+        _suspects.setdefault(path, "")
+
+
+def permit(path: str, digest: str) -> None:
+    """Let a suspect file run for as long as its content has this SHA-256."""
+    if path in _suspects:
+        _suspects[path] = digest
+
+
 def fingerprint(path: str | Path) -> str:
     """Return the SHA-256 of an outside file."""
     return hashlib.sha256(files.read_bytes(path, "The plug-in")).hexdigest()
@@ -105,14 +124,21 @@ def constant(body: Sequence[ast.stmt], name: str) -> str | None:
 
 
 def _load(path: Path) -> ModuleType:
+    """Run an outside file: exactly the content that was compared, never what Python has cached beside it."""
+    content = files.read_bytes(path, "The plug-in")
+    permitted = _suspects.get(str(files.whole(path)))
+    if permitted is not None and permitted != hashlib.sha256(content).hexdigest() and (permitted or not trusted()):
+        raise Untrusted(
+            f"A file that was read names {shown(path)}, whose code "
+            + ("was changed since it was permitted to run. Begin anew." if permitted else f"may not run. {TRUST}")
+        )
     key = f"gapless_outside_{path.stem}"
     spec = importlib.util.spec_from_file_location(key, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{shown(path)} cannot be imported: {type(error).__name__}: {error}") from error
     return module

@@ -34,6 +34,11 @@ class Images(Protocol):
         """The test split; no search ever sees it."""
         ...
 
+    @property
+    def tested(self) -> str:
+        """What the test split is, in words."""
+        ...
+
     def batch(
         self,
         split: Any,

@@ -17,7 +17,7 @@ import numbers
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -143,22 +143,29 @@ def fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
 @lru_cache(maxsize=512)
 def _fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
     call = getattr(definition, "__init__") if isinstance(definition, type) else definition  # noqa: B009 (unsound only on instances)
-    hints = (
-        typing.get_type_hints(definition, include_extras=True)
-        if dataclasses.is_dataclass(definition)
-        else _hints(inspect.unwrap(call))
-    )
-    text = _help(definition)
-    return {
-        name: Field(name, hints.get(name, Any), p.default, text.get(name, ""))
+    own = {
+        name: p
         for name, p in inspect.signature(call).parameters.items()
         if p.kind is inspect.Parameter.KEYWORD_ONLY and not name.startswith("_")
     }
+    try:
+        hints = (
+            typing.get_type_hints(definition, include_extras=True)
+            if dataclasses.is_dataclass(definition)
+            else _hints(inspect.unwrap(call), own)
+        )
+    except (NameError, TypeError, SyntaxError) as error:
+        raise UserError(
+            f"The type of a setting of {definition.__name__} cannot be told: {error}. What an annotation names must be "
+            "imported when the file is read, not under `if TYPE_CHECKING`."
+        ) from None
+    text = _help(definition)
+    return {name: Field(name, hints.get(name, Any), p.default, text.get(name, "")) for name, p in own.items()}
 
 
-def _hints(call: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of a function's parameters; its result may be of a type that is not imported yet."""
-    written = {name: hint for name, hint in call.__annotations__.items() if name != "return"}
+def _hints(call: Callable[..., Any], names: Collection[str]) -> dict[str, Any]:
+    """Return the types of some parameters of a function; others may be of types that are not imported yet."""
+    written = {name: hint for name, hint in call.__annotations__.items() if name in names}
     home = getattr(call, "__globals__", {})
     return typing.get_type_hints(types.SimpleNamespace(__annotations__=written), home, include_extras=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import struct
@@ -27,6 +28,8 @@ TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")  # the first one that is there serves
 LABELS = ("label", "labels", "fine_label", "coarse_label", "class", "target")
 IMAGES = ("image", "img", "images")
+OTHERS = 50_000
+"""A folder with so many other files, and not a tenth as many images, is no set of images."""
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 MODES = {
@@ -147,7 +150,7 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
     named = {name: folder for name, folder in inside.items() if name in TRAIN + TEST}
     splits = {name: folder for name, folder in named.items() if _folders(folder)}
     flat = [folder for name, folder in named.items() if name not in splits and _pictures(folder)]
-    source, train, test = f"images in {root}", "", None
+    source, train, test, note = f"images in {root}", "", None, ""
     if flat and len(named) == len(inside) and not splits:
         raise UserError(
             f"{flat[0]} holds images and no class folders. A split holds a folder for each class, such as "
@@ -157,7 +160,7 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
         train, test, source = _choose(splits, source, asked)
         unlabelled = [folder.name for folder in flat if test is None or folder.name.lower() in TEST[: TEST.index(test)]]
         if unlabelled:
-            source += f"; the images of {' and '.join(unlabelled)} lie in no class folders and are not used"
+            note = f"the images of {' and '.join(unlabelled)} lie in no class folders and are not used"
     elif asked not in (None, "none"):
         raise UserError(
             f"`test_split` names {printable(asked[:80])!r}, and {root} has no splits. Leave it out.", of="data"
@@ -167,7 +170,7 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
     if not classes:
         raise UserError(
             f"{root} holds no set of images: expected train-*.parquet, or class folders such as "
-            "train/cat/1.png or cat/1.png."
+            f"train/cat/1.png or cat/1.png.{_arrays(path.name for path in root.iterdir())}"
         )
     trees = [_tree(root, folder, classes) for folder in (top, *((splits[test],) if test else ()))]
     empty = sorted(set(range(len(classes))) - set(trees[0].labels))
@@ -180,10 +183,32 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
         test or "",
         (
             *(problem for tree in trees for problem in tree.problems),
-            *(f"The class folder {top / classes[c]} holds no images." for c in empty),
+            *(
+                f"The class folder {top / classes[c]} holds no images.{_instead(trees[0], top / classes[c])}"
+                for c in empty
+            ),
         ),
         tuple(name for tree in trees for name in tree.ignored),
         tuple(folder.name for name, folder in inside.items() if train and name not in (train, test)),
+        note,
+    )
+
+
+def _instead(tree: _Tree, folder: Path) -> str:
+    """Return what a class folder without images holds, as a sentence; "" where it is empty."""
+    names = [name for name in tree.ignored if Path(name).is_relative_to(folder)]
+    if not names:
+        return ""
+    return f" It holds {len(names):,} other files, such as {names[0]}.{_arrays(names)}"
+
+
+def _arrays(names: Iterable[str]) -> str:
+    """Return what to do with arrays of NumPy, where there are any."""
+    if not any(name.lower().endswith((".npy", ".npz")) for name in names):
+        return ""
+    return (
+        " Arrays of NumPy are not read: save each image as a file, with "
+        "PIL.Image.fromarray(array).save('cat/1.png') for uint8 [H, W] or [H, W, 3]."
     )
 
 
@@ -196,8 +221,11 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> bool:
-    """Return whether images lie in a folder itself."""
-    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    """Return whether images lie in a folder itself; one that cannot be read is reported where it is walked."""
+    try:
+        return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _tree(root: Path, top: Path, classes: Sequence[str]) -> _Tree:
@@ -232,6 +260,12 @@ def _tree(root: Path, top: Path, classes: Sequence[str]) -> _Tree:
             paths = [Path(here, name) for name in inside if not name.startswith(".")]
             images += [path for path in paths if path.suffix.lower() in SUFFIXES]
             found.ignored += sorted(str(path) for path in paths if path.suffix.lower() not in SUFFIXES)
+            if len(found.ignored) > max(OTHERS, 10 * (len(found.paths) + len(images))):
+                raise UserError(
+                    f"{root} is no set of images: among its first {len(found.ignored):,} files "
+                    f"{len(found.paths) + len(images):,} are images by their names. Give the folder that holds the "
+                    "class folders."
+                )
         found.paths += sorted(images, key=lambda path: path.relative_to(folder).as_posix())
         found.labels += [classes.index(folder.name)] * len(images)
     return found
@@ -393,14 +427,11 @@ def _from_tables(
     for column in (image, label):
         if any(column not in part.table.column_names for part in tables):
             raise UserError(f"{source}: the test split has no column {column!r}.")
-    values = [part.table.column(label).to_pylist() for part in tables]
+    values, note = [_labels(part.table.column(label).to_pylist(), label, part.where) for part in tables], ""
     if len(values) > 1 and values[1] and all(value is None or value == -1 for value in values[1]):
-        source, values, tables = (
-            f"{source}; the images for testing have no labels and are not used",
-            values[:1],
-            tables[:1],
-        )
+        note, values, tables = "the images for testing have no labels and are not used", values[:1], tables[:1]
     described = features.get(label, {})
+    described = described["feature"] if isinstance(described.get("feature"), dict) else described  # of a list
     if described.get("_type") == "ClassLabel":
         classes = tuple(described.get("names") or map(str, range(described.get("num_classes") or 0)))
         codes: dict[Any, int] = {i: i for i in range(len(classes))}
@@ -416,7 +447,42 @@ def _from_tables(
         items = [_item(value, part.root) for value in part.table.column(image).to_pylist()]
         splits.append(_rows(items, [codes.get(value, -1) for value in labels], part.where))
     test = splits[1] if len(splits) > 1 else None
-    return Raw(name, source, classes, splits[0], test, "test" if test else "", problems=tuple(problems))
+    return Raw(name, source, classes, splits[0], test, "test" if test else "", problems=tuple(problems), note=note)
+
+
+def _labels(values: list[Any], column: str, where: Sequence[str]) -> list[Any]:
+    """Return labels as whole numbers, texts or None: also where they are stored as floats, in lists of one, or as a one
+    among zeros.
+
+    Raises
+    ------
+    UserError
+        Where one is a fraction, or several.
+    """
+    lengths = {len(value) for value in values if isinstance(value, list)}
+    coded = len(lengths) == 1 and all(
+        sorted(value) == [0] * (len(value) - 1) + [1] and len(value) > 1 for value in values if isinstance(value, list)
+    )
+    found = []
+    for value, row in zip(values, where, strict=True):
+        if isinstance(value, list):
+            if len(value) != 1 and not coded:
+                raise UserError(
+                    f"Column {column!r} cannot be the label: {row} has {len(value)} labels, and an image has one here. "
+                    "Give another column as `label`.",
+                    of="data",
+                )
+            value = value.index(1) if coded else value[0]
+        if isinstance(value, float) and not value.is_integer():
+            if not math.isnan(value):
+                raise UserError(
+                    f"Column {column!r} cannot be the label: {row} has {value!r}, a quantity and no class. Give "
+                    "another column as `label`.",
+                    of="data",
+                )
+            value = None
+        found.append(int(value) if isinstance(value, float) else value)
+    return found
 
 
 def _find_columns(schema: Any, features: Mapping[str, Any], image: str | None, label: str | None) -> tuple[str, str]:
@@ -436,6 +502,8 @@ def _find_columns(schema: Any, features: Mapping[str, Any], image: str | None, l
     strings = (types.is_string, types.is_large_string)
     images = of_type(is_struct, types.is_binary, types.is_large_binary, *strings)
     labels = of_type(types.is_integer, types.is_boolean, *strings)
+    if label is not None or not {*LABELS, *described("ClassLabel")} & {*labels}:
+        labels += of_type(types.is_floating, types.is_list, types.is_large_list, types.is_fixed_size_list)
     return (
         _pick("image", image, schema.names, images, described("Image"), of_type(is_struct), IMAGES),
         _pick("label", label, schema.names, labels, described("ClassLabel"), LABELS),
@@ -449,7 +517,8 @@ def _pick(kind: str, given: str | None, names: list[str], legal: list[str], *tie
         if given not in names:
             raise UserError(f"There is no column {given!r}.{nearest(given, names)} {advice}", of="data")
         if given not in legal:
-            raise UserError(f"Column {given!r} cannot be the {kind}: its type does not fit. {advice}", of="data")
+            fits = "encoded files (PNG, JPEG) or paths" if kind == "image" else "whole numbers or texts"
+            raise UserError(f"Column {given!r} cannot be the {kind}: it does not hold {fits}. {advice}", of="data")
         return given
     for tier in tiers:
         found = [name for name in legal if name in tier]

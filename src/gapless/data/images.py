@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from gapless.core.machine import free_memory
 from gapless.core.settings import HueTurns, Magnitude, Margin, NonNegative, Operations, Share, check_ranges
 from gapless.data import photographs
 
+BAND = 8
+"""New rows of pixels that are computed at once where an image is resized; by measurement."""
 SEED = 0  # of every subset and split: part of the definition of the data, not of an experiment
 
 
@@ -124,6 +127,8 @@ class ImageData:
         Applied to training batches on request.
     window
         Side of the square window of square images that the network sees, in pixels; None shows it the whole image.
+    tested
+        What ``test`` is, in words: ``the test split``, or what serves in its place, and why.
     """
 
     name: str
@@ -135,6 +140,7 @@ class ImageData:
     std: tuple[float, ...]
     augment: Augment
     window: int | None = None
+    tested: str = "the test split"
 
     def __post_init__(self) -> None:
         height, width = self.train.pixels.shape[2:]
@@ -361,6 +367,8 @@ class Raw:
         Files that stand where images are expected and are none by their name.
     unused
         Names of splits and folders that are left out.
+    note
+        Why images that lie there for testing are not used; empty where none do.
     """
 
     name: str
@@ -372,6 +380,7 @@ class Raw:
     problems: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    note: str = ""
 
 
 def assemble(
@@ -405,7 +414,7 @@ def assemble(
         jitter=jitter,
         randaugment=randaugment,
     )
-    source, test = raw.source, raw.test or raw.train
+    source, test = "; ".join(filter(None, (raw.source, raw.note))), raw.test or raw.train
     rest, fifth = divide(raw)
     if raw.test is None:
         source += "; no test split, so a stratified fifth of the images serves"
@@ -451,7 +460,9 @@ def assemble(
         Split(torch.from_numpy(x), torch.from_numpy(rows.labels[index]))
         for x, rows, index in zip(pixels, (raw.train, test), chosen, strict=True)
     ]
-    return ImageData(raw.name, source, raw.classes, splits[0], splits[1], mean, std, augment, window)
+    tested = f"the {raw.tested} split" if raw.test is not None else "a stratified fifth of the training images"
+    tested += f" ({raw.note})" if raw.note else ""
+    return ImageData(raw.name, source, raw.classes, splits[0], splits[1], mean, std, augment, window, tested)
 
 
 def divide(raw: Raw) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -564,9 +575,23 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if height == width == size:
         return image
     short = min(height, width)
-    down, across = (_overlap(old, (2 * old * size + short) // (2 * short), size) for old in (height, width))
-    mean: NDArray[np.float64] = down @ image.astype(np.float64, order="C") @ across.T / (height * width)
-    return mean.round().astype(np.uint8)
+    rows, columns = ((2 * old * size + short) // (2 * short) for old in (height, width))
+    down = _shrunk(image.transpose(1, 2, 0), rows, size)
+    mean: NDArray[np.float64] = _shrunk(down.transpose(1, 0, 2), columns, size) / (height * width)
+    return mean.transpose(2, 1, 0).round().astype(np.uint8)
+
+
+def _shrunk(x: NDArray[Any], new: int, keep: int) -> NDArray[np.float64]:
+    """Return [keep, M, C]: the sums of ``x`` [old, M, C] by :func:`_overlap`, a band of new rows at a time, for each
+    lies on few old ones."""
+    old, *rest = x.shape
+    overlap, flat, first = _overlap(old, new, keep), x.reshape(old, -1), (new - keep) // 2
+    found = np.empty((keep, flat.shape[1]))
+    for start in range(0, keep, BAND):
+        end = min(start + BAND, keep)
+        low, high = (first + start) * old // new, -(-(first + end) * old // new)
+        np.matmul(overlap[start:end, low:high], flat[low:high].astype(np.float64), out=found[start:end])
+    return found.reshape(keep, *rest)
 
 
 @lru_cache(maxsize=64)

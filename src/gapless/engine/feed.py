@@ -113,6 +113,11 @@ class Feed:
         """Return the numbers of the images on which a stage evaluates: the architecture's, or all if it has none."""
         return self._of(self.arch if len(self.arch) else self.weights, stage)
 
+    @property
+    def judged_on(self) -> str:
+        """What the images of :meth:`judging` are, in words."""
+        return "training images (held out from the weights)" if len(self.arch) else "training images"
+
     def classes(self, stage: int) -> Tensor | None:
         """Return the classes that a stage uses, ascending; None: all classes."""
         share = self.plan.stages[stage].classes

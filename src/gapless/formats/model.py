@@ -45,6 +45,8 @@ class Model:
         Of the classes; None where not known.
     accuracy
         Percent of the test images; None where it was not measured.
+    tested
+        What these images are; None where nothing was measured.
     """
 
     arch: Arch
@@ -56,6 +58,7 @@ class Model:
     std: tuple[float, ...] | None = None
     names: tuple[str, ...] | None = None
     accuracy: float | None = None
+    tested: str | None = None
 
     @property
     def warning(self) -> str:
@@ -84,6 +87,7 @@ class Model:
             "trained": self.weights == "trained",
             "weights": self.weights,
             "accuracy": self.accuracy,
+            "tested_on": self.tested,
         }
 
     @property

@@ -18,7 +18,7 @@ FILE = "model.onnx"
 TOLERANCE = 1e-4
 """Largest difference that is let pass, relative to the largest logit. Ours: float32 sums in another order differ by
 some 1e-6 in networks of twenty cells; a wrong operation differs by far more."""
-TOLD = ("classes", "channels", "size", "mean", "std", "names", "trained", "accuracy")
+TOLD = ("classes", "channels", "size", "mean", "std", "names", "trained", "accuracy", "tested_on")
 """Facts that the file carries as JSON, beside ``notation``, ``arch`` and ``space`` as texts."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 

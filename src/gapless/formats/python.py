@@ -239,7 +239,7 @@ class Writer:
             "Architecture": f["notation"],
             "Space": f"{f['space']} ({f['source']})" if f["source"] else f["space"],
             "Size": f"{f['params']:,} parameters, {f['macs']:,} multiply-adds per image",
-            "Accuracy": "not measured" if f["accuracy"] is None else f"{f['accuracy']:.2f} % of the test images",
+            "Accuracy": "not measured" if f["accuracy"] is None else f"{f['accuracy']:.2f} % of {f['tested_on']}",
             "Origin": f"{f['origin']} (Gapless {f['gapless']})",
         }
         lines = [f"A classifier of {size} images into {f['classes']} classes, in plain PyTorch."]

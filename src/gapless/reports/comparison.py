@@ -22,7 +22,7 @@ TEST = "test accuracy"
 MACHINE = ("gapless", "torch", "threads", "processor", "instructions", "gpu")
 COLUMNS = (
     *("method", "data", "seed", "state", "measure", "value", "rank", "percentile"),
-    *("test_accuracy", "supernet_accuracy", "seconds", "peak_memory_mb"),
+    *("test_accuracy", "tested_on", "supernet_accuracy", "seconds", "peak_memory_mb"),
     *("training_seconds", "training_peak_memory_mb", "params", "macs", "architecture", *MACHINE, "error"),
 )
 """Of ``comparison.csv``, a line for each run and each reference."""
@@ -53,6 +53,11 @@ class Row:
     def method(self) -> str:
         """Name of the method: that of the file, where it is one."""
         return Path(self.cell.method).stem
+
+    @property
+    def tested(self) -> bool:
+        """Whether its answer was trained alone."""
+        return "tested_on" in self.facts
 
     def line(self, measure: str) -> dict[str, Any]:
         """Return the line of the CSV."""
@@ -170,6 +175,7 @@ def _row(folder: Folder, asked: Comparison, table: BenchmarkTable | None, column
         came = alone.result()
         facts |= {
             "test_accuracy": came["test_accuracy"],
+            "tested_on": f"{came['test_images']:,} images: {came['tested_on']}",
             "training_seconds": came["seconds"],
             "training_peak_memory_mb": came["peak_memory_mb"],
             "params": came["params"],
@@ -220,6 +226,9 @@ def _references(table: BenchmarkTable | None, column: str) -> tuple[Reference, .
 
 
 def _limits(asked: Comparison, groups: Sequence[Group]) -> Iterator[str]:
+    for group in groups:
+        for tested in sorted({row.facts["tested_on"] for rows in group.rows.values() for row in rows if row.tested}):
+            yield f"{_titled('Test accuracy is', asked, group)} of {tested}."
     if not any(group.measure for group in groups):
         yield (
             "Nothing here says what the architectures are worth, only what it cost to find them: give a benchmark "

@@ -274,9 +274,10 @@ def markdown(table: Table) -> list[str]:
 
 def measured(gap: Mapping[str, Any]) -> str:
     """Return by which images accuracies were measured."""
+    which = f": {gap['tested']}" if "tested" in gap else ""
     return (
-        f"Accuracies are of {gap['images']:,} test images, which the search never saw; the standard error of one is at "
-        f"most {gap['error']:.1f} points."
+        f"Accuracies are of {gap['images']:,} test images, which the search never saw{which}. The standard error of "
+        f"one is at most {gap['error']:.1f} points."
     )
 
 

@@ -204,7 +204,7 @@ def answer(told: RunFacts) -> Section:
         parts.append(
             paragraph(
                 f"of {result['test_images']:,} test images are classified rightly after the last of {result['epochs']} "
-                f"epochs (95 % interval {low:.2f} to {high:.2f})."
+                f"epochs (95 % interval {low:.2f} to {high:.2f}). They are {result['tested_on']}."
             )
         )
     parts.append(tag("p", tag("code", text(told.space.write(told.arch)), class_="answer")))
@@ -409,12 +409,13 @@ def judged(told: RunFacts) -> Section | None:
     """Draw what the supernet said of candidates."""
     if "judged" not in told.figures:
         return None
-    archs = told.run.judged()["archs"]
+    found = told.run.judged()
+    archs = found["archs"]
     count = len({one["arch"] for one in archs})
     own = [one for one in archs if one["arch"] == str(told.arch)]
     said = f"The supernet judged {count:,} architectures."
     if own:
-        said += f" The answer: {own[-1]['accuracy']:.1f} % of {own[-1]['images']:,} images with its weights."
+        said += f" The answer: {own[-1]['accuracy']:.1f} % of {own[-1]['images']:,} {found['on']}, with its weights."
     drawn = told.draw("judged", f"{said} Their accuracies in their order, and the best so far.")
     return Section("judged", "What the supernet judged", join([paragraph(said), drawn]))
 

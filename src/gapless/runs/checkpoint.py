@@ -180,23 +180,29 @@ def taken(out: str | Path) -> Iterator[Run]:
         Where the folder is not free, cannot be written, or another process holds it.
     """
     missing = next((p for p in reversed([files.place(out), *files.place(out).parents]) if not os.path.lexists(p)), None)
-    run, own = Run.create(out), False
-    try:
-        with held(run):
-            Run.check_free(run.path)
-            own = True
-            run.tidy()
+    run = Run.create(out)
+    with held(run):
+        Run.check_free(run.path)
+        run.tidy()
+        try:
             yield run
-    except BaseException as error:
-        if own and not isinstance(error, Stopped) and not run.saved:
-            with suppress(OSError):
-                for path in (*(run.path / name for name in (*FILES, ".lock")), *files.drafts(run.path)):
-                    files.remove(path)  # what somebody else has put there stays
-                for path in [run.path, *run.path.parents] if missing is not None else ():
-                    path.rmdir()
-                    if path == missing:
-                        break
-        raise
+        except BaseException as error:
+            if not isinstance(error, Stopped) and not run.saved:
+                _leave(run, missing)
+            raise
+
+
+def _leave(run: Run, missing: Path | None) -> None:
+    """Remove what a run has written before there was anything to go on with, and the folders from ``missing`` on that
+    were made for it. What somebody else has put there stays. The lock goes, too, while it is held: whoever waits for it
+    finds it gone and takes a new one."""
+    with suppress(OSError):
+        for path in (*(run.path / name for name in FILES), *files.drafts(run.path), run.path / ".lock"):
+            files.remove(path)
+        for path in [run.path, *run.path.parents] if missing is not None else ():
+            path.rmdir()
+            if path == missing:
+                break
 
 
 @dataclass

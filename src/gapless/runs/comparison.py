@@ -17,7 +17,7 @@ from gapless.core.errors import TABLES, UserError, unknown
 from gapless.core.method import Method
 from gapless.runs.checked import component
 from gapless.runs.log import last_failure
-from gapless.runs.recipe import LARGEST, Recipe, absolute, outside, parse_toml, plain
+from gapless.runs.recipe import LARGEST, Recipe, absolute, outside, outside_file, parse_toml, plain
 from gapless.runs.run import Run
 
 NAME = "comparison.toml"
@@ -124,7 +124,12 @@ class Comparison:
             title="",
             source="",
             where=None,
-            outside=outside(*methods, *filter(None, (recipe.space.get("name"), recipe.score.get("name")))),
+            outside={
+                path: recipe.outside.get(path, digest)  # as it was when the first of these runs began
+                for path, digest in outside(
+                    *methods, *filter(None, (recipe.space.get("name"), recipe.score.get("name")))
+                ).items()
+            },
         )
         columns = columns * len(data) if len(columns) == 1 else columns
         return cls(methods, seeds, data, shared, labels[chosen], table, columns if table else (), retrain)
@@ -245,10 +250,13 @@ class Folder:
             settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in tables.pop("comparison").items()
             }
-            found = Comparison(recipe=Recipe(**tables, where=file).foreign(self.path), **settings)
-            named = (*found.methods, found.table.partition(".py:")[0] + ".py" if ".py:" in found.table else "")
-            strangers = {name for name in named if name.endswith(".py")} | found.recipe.strangers
-            return replace(found, recipe=replace(found.recipe, strangers=frozenset(strangers)))
+            named = [*settings["methods"], settings.get("table", ""), settings["baseline"]]
+            places = {name: outside_file(name, self.path) for name in named}
+            full = {name: path + rest if path else name for name, (path, rest) in places.items()}
+            settings["methods"] = tuple(full[name] for name in settings["methods"])
+            settings |= {key: full[settings[key]] for key in ("table", "baseline") if key in settings}
+            recipe = Recipe(**tables, where=file, strangers=frozenset(path for path, _ in places.values() if path))
+            return Comparison(recipe=recipe.foreign(self.path), **settings)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file} cannot be read: {error}. Restore it, or give another `out`.") from None
 

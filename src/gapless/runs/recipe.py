@@ -120,29 +120,32 @@ class Recipe:
         UserError
             Where one of them was changed since the run of this recipe began.
         """
-        found: dict[str, str] = {}
+        found = set(self.strangers)
 
-        def full(name: Any) -> Any:
-            plugin, ending, rest = name.partition(".py") if isinstance(name, str) else ("", "", "")
-            if not ending or rest[:1] not in ("", ":"):
-                return name
-            path = str(files.whole(folder / files.place(plugin + ending)))
-            found[path] = ""
-            return path + rest
+        def full(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {full(key): full(each) for key, each in value.items()}
+            if isinstance(value, list | tuple):
+                return [full(each) for each in value]
+            path, rest = outside_file(value, folder)
+            if path:
+                found.add(path)
+            return path + rest if path else value
 
-        def named(table: Mapping[str, Any]) -> dict[str, Any]:
-            return {k: full(v) if k in ("name", "file", "searcher") else v for k, v in table.items()}
-
-        tables: dict[str, Any] = {name: named(getattr(self, name)) for name in ("space", "method", "score")}
-        methods = {full(name): given for name, given in self.methods.items()}
-        return replace(self, **tables, methods=methods, strangers=frozenset(found))
+        tables: dict[str, Any] = {name: full(getattr(self, name)) for name in ("space", "method", "score", "methods")}
+        catalogue.suspect(*found)
+        return replace(self, **tables, strangers=frozenset(found))
 
     def permit(self, name: str) -> None:
         """Raise a :class:`UserError` where the code of an outside file is a stranger's and may not be run, or was
         changed since the run of this recipe began. ``name`` is what the recipe names: a plug-in, or ``mine.py:FILE``.
         """
-        path = name.partition(".py:")[0] + ".py" if ".py:" in name else name
+        path, _ = outside_file(name, Path())
+        if not path:
+            return
         if path not in self.strangers:
+            if files.is_file(Path(path)):
+                catalogue.permit(path, catalogue.fingerprint(path))  # the user named it
             return
         now, before = catalogue.fingerprint(path), self.outside.get(path)
         whose = "The recipe" if self.where is None else shown(self.where)
@@ -155,8 +158,9 @@ class Recipe:
             when = "is" if before is None else "is, as it was when the run began,"
             raise Untrusted(
                 f"{whose} runs the code of {shown(path)}, whose SHA-256 {when} {now[:16]}... Read that file "
-                "first. Where you trust it, give `trust`; in Python, do it inside of gapless.trusting()."
+                f"first. {catalogue.TRUST}"
             )
+        catalogue.permit(path, now)
 
     def over(self, **tables: Mapping[str, Any]) -> Recipe:
         """Return the recipe with keys of tables replaced.
@@ -234,6 +238,19 @@ def plain(value: Any) -> Any:
 def resident(name: str) -> str:
     """Return what names a plug-in so that it holds wherever it is read: the full path of an outside file."""
     return str(files.whole(name)) if name.endswith(".py") else name
+
+
+def outside_file(name: Any, folder: Path) -> tuple[str, str]:
+    """Return the full path of the outside file that a value of a recipe names, relative to a folder, and the rest of
+    the value, as ``:FILE`` of ``mine.py:FILE``; empty where it names none.
+
+    >>> outside_file("darts", Path()), outside_file(3, Path()), outside_file("a.pyx", Path())
+    (('', ''), ('', ''), ('', ''))
+    """
+    plugin, ending, rest = name.partition(".py") if isinstance(name, str) else ("", "", "")
+    if not ending or rest[:1] not in ("", ":"):
+        return "", ""
+    return str(files.whole(folder / files.place(plugin + ending))), rest
 
 
 def outside(*names: str) -> dict[str, str]:

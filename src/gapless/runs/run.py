@@ -290,10 +290,13 @@ class Run:
 
     def write_listed(self, name: str, value: Any) -> None:
         """Write JSON into a run that has ended, and list it in the manifest. Call it while the run is held."""
+        if not self.ended:
+            self.write_json(name, value)
+            return
+        entries = {listed: entry for listed, entry in manifest.read(self.path).items() if listed != name}
+        self.write(manifest.NAME, manifest.text_of(entries))  # so that a kill between the two leaves nothing spoilt
         self.write_json(name, value)
-        if self.ended:
-            entries = manifest.read(self.path)
-            self.write(manifest.NAME, manifest.text_of({**entries, **manifest.entries_of(self.path, [name])}))
+        self.write(manifest.NAME, manifest.text_of({**entries, **manifest.entries_of(self.path, [name])}))
 
     def check_all(self) -> None:
         """Compare every file that the manifest lists (:meth:`checked`)."""
@@ -332,7 +335,7 @@ class Run:
         if not path.exists():
             raise UserError(f"{self.path} holds no result yet: the training has not ended.")
         found: dict[str, Any] = schema.read(path, schema.ResultFile, self._repair)
-        return found
+        return {"tested_on": "the test images", **found}
 
     def images(self) -> dict[str, Any]:
         """Return ``names`` of the classes, and ``mean`` and ``std`` per channel, of the images that the run used; empty
@@ -340,11 +343,12 @@ class Run:
         return {key: tuple(value) for key, value in (self._arch_file()["images"] or {}).items()}
 
     def judged(self) -> dict[str, Any]:
-        """Return ``seconds`` that the read-out of a method's answer took, and the ``archs`` that it judged: ``arch``,
-        ``images``, ``accuracy`` in percent. Both are empty for methods without such a read-out."""
+        """Return ``seconds`` that the read-out of a method's answer took, what images it judged ``on``, and the
+        ``archs`` that it judged: ``arch``, ``images``, ``accuracy`` in percent. All are empty for methods without such
+        a read-out."""
         path = self.checked("judged.json")
-        nothing: dict[str, Any] = {"seconds": 0.0, "archs": []}
-        return schema.read(path, schema.JudgedFile, self._repair) if path.exists() else nothing
+        nothing: dict[str, Any] = {"seconds": 0.0, "on": "images", "archs": []}
+        return {**nothing, **schema.read(path, schema.JudgedFile, self._repair)} if path.exists() else nothing
 
     def alone(self) -> dict[str, Any]:
         """Return ``params`` and ``macs`` of the architecture as it is, or would be, trained alone, and ``start``:

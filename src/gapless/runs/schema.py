@@ -110,6 +110,7 @@ class JudgedFile(TypedDict):
     """``judged.json``."""
 
     seconds: float
+    on: NotRequired[str]
     archs: list[JudgedArch]
 
 
@@ -123,6 +124,7 @@ class ResultFile(TypedDict):
     macs: int
     test_accuracy: float
     test_images: int
+    tested_on: NotRequired[str]
     interval_95: list[float]
     test_loss: float
     epochs: int
@@ -164,6 +166,7 @@ class GapFile(TypedDict):
     run: str
     notation: str
     images: int
+    tested: NotRequired[str]
     error: float
     truth: str | None
     chain: list[ChainStep]

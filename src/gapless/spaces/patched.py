@@ -101,19 +101,24 @@ class Patched(Space):
         UserError
             Where one of them does not run, or gives something else than is needed: it is named.
         """
-        seen: dict[str, list[Any]] = {path: [] for path in self.swaps}
-        with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            if any(isinstance(p, UninitializedParameter) for p in self.model.parameters()):
-                raise UserError(
-                    "The model has lazy modules without shapes. Run it once on an image before it is searched."
-                )
-            model = copy.deepcopy(self.model).cpu().eval()
-            for path in self.swaps:
-                model.get_submodule(path).register_forward_hook(
-                    lambda module, given, named, result, path=path: seen[path].append((given, named, result)),
-                    with_kwargs=True,
-                )
-            images = torch.zeros(2, *self.image_shape)
+        weights = list(self.model.parameters())
+        if any(isinstance(weight, UninitializedParameter) for weight in weights):
+            raise UserError("The model has lazy modules without shapes. Run it once on an image before it is searched.")
+        odd = {str(w.dtype).removeprefix("torch.") for w in weights if w.is_floating_point()} - {"float32"}
+        if odd:
+            raise UserError(
+                f"The model has weights in {min(odd)}; a search keeps them in float32 and computes as `precision` "
+                "says. Give model.float()."
+            )
+        device = weights[0].device if weights else torch.device("cpu")  # its code may name the one that it is on
+        with (
+            torch.device(device),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ):
+            model = copy.deepcopy(self.model).eval()
+            seen = {path: _recorded(model.get_submodule(path)) for path in self.swaps}
+            images = torch.zeros(2, *self.image_shape, device=device)
             logits = _ran(f"The model cannot run on images of {' x '.join(map(str, self.image_shape))}", model, images)
             if not isinstance(logits, Tensor) or logits.shape != (2, self.classes):
                 raise UserError(
@@ -121,11 +126,13 @@ class Patched(Space):
                     "for each class. Give the model a head for the classes, or set `classes`.",
                     of="space",
                 )
+            if not all(seen.values()):
+                _ran("The model cannot run in training mode", model.train(), images)
             for path, calls in seen.items():
-                self._try_options(path, calls)
+                self._try_options(path, calls, device)
         return True
 
-    def _try_options(self, path: str, calls: list[Any]) -> None:
+    def _try_options(self, path: str, calls: list[Any], device: torch.device) -> None:
         if not calls:
             raise UserError(
                 f"The submodule {path!r} does not run in a pass of the model: an option would change nothing."
@@ -137,7 +144,7 @@ class Patched(Space):
                     "option takes one tensor and gives one. Wrap it in a module that does, and swap that."
                 )
         for label in self.swaps[path]:
-            option = self._maker(path, self.swaps[path])(label).cpu().eval()
+            option = self._maker(path, self.swaps[path])(label).to(device).eval()
             for (x,), _, result in calls:
                 found = _ran(f"The option {label!r} of {path!r} cannot run", option, x)
                 if not isinstance(found, Tensor) or found.shape != result.shape:
@@ -164,6 +171,24 @@ class Patched(Space):
             return copy.deepcopy(option) if isinstance(option, nn.Module) else option(original)
 
         return make
+
+
+def _recorded(module: nn.Module) -> list[Any]:
+    """Return a list that takes arguments, keywords and result of every forward pass of a module from now on, also of
+    those that do not go through ``__call__``."""
+    calls: list[Any] = []
+    if isinstance(module, torch.jit.ScriptModule):  # its forward cannot be replaced
+        module.register_forward_hook(lambda _, *call: calls.append((call[0], {}, call[1])))
+        return calls
+    forward = module.forward
+
+    def recording(*given: Any, **named: Any) -> Any:
+        result = forward(*given, **named)
+        calls.append((given, named, result))
+        return result
+
+    module.forward = recording
+    return calls
 
 
 def _ran(what: str, module: nn.Module, x: Tensor) -> Any:

@@ -135,6 +135,8 @@ def compare(
     base = base if base.space else base.over(space={"name": SPACE})
     if not data:
         data = [base.data["name"]] if "name" in base.data else [] if base.score else ["digits"]
+    if table is not None:
+        base.permit(str(table))
     rows = None if table is None else load(table)
     if rows is not None and not columns:
         columns = (rows.default_column,)

@@ -160,13 +160,15 @@ def _trained(run: Run, arch: Arch, own: Space, asked: Mapping[str, Any], inherit
     if missing:
         raise UserError(f"The weights of {run.path} do not fit its network: {missing[0]} is missing.")
     network.load_state_dict({name: weights[name] for name in names})
+    result = run.result()
     return Model(
         arch=arch,
         space=size,
         network=network.eval(),
         weights="trained",
         origin=f"trained alone, run {_short(run.path)}",
-        accuracy=float(run.result()["test_accuracy"]),
+        accuracy=float(result["test_accuracy"]),
+        tested=f"{result['test_images']:,} images: {result['tested_on']}",
     )
 
 

@@ -91,9 +91,9 @@ class Gap:
     ----------
     run, notation
         The folder, and the answer.
-    images
-        Test images by which accuracies were measured; ``error`` is the standard error of one of them at 50 %, in
-        points.
+    images, tested
+        Number of test images by which accuracies were measured, and what they are (``ImageData.tested``); ``error`` is
+        the standard error of one of them at 50 %, in points.
     truth
         What ``truth`` of the sample is: a column of the table, or the trainings from scratch; None where there is none.
     chain
@@ -129,6 +129,7 @@ class Gap:
     run: str
     notation: str
     images: int
+    tested: str
     error: float
     truth: str | None
     chain: tuple[Step, ...]
@@ -310,6 +311,7 @@ class _Measured:
             run=str(self.source.path),
             notation=self.space.write(self.arch),
             images=images,
+            tested=self.by.data.tested,
             error=100 * math.sqrt(0.25 / images),
             truth=self.truth(alone),
             chain=tuple(chain),

@@ -37,7 +37,8 @@ class SearchResult:
         of the search, at its size.
     judged
         Of a method that chooses its answer by judging candidates: the number of candidates, ``archs``, the ``seconds``
-        that this took, and the ``accuracy`` of the answer in percent on a number of ``images``, when last judged.
+        that this took, and the ``accuracy`` of the answer in percent on a number of ``images``, when last judged; and
+        what ``on``: training images that were held out from the weights, or not.
     score
         Of a search by a score: its ``name``, ``title`` and ``unit``, the ``value`` of the architecture, the number of
         ``evaluations`` and of different ``architectures`` among them, and a ``notice`` that qualifies them.
@@ -119,6 +120,7 @@ def judged_facts(judged: Mapping[str, Any], arch: Arch) -> dict[str, Any] | None
         "seconds": round(judged["seconds"], 2),
         "accuracy": own[-1]["accuracy"],
         "images": own[-1]["images"],
+        "on": judged["on"],
     }
 
 
@@ -134,8 +136,8 @@ class TrainingResult:
         The run folder, or None where nothing was written.
     record
         The record of the last epoch: its test accuracy is the one to report.
-    images
-        Number of test images behind that accuracy.
+    images, tested
+        Number of test images behind that accuracy, and what they are (``ImageData.tested``).
     seconds
         Wall time of all epochs.
     """
@@ -145,14 +147,16 @@ class TrainingResult:
     run: Run | None
     record: Mapping[str, Any]
     images: int
+    tested: str
     seconds: float
 
     @classmethod
     def read(cls, run: Run) -> TrainingResult:
         """Return the result of a training that has ended."""
         arch, space = run.found()
-        records = run.records()
-        return cls(arch, space, run, records[-1], run.result()["test_images"], sum(r["seconds"] for r in records))
+        records, result = run.records(), run.result()
+        seconds = sum(record["seconds"] for record in records)
+        return cls(arch, space, run, records[-1], result["test_images"], result["tested_on"], seconds)
 
     @property
     def accuracy(self) -> float:
@@ -169,6 +173,7 @@ class TrainingResult:
             **size_of(self.space, self.arch),
             "test_accuracy": self.accuracy,
             "test_images": self.images,
+            "tested_on": self.tested,
             "interval_95": [100 * low, 100 * high],
             "test_loss": self.record["test_loss"],
             "epochs": self.record["epoch"] + 1,

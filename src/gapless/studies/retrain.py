@@ -22,7 +22,7 @@ from gapless.studies.evaluate import locate
 from gapless.studies.pipeline import Answer, Callback, OnProgress
 from gapless.studies.results import TrainingResult
 
-KEPT = ("name", "size", "test_images", "label", "image", "pad", "flip")
+KEPT = ("name", "size", "test_images", "label", "image", "test_split", "pad", "flip")
 """Settings of a search's data that its retraining takes over: it trains on all training images, and how they are varied
 is the protocol's."""
 ALONG = {"aux_weight": 0.0, "drop_path": 0.0}
@@ -176,4 +176,5 @@ class ArchTraining:
 
     def result(self, answer: Answer, run: Run | None, seconds: float, last: Mapping[str, Any]) -> TrainingResult:
         """Return the result."""
-        return TrainingResult(answer.arch, answer.space, run, last, len(self.resolved.data.test), seconds)
+        data = self.resolved.data
+        return TrainingResult(answer.arch, answer.space, run, last, len(data.test), data.tested, seconds)

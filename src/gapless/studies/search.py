@@ -116,7 +116,7 @@ class SupernetSearch:
             loop.space,
             self.resolved.data,
             weights={**loop.supernet.state_dict(), **method},
-            files={"judged.json": {"seconds": seconds, "archs": archs}} if archs else {},
+            files={"judged.json": {"seconds": seconds, "on": loop.feed.judged_on, "archs": archs}} if archs else {},
             limits=costs,
             seconds=seconds,
         )
