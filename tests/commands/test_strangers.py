@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from gapless.core import catalogue
+from gapless.core.errors import Untrusted
 
 TINY = ("--space.width", 4, "--space.cells", 1, "--data.train_images", 60, "--data.test_images", 20, "--threads", 1)
 METHOD = """
@@ -168,3 +169,67 @@ def test_the_searcher_of_a_method_is_code_as_the_method_is(gapless, tmp_path, mo
     status, _, err = gapless("search", "r.toml", "--out", "run")
     assert status == 2 and "evil.py" in err and "--trust" in err
     assert not (tmp_path / "hurt").exists() and not (tmp_path / "run").exists()
+
+
+COMPARISON = """
+[comparison]
+methods = ["{method}"]
+seeds = [0]
+data = ["digits"]
+baseline = "{method}"
+table = "{table}"
+columns = []
+retrain = false
+
+[space]
+name = "{space}"
+{more}
+"""
+PLACES = {
+    "method": {"method": "./evil.py"},
+    "space": {"space": "./evil.py"},
+    "table": {"table": "./evil.py:x"},
+    "score": {"more": "[score]\nname = './evil.py'"},
+    "file of a score": {"more": "[score]\nname = 'table'\nfile = './evil.py:x'"},
+    "searcher": {"method": "fairnas", "more": "[methods.fairnas]\nsearcher = './evil.py'"},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_folder_of_a_comparison_executes_nothing(gapless, tmp_path, place):
+    """Wherever it names a file: also a command that forgets to ask is refused."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "evil.py").write_text("open('hurt', 'w')\n")
+    settings = {"method": "random", "table": "", "space": "nasbench201", "more": ""} | PLACES[place]
+    (tmp_path / "theirs" / "comparison.toml").write_text(COMPARISON.format(**settings))
+    for words in (("compare", "theirs", "--help"), ("compare", "theirs"), ("report", "theirs"), ("show", "theirs")):
+        status, _, err = gapless(*words)
+        assert not (tmp_path / "hurt").exists(), words
+        if words == ("compare", "theirs"):
+            assert status == 2 and "evil.py" in err and "--trust" in err
+
+
+def test_a_file_is_executed_as_it_was_compared(tmp_path):
+    """Neither what changes between the two nor what Python caches beside the file."""
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(METHOD.replace('Path("executed").touch()', "VALUE = 1"))
+    assert catalogue.find(str(plugin), "methods").label == "mine"
+    assert not (tmp_path / "__pycache__").exists()
+    catalogue.suspect(str(plugin))
+    with pytest.raises(Untrusted, match="may not run.*`trust`"):
+        catalogue.find(str(plugin), "methods")
+    catalogue.permit(str(plugin), catalogue.fingerprint(plugin))
+    assert catalogue.find(str(plugin), "methods").label == "mine"
+    plugin.write_text("open('hurt', 'w')\n")
+    with catalogue.trusting(), pytest.raises(Untrusted, match="changed since it was permitted"):
+        catalogue.find(str(plugin), "methods")
+
+
+def test_a_comparison_goes_on_with_the_code_that_it_began_with(gapless, executed, tmp_path):
+    (tmp_path / "mine.py").write_text(METHOD)
+    words = ("compare", "--methods", "./mine.py", "--seeds", 0, *TINY, "--out", "all")
+    assert gapless(*words)[0] == 0
+    (tmp_path / "mine.py").write_text(METHOD + "# changed\n")
+    executed()
+    status, _, err = gapless("compare", "all", "--seeds", "0,1", "--trust")
+    assert status == 2 and "was changed since" in err and not executed()

@@ -178,3 +178,14 @@ def test_no_whole_number_is_endless(value):
 def test_no_setting_takes_what_is_no_path(value):
     with pytest.raises(UserError, match="`x` must be a path"):
         settings.convert(value, Path, "x")
+
+
+def test_a_type_that_is_not_imported_is_named():
+    def build(space: "Unknown", *, width: int = 4) -> "Unknown": ...  # noqa: F821
+
+    assert fields_of(build)["width"].type is int, "only settings are looked at"
+
+    def wrong(*, width: "Unknown" = 4): ...  # noqa: F821
+
+    with pytest.raises(UserError, match="type of a setting of wrong cannot be told: name 'Unknown' is not defined"):
+        fields_of(wrong)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from gapless.core.errors import UserError
 from gapless.data import load
+from gapless.data.images import fit
 
 
 def picture(path, seed=0, mode="RGB", size=8):
@@ -163,3 +164,113 @@ def test_the_memory_of_a_control_group_counts(tmp_path, monkeypatch):
     )  # fmt: skip
     assert machine.memory() == 700_000_000
     assert machine.free_memory() == 400_000_000
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0.0, 1.0, 2.0] * 4,
+        [[0], [1], [2]] * 4,
+        [["a"], ["b"], ["c"]] * 4,
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]] * 4,
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]] * 4,
+    ],
+    ids=str,
+)
+def test_labels_in_other_clothes(tmp_path, labels):
+    table(tmp_path / "train.parquet", labels)
+    table(tmp_path / "test.parquet", labels[:6])
+    data = load(tmp_path)
+    assert data.train.labels.tolist() == [0, 1, 2] * 4
+    assert data.classes == (("a", "b", "c") if labels[0] == ["a"] else ("0", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0.0, 0.5] * 4, "'label' cannot be the label: row 1 of .* has 0.5, a quantity"),
+        ([[0], [1, 2]] * 4, "'label' cannot be the label: row 1 of .* has 2 labels"),
+        ([[0, 1, 1], [0, 1, 0]] * 4, "'label' cannot be the label: row 0 of .* has 3 labels"),
+        ([[], [1]] * 4, "'label' cannot be the label: row 0 of .* has 0 labels"),
+        ([0.0, float("nan")] * 4, "row 1 of .* has no label"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_no_classes(tmp_path, labels, said):
+    table(tmp_path / "train.parquet", labels)
+    with pytest.raises(UserError, match=said):
+        load(tmp_path)
+
+
+def test_a_column_of_whole_numbers_goes_before_one_of_fractions(tmp_path):
+    table(tmp_path / "train.parquet", [0, 1] * 5)
+    rows = pq.read_table(tmp_path / "train.parquet")
+    pq.write_table(rows.append_column("target", pa.array([0.5] * 10)), tmp_path / "train.parquet")
+    assert load(tmp_path).classes == ("0", "1")
+
+
+def test_arrays_of_numpy_are_told_what_to_become(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+        np.save(tmp_path / "a" / name / "1.npy", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"cat holds no images. It holds 1 other files, such as .*1\.npy.*fromarray"):
+        load(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    np.save(tmp_path / "b" / "x_train.npy", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"b holds no set of images.*fromarray"):
+        load(tmp_path / "b")
+
+
+def test_a_folder_of_everything_is_left_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr("gapless.data.huggingface.OTHERS", 20)
+    classes(tmp_path, 6)
+    for i in range(130):
+        (tmp_path / "cat" / f"{i}.txt").touch()
+    with pytest.raises(UserError, match="is no set of images: among its first 130 files 6 are images"):
+        load(tmp_path)
+    for i in range(100, 130):
+        (tmp_path / "cat" / f"{i}.txt").unlink()
+        picture(tmp_path / "cat" / f"{i}.png", seed=i)
+    assert len(load(tmp_path).classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("splits", "asked", "said"),
+    [
+        (("train", "test"), None, "the test split"),
+        (("train", "val"), None, "the val split"),
+        (("train", "val", "test"), "val", "the val split"),
+        (("train", "test"), "none", "a stratified fifth of the training images"),
+        ((), None, "a stratified fifth of the training images"),
+        (
+            ("train", "flat"),
+            None,
+            "a stratified fifth of the training images (the images of val lie in no class folders and are not used)",
+        ),
+    ],
+)
+def test_what_accuracies_are_of_is_said(tmp_path, splits, asked, said):
+    for split in splits or ("",):
+        if split == "flat":
+            picture(tmp_path / "val" / "1.png")
+        else:
+            classes(tmp_path / split)
+    assert load(tmp_path, test_split=asked).tested == said
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(7, 9, 4), (32, 32, 16), (5, 5, 9), (100, 37, 32), (13, 200, 32), (1, 50, 8), (40, 40, 39), (333, 500, 50)],
+)
+def test_images_are_resized_by_the_exact_mean_of_areas(height, width, size):
+    """Against the definition: every old pixel repeated, every new one the mean of its block."""
+    image = np.random.default_rng(0).integers(0, 256, (3, height, width), dtype=np.uint8)
+    short = min(height, width)
+    rows, columns = ((2 * old * size + short) // (2 * short) for old in (height, width))
+
+    def mean(x, new):  # along the last axis: in units of which both an old and a new pixel are whole numbers
+        fine = x.repeat(new, axis=-1).reshape(*x.shape[:-1], new, x.shape[-1]).sum(-1)
+        return fine[..., (new - size) // 2 :][..., :size]
+
+    sums = mean(mean(image.astype(np.int64), columns).swapaxes(1, 2), rows).swapaxes(1, 2)
+    assert np.array_equal(fit(image, size), (sums / (height * width)).round())

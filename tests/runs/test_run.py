@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gapless.core.errors import UserError
+from gapless.runs import manifest
 from gapless.runs.run import Run, machine
 from gapless.spaces.darts import Darts
 from gapless.testing.examples import noise
@@ -44,3 +45,30 @@ def test_machine_is_plain_json():
     told = json.loads(json.dumps(machine()))
     assert told["torch"] == torch.__version__
     assert told["threads"] == torch.get_num_threads()
+
+
+def test_a_measurement_that_is_cut_off_spoils_no_finished_run(tmp_path, monkeypatch):
+    """Whichever of its writes is the last that happens."""
+    run = Run.create(tmp_path / "run")
+    run.write("recipe.toml", '[space]\nname = "darts"\n')
+    run.write_json("gap.json", {"images": 1})
+    run.end()
+    for cut in range(4):
+        left, write = [cut], Run.write_bytes
+
+        def limited(self, name, content, left=left, write=write):
+            if not left[0]:
+                raise UserError("cut off")
+            left[0] -= 1
+            write(self, name, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "write_bytes", limited)
+            if cut < 3:
+                with pytest.raises(UserError, match="cut off"):
+                    run.write_listed("gap.json", {"images": 10 + cut})
+            else:
+                run.write_listed("gap.json", {"images": 10 + cut})
+        run.check_all()
+        assert run.ended and json.loads(run.checked("gap.json").read_text())["images"] in (1, 9 + cut, 10 + cut)
+    assert manifest.read(run.path).keys() == {"recipe.toml", "gap.json"}

@@ -131,6 +131,7 @@ def plain(channels=3, classes=10):
         (plain(classes=4), "0", nn.Conv2d(3, 4, 1), r"gives a tensor \[2, 4\] for two images; .* \[2, 10\]"),
         (plain(), "0", nn.Conv2d(3, 5, 1), r"'other' of '0' gives a tensor \[2, 5, 8, 8\]"),
         (plain(), "0", nn.Linear(7, 4), "'other' of '0' cannot run: RuntimeError"),
+        (plain().half(), "0", nn.Identity(), r"weights in float16.*model.float\(\)"),
         (nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)), "3", nn.Linear(4, 10), "lazy modules"),
     ],
 )  # fmt: skip
@@ -147,3 +148,32 @@ def test_what_runs_is_searched():
     network = space.network(space.read("conv=same")).eval()
     assert torch.equal(network(x), model.eval()(x))
     assert Supernet(space)(x, space.one_hot(space.read("conv=wide"))).shape == (2, 10)
+
+
+class Direct(nn.Module):
+    """A model that calls the forward of a part itself, and runs another in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.extra, self.head = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Linear(3, 10)
+
+    def forward(self, x):
+        x = self.conv.forward(x)
+        return self.head((self.extra(x) if self.training else x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("path", ["conv", "extra"])
+def test_parts_that_run_by_their_forward_or_in_training_alone(path):
+    space = Patched(model=Direct(), swaps={path: {"same": None, "wide": nn.Conv2d(3, 3, 3, padding=1)}}, size=8)
+    assert Supernet(space)(torch.randn(2, 3, 8, 8), space.one_hot(space.read(f"{path}=wide"))).shape == (2, 10)
+    space = Patched(model=Direct(), swaps={path: {"same": None, "more": nn.Conv2d(3, 4, 1)}}, size=8)
+    with pytest.raises(UserError, match="'more' of .* gives a tensor"):
+        Supernet(space)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_part_is_refused():
+    model = nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    space = Patched(model=model, swaps={"0": {"same": None, "wide": nn.Conv2d(3, 4, 3, padding=1)}}, size=8)
+    with pytest.raises(UserError, match="TorchScript"):
+        Supernet(space)

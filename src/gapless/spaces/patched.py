@@ -110,6 +110,10 @@ class Patched(Space):
                 f"The model has weights in {min(odd)}; a search keeps them in float32 and computes as `precision` "
                 "says. Give model.float()."
             )
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self.model.modules()):
+            raise UserError(
+                "The model holds modules of TorchScript, which cannot be copied apart. Give it as it was before."
+            )
         device = weights[0].device if weights else torch.device("cpu")  # its code may name the one that it is on
         with (
             torch.device(device),
@@ -177,9 +181,6 @@ def _recorded(module: nn.Module) -> list[Any]:
     """Return a list that takes arguments, keywords and result of every forward pass of a module from now on, also of
     those that do not go through ``__call__``."""
     calls: list[Any] = []
-    if isinstance(module, torch.jit.ScriptModule):  # its forward cannot be replaced
-        module.register_forward_hook(lambda _, *call: calls.append((call[0], {}, call[1])))
-        return calls
     forward = module.forward
 
     def recording(*given: Any, **named: Any) -> Any:
