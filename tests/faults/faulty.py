@@ -13,9 +13,11 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import in_turn
 import torch
 import torch._dynamo  # the optimisers of PyTorch import it
 
+import gapless.commands.compare
 import gapless.commands.resume
 import gapless.commands.retrain
 import gapless.commands.search
@@ -28,6 +30,7 @@ import gapless.studies.show  # noqa: F401
 from gapless.commands import app
 from gapless.core import files, interrupt
 from gapless.runs.checkpoint import NAME
+from gapless.studies.jobs import Here
 from gapless.testing.methods import flat
 
 MEASURED = ("images_per_second", "seconds", "peak_memory_mb")
@@ -169,6 +172,7 @@ def _child(words, where, fault, place):
             signal.signal(number, interrupt.leave)
         writes = Writes(fault)
         files.write, files.append = writes.writing, writes.appending
+        Here.run = in_turn.run  # so that what strikes strikes the jobs of a comparison, too
         torch.set_num_threads(1)
         status = app.run(words)
         place.with_name(f"{place.name}.writes").write_text(str(writes.count))

@@ -14,7 +14,7 @@ import time
 from functools import cache
 
 import pytest
-from faulty import MOMENTS, SEARCH, Fault, command, outcome
+from faulty import MOMENTS, NAME, SEARCH, Fault, command, outcome
 
 SEED = int(os.environ.get("GAPLESS_SEED", "0"))
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -261,6 +261,100 @@ def test_a_folder_in_the_place_of_the_lock_is_refused_at_the_start(cut, tmp_path
     came = command("resume", "run", where=tmp_path).well()
     assert came.status == 2
     assert ".lock is a folder" in came.err
+
+
+# ---------------------------------------------------------------------- other commands that are killed while they write
+
+RETRAINED = ("retrain", "run", *RETRAIN, "--threads", "1", "--out", "alone")
+COMPARED = (
+    "compare", "--methods", "darts,random", "--seeds", "0", "--epochs", "1", *SEARCH[1:7], "--train.batch", "16", *SEARCH[-10:],
+    "--out", "all",
+)  # fmt: skip
+
+
+def came_to(words, where):
+    """Return what a training, or all runs of a comparison, came to."""
+    runs = [where / "alone"] if words[0] == "retrain" else sorted((where / "all").glob("*-seed*"))
+    found = {run.name: outcome(run) if (run / NAME).exists() else {} for run in runs}
+    for run in runs:  # the recipe names the run whose weights are inherited
+        found[run.name]["recipe.toml"] = (run / "recipe.toml").read_text().replace(str(where), "")
+    names = ("comparison.toml", "differences.csv") if words[0] == "compare" else ()
+    return found | {name: (where / "all" / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(whole, tmp_path_factory):
+    """Return a function that tells what a command comes to, and the number of its writes."""
+
+    @cache
+    def of(words):
+        where = tmp_path_factory.mktemp(words[0])
+        shutil.copytree(whole[0], where / "run")
+        came = command(*words, where=where).well()
+        assert came.status == 0, came.err
+        return came_to(words, where), came.writes
+
+    return of
+
+
+def killed_and_repeated(whole, undisturbed, tmp_path, words, fault):
+    expected, writes = undisturbed(words)
+    if fault.nth >= writes:
+        pytest.skip("there are not so many writes")
+    shutil.copytree(whole[0], tmp_path / "run")
+    came = command(*words, where=tmp_path, fault=fault).well()
+    assert came.status == -signal.SIGKILL
+    again = words if words[0] == "compare" else ("resume", "alone")
+    came = command(*again, where=tmp_path).well()
+    if came.status == 2 and "is no run" in came.err:  # nothing was begun
+        came = command(*words, where=tmp_path).well()
+    assert came.status == 0, came.err
+    assert came_to(words, tmp_path) == expected
+
+
+@pytest.mark.parametrize(("words", "nth"), [(RETRAINED, 5), (COMPARED, 9)], ids=["retrain", "compare"])
+def test_killed_and_repeated(whole, undisturbed, tmp_path, words, nth):
+    killed_and_repeated(whole, undisturbed, tmp_path, words, Fault(nth, "half"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("moment", ["created", "half", "after"])
+@pytest.mark.parametrize("nth", range(12))
+def test_a_training_that_is_killed_goes_on(whole, undisturbed, tmp_path, nth, moment):
+    killed_and_repeated(whole, undisturbed, tmp_path, RETRAINED, Fault(nth, moment))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", range(25))
+def test_a_comparison_that_is_killed_goes_on(whole, undisturbed, tmp_path, part):
+    drawn = random.Random(f"{SEED}-compare-{part}")
+    nth = drawn.randrange(undisturbed(COMPARED)[1])
+    killed_and_repeated(whole, undisturbed, tmp_path, COMPARED, Fault(nth, drawn.choice(MOMENTS)))
+
+
+def measured_again(whole, right, tmp_path, reader, fault):
+    """What only reads a run leaves it whole wherever it is killed, and comes to the same the next time."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    came = command(*READERS[reader], where=tmp_path, fault=fault).well()
+    assert came.status in (0, -signal.SIGKILL)
+    assert outcome(tmp_path / "run") | {"leavings": []} == outcome(whole[0])
+    for words in (("show", "run"), ("report", "run"), ("resume", "run"), READERS[reader]):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert command(*words, where=tmp_path).well().status == 0, words
+    assert made(tmp_path, reader) == right(reader)
+
+
+@pytest.mark.parametrize(("reader", "nth"), [("gap", 1)])
+def test_a_measurement_that_is_killed(whole, right, tmp_path, reader, nth):
+    measured_again(whole, right, tmp_path, reader, Fault(nth, "half"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("reader", ["gap", "diagnose", "report", "show", "export"])
+@pytest.mark.parametrize("nth", range(8))
+@pytest.mark.parametrize("moment", ["half", "after"])
+def test_every_measurement_that_is_killed(whole, right, tmp_path, reader, nth, moment):
+    measured_again(whole, right, tmp_path, reader, Fault(nth, moment))
 
 
 # ---------------------------------------------------------------------- races

@@ -24,7 +24,7 @@ NUMBERS = (
 )  # fmt: skip
 TEXTS = (
     "", " ", "\x1b[31mred", "a\nb", "x" * 256, "y" * 5000, "../../../nowhere", "~nobody/x", "nul\0byte", "\udcff\udcfe", "🦊",
-    "%s%n", "{}", "-", "--", "=1+1", "<script>", "con", "./nowhere.py", "a.py:b", ":", "\\", "'", '"', "$HOME",
+    "%s%n", "{}", "-", "--", "=1+1", "<script>", "con", "./nowhere.py", "a.py:b", ":", "/", "//", "\\", "'", '"', "$HOME",
 )  # fmt: skip
 ARCHS = (
     "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|",
