@@ -402,6 +402,34 @@ def test_again_and_again(tmp_path, trial):
     one_wins(tmp_path)
 
 
+@pytest.mark.parametrize("trial", [0, *(pytest.param(i, marks=pytest.mark.faults) for i in range(1, 5))])
+def test_of_two_comparisons_in_one_folder_one_begins(tmp_path, trial):
+    """The other one is refused, or finds what the first has done and goes on with its own methods."""
+    go, children, methods = tmp_path / "go", [], ("darts", "random")
+    for method in methods:
+        child = os.fork()
+        if child == 0:
+            while not go.exists():
+                time.sleep(0.0005)
+            words = tuple(method if word == "darts,random" else word for word in COMPARED)
+            came = command(*words, where=tmp_path)
+            (tmp_path / f"came-{method}").write_text(json.dumps([came.status, came.err]))
+            os._exit(0)
+        children.append(child)
+    go.touch()
+    for child in children:
+        os.waitpid(child, 0)
+    came = {method: json.loads((tmp_path / f"came-{method}").read_text()) for method in methods}
+    assert any(status == 0 for status, _ in came.values()), came
+    said = ("Another process", "already there", "was changed by another process")
+    for method, (status, err) in came.items():
+        assert "Traceback" not in err, err
+        assert status == 0 or (status == 2 and any(text in err for text in said)), came
+        assert status == 2 or (tmp_path / "all" / f"{method}-digits-seed0" / "manifest.json").exists()
+    asked = (tmp_path / "all" / "comparison.toml").read_text()
+    assert any(f'methods = ["{method}"]' in asked for method, (status, _) in came.items() if status == 0)
+
+
 # ---------------------------------------------------------------------- the folder goes while the run is under way
 
 

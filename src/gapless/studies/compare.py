@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from gapless.core.errors import Stopped, UserError
+from gapless.core.errors import Occupied, Stopped, UserError
 from gapless.core.files import place, whole
 from gapless.core.settings import NonNegative, Processes, ranged
 from gapless.core.space import Space
 from gapless.core.table import BenchmarkTable
+from gapless.core.text import shown
 from gapless.reports.comparison import Report, report, write
 from gapless.runs.checked import RunSettings, check_recipe
 from gapless.runs.checkpoint import held
@@ -154,8 +155,9 @@ def compare(
     threads = RunSettings.of(asked.recipe).threads or 1
     runner = Here(jobs, threads) if ray is None else OnRay(ray, threads, gpus)
     folder = Folder(place(out))
-    if folder.exists:
-        before, runs = folder.comparison(), folder.runs()
+    before = folder.comparison() if folder.exists else None
+    if before is not None:
+        runs = folder.runs()
         asked = asked.keeping(before)
         searched = sorted({run.recipe().method["name"] for run in runs if run.kind == "search"})
         if unlike := asked.unlike(before, searched, retrained=any(run.kind == "retrain" for run in runs)):
@@ -169,10 +171,13 @@ def compare(
     came: dict[str, Outcome] = {}
     try:
         _try_out(asked, folder, wanting, runner)
-        if not folder.exists:
+        if before is None:
             Run.create(folder.path)
-            folder.write(asked)
         with held(Run(folder.path)):
+            if before is None:
+                Run.check_free(folder.path)
+            elif folder.comparison() != before:
+                raise Occupied(f"{shown(folder.path)} was changed by another process since. Try again.")
             folder.write(asked)
             if planned is not None:
                 planned(sum(1 for _ in asked.cells()) - len(wanting), len(wanting))
