@@ -22,6 +22,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError
 from rich.console import Console
 
 from gapless import __version__
+from gapless.commands import failures
 from gapless.commands.options import flag
 from gapless.core import catalogue, interrupt
 from gapless.core.errors import Stopped, Untrusted, UserError
@@ -69,6 +70,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: list[str]) -> int:
     options = {"trust"} | {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
     try:
+        failures.check_address_space(arguments[0] if arguments else "")
         app = bound_app(arguments)
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         if not gc.isenabled():
@@ -96,9 +98,10 @@ def _run(arguments: list[str]) -> int:
         if interrupt.caused(error):
             print("Interrupted.", file=sys.stderr)
             return interrupt.status()
-        from gapless.commands import failures  # imports PyTorch
-
-        failure = failures.sentence(error)
+        try:
+            failure = failures.sentence(error)
+        except MemoryError:
+            failure = failures.SHORT
         if failure is None:
             raise
         print(printable(UserError(failure).spelled(lambda name: flag(name, options))), file=sys.stderr)

@@ -6,8 +6,10 @@ import os
 import platform
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def processor() -> str:
@@ -20,14 +22,16 @@ def processor() -> str:
 def instructions() -> str:
     """Return the widest vector instructions that PyTorch uses here (``AVX2``, ``AVX512`` ...): sums are taken in their
     order. Processors of one name can differ in them."""
+    import torch
+
     return torch.backends.cpu.get_cpu_capability()
 
 
 def memory() -> int | None:
-    """Return the bytes of memory that this process may use: those of the machine, or of its control group (container)
-    where that has fewer; None where the system does not say."""
-    found = [limit for limit in (_physical(), *_limits("memory.max", "memory.limit_in_bytes")) if limit is not None]
-    return min(found, default=None)
+    """Return the bytes of memory that this process may use: those of the machine, of its control group (container), or
+    of its own limit (``ulimit -v``), whichever are fewest; None where the system does not say."""
+    limits = (_physical(), address_space(), *_limits("memory.max", "memory.limit_in_bytes"))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def free_memory() -> int | None:
@@ -50,6 +54,12 @@ def _physical() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # a system without them
         return None
+
+
+def address_space() -> int | None:
+    """Return the bytes of memory that this process may address (``ulimit -v``); None where nothing limits them."""
+    found = re.search(r"Max address space\s+(\d+)", _text(Path("/proc/self/limits")))
+    return int(found.group(1)) if found else None
 
 
 def _limits(unified: str, legacy: str) -> list[int]:
@@ -83,5 +93,7 @@ def _text(path: Path) -> str:
 def device_name(device: torch.device) -> str:
     """Return the name of a device: that of the GPU or the processor."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
     return processor() if device.type == "cpu" else device.type
