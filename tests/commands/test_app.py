@@ -342,3 +342,22 @@ def test_every_shipped_recipe_is_sound():
         assert recipe.title
         assert recipe.source
         check_recipe(recipe)
+
+
+def test_too_little_memory_to_compute_is_said_at_the_start(gapless, tmp_path, monkeypatch):
+    """Where the address space is bounded OpenBLAS would wait for ever."""
+    monkeypatch.setattr("gapless.commands.failures.address_space", lambda: 10**9)
+    status, out, err = gapless("search", "--out", "run")
+    assert (status, out) == (2, "") and "may address 0.9 GiB of memory (ulimit -v)" in err
+    assert not (tmp_path / "run").exists()
+    assert gapless("list", "methods")[0] == 0
+
+
+def test_that_memory_is_short_is_said_whatever_else_fails(gapless, monkeypatch):
+    def short(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("gapless.commands.app.bound_app", short)
+    monkeypatch.setattr("gapless.commands.failures.memory", short)
+    status, _, err = gapless("list")
+    assert (status, err) == (2, "There is not enough memory.\n")
