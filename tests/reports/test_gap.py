@@ -1,11 +1,14 @@
 """The page of a gap from made-up numbers."""
 
+import json
 import re
 
 import pytest
 from hostile import HOSTILE
 
-from gapless.reports.gap import figures, findings, page
+from gapless.reports.gap import figures, findings, page, read
+from gapless.runs.run import Run
+from gapless.runs.schema import Damaged
 from gapless.studies.gap import ranked
 
 TRUTH = [92.0, 90.0, 88.0, 91.0, 86.0, 89.0]
@@ -21,6 +24,7 @@ def made(*, table=True, decided=False, **changes):
             "notation": f"|a~{i}|",
             "scores": {"inherited": s - 10, "recalibrated": s, "params": p, "macs": 2 * p},
             "truth": t if table else None,
+            "trainings": {},
         }
         for i, (s, p, t) in enumerate(zip(by, params, TRUTH, strict=True))
     ]
@@ -152,3 +156,25 @@ def test_the_page_keeps_its_lines_and_columns_whatever_stands_in_it(given):
         bars = line.replace("\\|", "").count("|") if line.startswith("|") else 0
         assert not columns or bars in (0, columns), line
         columns = bars
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sample": [{**made()["sample"][0], "truth": None}, *made()["sample"][1:]]},
+        {"sample": made()["sample"][:1]},
+        {"sample": [{**made()["sample"][0], "scores": {}}, *made()["sample"][1:]]},
+        {"chain": made()["chain"][1:]},
+        {"measures": {"inherited": {}}},
+    ],
+    ids=["no truth", "one architecture", "no scores", "no supernet", "no tau"],
+)
+def test_parts_that_do_not_fit_together_are_damage(tmp_path, changes):
+    """Each of the right type, as a hand that edits would leave them."""
+    (tmp_path / "gap.json").write_text(json.dumps({**made(), **changes}))
+    with pytest.raises(
+        Damaged, match=r"gap\.json is damaged: its parts do not fit together.*Measure it anew with: gapless gap"
+    ):
+        read(Run(tmp_path))
+    (tmp_path / "gap.json").write_text(json.dumps(made()))
+    assert read(Run(tmp_path))["images"] == 2000

@@ -122,3 +122,19 @@ def test_the_recipe_of_a_run_holds_wherever_it_is_read(tmp_path, monkeypatch):
     assert full.data["name"] == str(tmp_path / "pets")
     monkeypatch.chdir("/")
     assert resolve(full).data.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("3", "\\[retrain.space\\] holds fields of the space; got 3"),
+        ("{ cells = { a = 1 } }", "`retrain.space.cells` must be a whole number"),
+        ("{ cells = -1 }", "`retrain.space.cells` must be from 1 to 1,000; got -1"),
+        ("{ wdith = 4 }", "`retrain.space.wdith` is no setting of nasbench201. Did you mean 'width'"),
+    ],
+)
+def test_fields_of_the_space_alone_are_checked(tmp_path, space, said):
+    path = tmp_path / "r.toml"
+    path.write_text(f"[space]\nname = 'nasbench201'\n[method]\nname = 'darts'\n[retrain]\nspace = {space}\n")
+    with pytest.raises(UserError, match=said):
+        check_recipe(Recipe.read(path))

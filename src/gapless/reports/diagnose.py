@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gapless.analysis.alarm import BENT, EARLIEST, WINDOW
 from gapless.core.errors import UserError
-from gapless.core.text import code, sentence
+from gapless.core.text import code, sentence, shown
 from gapless.reports import features
 from gapless.reports.gap import BLUE, ORANGE, Table, markdown
 from gapless.reports.panel import (
@@ -72,6 +72,7 @@ def read(run: Run) -> dict[str, Any]:
     repair = f"Type: gapless diagnose {run.path}"
     manifest.check(run.path, NAME, repair)
     found: dict[str, Any] = schema.read(path, schema.DiagnosisFile, repair)
+    schema.check_told(found, shown(path), repair, findings, alike_table, clusters_table, course_table)
     return found
 
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gapless.core.errors import UserError
-from gapless.core.text import code, sentence
+from gapless.core.text import code, sentence, shown
 from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
@@ -73,6 +73,10 @@ def read(run: Run) -> dict[str, Any]:
     repair = f"Measure it anew with: gapless gap {run.path}"
     manifest.check(run.path, NAME, repair)
     found: dict[str, Any] = schema.read(path, schema.GapFile, repair)
+    nowhere = dict.fromkeys(("gap-chain", "gap-ranking", "gap-fixing"), "")
+    schema.check_told(
+        found, shown(path), repair, lambda gap: page(gap, nowhere), _points, lambda gap: summary_table({"": gap})
+    )
     return found
 
 
@@ -219,7 +223,7 @@ def _late(gap: Mapping[str, Any]) -> Finding | None:
 
 
 def _accuracy(gap: Mapping[str, Any], name: str) -> float:
-    return next(float(step["accuracy"]) for step in gap["chain"] if step["name"] == name)
+    return {step["name"]: float(step["accuracy"]) for step in gap["chain"]}[name]
 
 
 class Table(NamedTuple):
@@ -400,10 +404,18 @@ def chain(steps: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def _points(gap: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return what is ranked -> its values over the sample, parameters in millions; ``truth`` first."""
+    names = [name for name in gap["measures"] if name != "macs"]
+    units = {name: 1e6 if name == "params" else 1.0 for name in names}
+    found = {"truth": [float(judged["truth"]) for judged in gap["sample"]]} if names else {}
+    return found | {name: [judged["scores"][name] / units[name] for judged in gap["sample"]] for name in names}
+
+
 def scatter(gap: Mapping[str, Any]) -> Figure:
     """Draw each score beside the truth, a dot an architecture, the answer in orange, in the width of a page."""
-    names = [name for name in gap["measures"] if name != "macs"]
-    truth = [judged["truth"] for judged in gap["sample"]]
+    truth, *_ = (points := _points(gap)).values()
+    names = list(points)[1:]
     columns, high, gutter, title = min(5, len(names)), 1.1, 0.2, 0.18
     rows = -(-len(names) // columns)
     left = side_room(high, [truth])
@@ -413,7 +425,7 @@ def scatter(gap: Mapping[str, Any]) -> Figure:
         row, column = divmod(number, columns)
         corner, top = left + column * (wide + gutter), row * (title + high + BOTTOM) + title
         axes = panel(figure, corner, top, wide, high)
-        scores = [judged["scores"][name] / (1e6 if name == "params" else 1) for judged in gap["sample"]]
+        scores = points[name]
         limits(axes, truth)
         axes.set_xlim(*_room(scores))
         axes.xaxis.set_major_locator(MaxNLocator(3))

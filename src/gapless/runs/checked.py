@@ -19,7 +19,7 @@ from gapless.core.protocol import PROTOCOLS, Protocol
 from gapless.core.searcher import Searcher
 from gapless.core.settings import Natural, NonNegative, Seed, Threads, convert, defaults, fields_of, typed
 from gapless.core.space import Space
-from gapless.core.text import shown
+from gapless.core.text import printable, shown
 from gapless.data import load
 from gapless.engine.precision import Precision
 from gapless.engine.supernet import Execution
@@ -294,6 +294,7 @@ def _check(recipe: Recipe) -> CheckedRecipe:
         space = replace(space, settings={**setting.space, **space.settings})
         train = replace(setting.train, **typed_table(recipe, "train", Train, skip=()))
     retrain, data = RetrainSettings.of(recipe), typed_table(recipe, "data", load)
+    retrain = replace(retrain, space=_alone_fields(recipe, space.cls))
     for name in MEASURED:
         if name in recipe.space:
             raise UserError(
@@ -303,6 +304,21 @@ def _check(recipe: Recipe) -> CheckedRecipe:
     limit = LimitSettings(**typed_table(recipe, "limit", LimitSettings, skip=()))
     bounds = _bounds(recipe, limit)
     return CheckedRecipe(recipe, space, method, score, setting, train, retrain, data, limit, bounds, run)
+
+
+def _alone_fields(recipe: Recipe, space: type[Space]) -> dict[str, Any]:
+    """Return the table ``[retrain.space]``, checked."""
+    given = recipe.retrain.get("space", {})
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"[retrain.space] holds fields of the space; got {printable(repr(given)[:80])}.",
+            where=recipe.at("retrain", "space"),
+        )
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        where = recipe.at("retrain.space", name) or recipe.at("retrain", "space")
+        found |= typed(space, {name: value}, of="retrain.space", where=where)
+    return found
 
 
 def setting_of(method: type[Method] | type[Searcher], space: type[Space]) -> Setting:

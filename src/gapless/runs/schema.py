@@ -7,6 +7,7 @@ type first, and what does not fit is one sentence that names the place and says 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -279,6 +280,25 @@ def check(value: Any, kind: Any, place: str, repair: str) -> None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise Damaged(f"{place} is damaged: {str(error)[:200]}. {repair}") from None
+
+
+def check_told(value: Any, place: str, repair: str, *told: Callable[[Any], object]) -> None:
+    """Raise :class:`Damaged` where what is of the right types cannot be told, for its parts do not fit together.
+
+    Parameters
+    ----------
+    value
+        What was read.
+    place, repair
+        See :func:`parse`.
+    told
+        Functions that tell it, as tables and sentences: each is tried.
+    """
+    try:
+        for tell in told:
+            tell(value)
+    except (LookupError, TypeError, ValueError, ArithmeticError, StopIteration):
+        raise Damaged(f"{place} is damaged: its parts do not fit together. {repair}") from None
 
 
 def check_record(record: dict[str, Any], place: str, repair: str) -> None:
