@@ -225,7 +225,7 @@ def test_a_file_is_executed_as_it_was_compared(tmp_path):
         catalogue.find(str(plugin), "methods")
 
 
-def test_a_comparison_goes_on_with_the_code_that_it_began_with(gapless, executed, tmp_path):
+def test_a_comparison_goes_on_with_the_code_that_it_began_with(gapless, inside, executed, tmp_path):
     (tmp_path / "mine.py").write_text(METHOD)
     words = ("compare", "--methods", "./mine.py", "--seeds", 0, *TINY, "--out", "all")
     assert gapless(*words)[0] == 0

@@ -344,7 +344,7 @@ def measured_again(whole, right, tmp_path, reader, fault):
     assert made(tmp_path, reader) == right(reader)
 
 
-@pytest.mark.parametrize(("reader", "nth"), [("gap", 1)])
+@pytest.mark.parametrize(("reader", "nth"), [("report", 0)])
 def test_a_measurement_that_is_killed(whole, right, tmp_path, reader, nth):
     measured_again(whole, right, tmp_path, reader, Fault(nth, "half"))
 

@@ -35,7 +35,10 @@ def few_programs(monkeypatch):
 
 @pytest.mark.parametrize(
     ("count", "height", "width", "channels", "stride", "affine"),
-    [(2, 5, 7, 4, 2, True), pytest.param(1, 3, 4, 16, 1, False, marks=pytest.mark.kernels)],
+    [
+        (2, 3, 5, 4, 2, True),
+        *(pytest.param(*case, marks=pytest.mark.kernels) for case in ((2, 5, 7, 4, 2, True), (1, 3, 4, 16, 1, False))),
+    ],
 )
 def test_a_fan_of_everything(count, height, width, channels, stride, affine):
     """All forms to two targets, one of which has a sum already, against the plain backend."""
