@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from gapless.core import catalogue
-from gapless.core.errors import Untrusted
+from gapless.core.errors import Untrusted, UserError
+from gapless.runs.checked import component
+from gapless.runs.comparison import Comparison
+from gapless.runs.recipe import Recipe
 
 TINY = ("--space.width", 4, "--space.cells", 1, "--data.train_images", 60, "--data.test_images", 20, "--threads", 1)
 METHOD = """
@@ -233,3 +237,58 @@ def test_a_comparison_goes_on_with_the_code_that_it_began_with(gapless, inside, 
     executed()
     status, _, err = gapless("compare", "all", "--seeds", "0,1", "--trust")
     assert status == 2 and "was changed since" in err and not executed()
+
+
+@pytest.mark.parametrize("name", ["evil.py.py", "d.pyx/evil.py", ".pyenv/evil.py", "a.py:b.py", "up/../evil.py", ".py"])
+def test_names_that_hold_the_ending_more_than_once(gapless, tmp_path, name):
+    """Who asks and who runs go by one rule, and what is shown is what would run."""
+    path = tmp_path / "theirs" / name
+    (tmp_path / "theirs" / "up").mkdir(parents=True)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("open('hurt', 'w')\n")
+    recipe = tmp_path / "theirs" / "r.toml"
+    recipe.write_text(f"[space]\nname = './{name}'\n[method]\nname = 'random'\n[data]\nname = 'digits'\n")
+    for words in (("search", recipe, "--help"), ("search", recipe, "--out", "run"), ("compare", recipe)):
+        status, _, err = gapless(*words)
+        assert status == 2 and "--trust" in err and path.name in err, err
+        assert not (tmp_path / "hurt").exists()
+    (tmp_path / "theirs" / "comparison.toml").write_text(
+        COMPARISON.format(method="random", space="nasbench201", more="", table=f"./{name}:x")
+    )
+    gapless("report", "theirs")
+    assert not (tmp_path / "hurt").exists()
+
+
+def test_a_link_that_is_turned_after_it_was_read_is_not_followed(tmp_path):
+    (tmp_path / "mine.py").write_text(METHOD)
+    (tmp_path / "evil.py").write_text("open('hurt', 'w')\n")
+    path = tmp_path / "r.toml"
+    path.write_text("[space]\nname = 'nasbench201'\n[method]\nname = './mine.py'\n")
+    recipe = Recipe.read(path)
+    (tmp_path / "mine.py").unlink()
+    (tmp_path / "mine.py").symlink_to("evil.py")
+    with pytest.raises(Untrusted):
+        component(recipe, "method", "methods", "searchers")
+    with pytest.raises(Untrusted):
+        catalogue.find(str(tmp_path / "mine.py"), "methods")
+
+
+def test_code_that_changes_during_a_comparison_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(METHOD.replace('Path("executed").touch()', ""))
+    base = Recipe(space={"name": "nasbench201"})
+    asked = Comparison.of(base, (str(tmp_path / "mine.py"), "random"), (0, 1), ("digits",))
+    first, *_, last = asked.cells()
+    asked.recipe_of(first)
+    (tmp_path / "mine.py").write_text(METHOD + "# changed\n")
+    with pytest.raises(UserError, match="was changed since"):
+        asked.recipe_of(replace(last, method=first.method))
+    left = Comparison.of(base, ("random",), (0,), ("digits",)).keeping(asked)
+    assert left.recipe.outside == asked.recipe.outside, "also while a call leaves the method out"
+
+
+def test_a_comparison_of_files_of_ones_own_goes_on(gapless, inside, tmp_path):
+    (tmp_path / "mine.py").write_text(SPACE.replace('Path("executed").touch()', ""))
+    words = ("compare", "--space", "./mine.py", "--methods", "random", *TINY, "--out", "all")
+    for seeds in ("0", "0", "0,1"):
+        status, _, err = gapless(*words, "--seeds", seeds)
+        assert (status, err) == (0, "")

@@ -193,6 +193,8 @@ def test_labels_in_other_clothes(tmp_path, labels):
         ([[0, 1, 1], [0, 1, 0]] * 4, "'label' cannot be the label: row 0 of .* has 3 labels"),
         ([[], [1]] * 4, "'label' cannot be the label: row 0 of .* has 0 labels"),
         ([0.0, float("nan")] * 4, "row 1 of .* has no label"),
+        ([[0, None], [1, 0]] * 4, "row 0 of .* has 2 labels"),
+        ([[[0]], [[1]]] * 4, "row 0 of .* holds neither a number nor a text"),
     ],
     ids=str,
 )
@@ -226,7 +228,7 @@ def test_a_folder_of_everything_is_left_soon(tmp_path, monkeypatch):
     classes(tmp_path, 6)
     for i in range(130):
         (tmp_path / "cat" / f"{i}.txt").touch()
-    with pytest.raises(UserError, match="is no set of images: among its first 130 files 6 are images"):
+    with pytest.raises(UserError, match="is no set of images: among its first 136 files 6 are images"):
         load(tmp_path)
     for i in range(100, 130):
         (tmp_path / "cat" / f"{i}.txt").unlink()

@@ -35,6 +35,7 @@ def made(*, table=True, decided=False, **changes):
         "run": "runs/x",
         "notation": "|a~0|",
         "images": 2000,
+        "tested": "the test split",
         "error": 1.118,
         "truth": "cifar10_test_200" if table else None,
         "chain": [

@@ -129,6 +129,7 @@ def test_the_recipe_of_a_run_holds_wherever_it_is_read(tmp_path, monkeypatch):
     [
         ("3", "\\[retrain.space\\] holds fields of the space; got 3"),
         ("{ cells = { a = 1 } }", "`retrain.space.cells` must be a whole number"),
+        ("{ classes = 3 }", "`retrain.space.classes` is read from the data"),
         ("{ cells = -1 }", "`retrain.space.cells` must be from 1 to 1,000; got -1"),
         ("{ wdith = 4 }", "`retrain.space.wdith` is no setting of nasbench201. Did you mean 'width'"),
     ],

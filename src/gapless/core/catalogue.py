@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -81,17 +82,41 @@ def trusted() -> bool:
     return _trusting.get()
 
 
-def suspect(*paths: str) -> None:
-    """Let none of these outside files, given by their full paths, run before it is permitted (:func:`permit`): a recipe
-    or a run folder names them."""
-    for path in paths:
-        _suspects.setdefault(path, "")
+def outside(name: Any) -> tuple[str, str]:
+    """Return the outside file that a value names, and the rest of it, as ``:FILE`` of ``mine.py:FILE``; empty where it
+    names none. What ends in ``.py`` is a file as a whole.
+
+    >>> outside("a/mine.py"), outside("mine.py:x.parquet"), outside("x.py.py:y")
+    (('a/mine.py', ''), ('mine.py', ':x.parquet'), ('x.py.py', ':y'))
+    >>> outside("darts"), outside(3), outside("a.pyx")
+    (('', ''), ('', ''), ('', ''))
+    """
+    if not isinstance(name, str):
+        return "", ""
+    if name.endswith(".py"):
+        return name, ""
+    plugin, found, rest = name.partition(".py:")
+    return (f"{plugin}.py", f":{rest}") if found else ("", "")
 
 
-def permit(path: str, digest: str) -> None:
+def paths(path: str | Path) -> tuple[str, str]:
+    """Return the full path of a file as it is written, and with its links followed, which may change."""
+    return os.path.abspath(files.place(path)), str(files.whole(path))
+
+
+def suspect(*names: str) -> None:
+    """Let none of these outside files run before it is permitted (:func:`permit`): a recipe or a run folder names
+    them."""
+    for name in names:
+        for path in paths(name):
+            _suspects.setdefault(path, "")
+
+
+def permit(name: str, digest: str) -> None:
     """Let a suspect file run for as long as its content has this SHA-256."""
-    if path in _suspects:
-        _suspects[path] = digest
+    for path in paths(name):
+        if path in _suspects:
+            _suspects[path] = digest
 
 
 def fingerprint(path: str | Path) -> str:
@@ -126,8 +151,10 @@ def constant(body: Sequence[ast.stmt], name: str) -> str | None:
 def _load(path: Path) -> ModuleType:
     """Run an outside file: exactly the content that was compared, never what Python has cached beside it."""
     content = files.read_bytes(path, "The plug-in")
-    permitted = _suspects.get(str(files.whole(path)))
-    if permitted is not None and permitted != hashlib.sha256(content).hexdigest() and (permitted or not trusted()):
+    digest = hashlib.sha256(content).hexdigest()
+    odd = [_suspects[each] for each in paths(path) if _suspects.get(each, digest) != digest]
+    permitted = next(filter(None, odd), "")
+    if odd and (permitted or not trusted()):
         raise Untrusted(
             f"A file that was read names {shown(path)}, whose code "
             + ("was changed since it was permitted to run. Begin anew." if permitted else f"may not run. {TRUST}")

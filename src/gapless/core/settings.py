@@ -154,7 +154,7 @@ def _fields_of(definition: Callable[..., Any]) -> dict[str, Field]:
             if dataclasses.is_dataclass(definition)
             else _hints(inspect.unwrap(call), own)
         )
-    except (NameError, TypeError, SyntaxError) as error:
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise UserError(
             f"The type of a setting of {definition.__name__} cannot be told: {error}. What an annotation names must be "
             "imported when the file is read, not under `if TYPE_CHECKING`."

@@ -28,7 +28,7 @@ TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev")  # the first one that is there serves
 LABELS = ("label", "labels", "fine_label", "coarse_label", "class", "target")
 IMAGES = ("image", "img", "images")
-OTHERS = 50_000
+OTHERS = 100_000
 """A folder with so many other files, and not a tenth as many images, is no set of images."""
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -174,6 +174,7 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
         )
     trees = [_tree(root, folder, classes) for folder in (top, *((splits[test],) if test else ()))]
     empty = sorted(set(range(len(classes))) - set(trees[0].labels))
+    told = _instead(trees[0], top) if empty else {}
     return Raw(
         root.resolve().name,
         source,
@@ -183,10 +184,7 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
         test or "",
         (
             *(problem for tree in trees for problem in tree.problems),
-            *(
-                f"The class folder {top / classes[c]} holds no images.{_instead(trees[0], top / classes[c])}"
-                for c in empty
-            ),
+            *(f"The class folder {top / classes[c]} holds no images.{told.get(classes[c], '')}" for c in empty),
         ),
         tuple(name for tree in trees for name in tree.ignored),
         tuple(folder.name for name, folder in inside.items() if train and name not in (train, test)),
@@ -194,12 +192,16 @@ def _read_class_folders(root: Path, asked: str | None = None) -> Raw:
     )
 
 
-def _instead(tree: _Tree, folder: Path) -> str:
-    """Return what a class folder without images holds, as a sentence; "" where it is empty."""
-    names = [name for name in tree.ignored if Path(name).is_relative_to(folder)]
-    if not names:
-        return ""
-    return f" It holds {len(names):,} other files, such as {names[0]}.{_arrays(names)}"
+def _instead(tree: _Tree, top: Path) -> dict[str, str]:
+    """Return class -> what its folder holds beside images, as a sentence."""
+    found: dict[str, list[str]] = {}
+    for name in tree.ignored:
+        inside = Path(name).relative_to(top).parts
+        found.setdefault(inside[0], []).append(name)
+    return {
+        label: f" It holds {len(names):,} other files, such as {names[0]}.{_arrays(names)}"
+        for label, names in found.items()
+    }
 
 
 def _arrays(names: Iterable[str]) -> str:
@@ -261,10 +263,10 @@ def _tree(root: Path, top: Path, classes: Sequence[str]) -> _Tree:
             images += [path for path in paths if path.suffix.lower() in SUFFIXES]
             found.ignored += sorted(str(path) for path in paths if path.suffix.lower() not in SUFFIXES)
             if len(found.ignored) > max(OTHERS, 10 * (len(found.paths) + len(images))):
+                there = len(found.paths) + len(images)
                 raise UserError(
-                    f"{root} is no set of images: among its first {len(found.ignored):,} files "
-                    f"{len(found.paths) + len(images):,} are images by their names. Give the folder that holds the "
-                    "class folders."
+                    f"{root} is no set of images: among its first {len(found.ignored) + there:,} files {there:,} are "
+                    "images by their names. Give the folder that holds the class folders."
                 )
         found.paths += sorted(images, key=lambda path: path.relative_to(folder).as_posix())
         found.labels += [classes.index(folder.name)] * len(images)
@@ -461,7 +463,9 @@ def _labels(values: list[Any], column: str, where: Sequence[str]) -> list[Any]:
     """
     lengths = {len(value) for value in values if isinstance(value, list)}
     coded = len(lengths) == 1 and all(
-        sorted(value) == [0] * (len(value) - 1) + [1] and len(value) > 1 for value in values if isinstance(value, list)
+        len(value) > 1 and value.count(1) == 1 and value.count(0) == len(value) - 1
+        for value in values
+        if isinstance(value, list)
     )
     found = []
     for value, row in zip(values, where, strict=True):
@@ -473,6 +477,12 @@ def _labels(values: list[Any], column: str, where: Sequence[str]) -> list[Any]:
                     of="data",
                 )
             value = value.index(1) if coded else value[0]
+        if not isinstance(value, int | float | str | None):
+            raise UserError(
+                f"Column {column!r} cannot be the label: {row} holds neither a number nor a text. Give another column "
+                "as `label`.",
+                of="data",
+            )
         if isinstance(value, float) and not value.is_integer():
             if not math.isnan(value):
                 raise UserError(

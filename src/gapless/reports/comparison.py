@@ -141,9 +141,10 @@ class Report:
         return plain
 
 
-def report(folder: Folder) -> Report:
-    """Read a comparison."""
+def report(folder: Folder, checked: Comparison | None = None) -> Report:
+    """Read a comparison; files that ``checked``, which was checked before, names, too, are permitted."""
     asked = folder.comparison()
+    asked = asked if checked is None else asked.permitting(checked)
     asked.recipe.permit(asked.table)
     table = load(asked.table) if asked.table else None
     groups = tuple(_group(folder, asked, table, data) for data in asked.data)

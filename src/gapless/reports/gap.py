@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gapless.core.errors import UserError
-from gapless.core.text import code, sentence, shown
+from gapless.core.text import code, printable, sentence, shown
 from gapless.reports.panel import (
     BOTTOM,
     COLUMN,
@@ -241,7 +241,7 @@ def page(gap: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         f"Answer: {code(gap['notation'])}",
         "",
-        measured(gap),
+        sentence(measured(gap)),
         "",
         "| | |",
         "|---|---|",
@@ -278,7 +278,7 @@ def markdown(table: Table) -> list[str]:
 
 def measured(gap: Mapping[str, Any]) -> str:
     """Return by which images accuracies were measured."""
-    which = f": {gap['tested']}" if "tested" in gap else ""
+    which = f": {printable(gap['tested'])}" if "tested" in gap else ""
     return (
         f"Accuracies are of {gap['images']:,} test images, which the search never saw{which}. The standard error of "
         f"one is at most {gap['error']:.1f} points."

@@ -317,6 +317,8 @@ def _alone_fields(recipe: Recipe, space: type[Space]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in given.items():
         where = recipe.at("retrain.space", name) or recipe.at("retrain", "space")
+        if name in MEASURED:
+            raise UserError(f"`retrain.space.{name}` is read from the data and cannot be set.", where=where)
         found |= typed(space, {name: value}, of="retrain.space", where=where)
     return found
 

@@ -17,7 +17,7 @@ from gapless.core.errors import TABLES, UserError, unknown
 from gapless.core.method import Method
 from gapless.runs.checked import component
 from gapless.runs.log import last_failure
-from gapless.runs.recipe import LARGEST, Recipe, absolute, outside, outside_file, parse_toml, plain
+from gapless.runs.recipe import LARGEST, Recipe, absolute, outside, outside_file, parse_toml, plain, resident
 from gapless.runs.run import Run
 
 NAME = "comparison.toml"
@@ -118,6 +118,7 @@ class Comparison:
             recipe,
             method={},
             methods={m: dict(given[m]) for m in methods if given.get(m)},
+            space={**recipe.space, **({"name": resident(recipe.space["name"])} if "name" in recipe.space else {})},
             score=_anywhere(recipe),
             data={k: v for k, v in recipe.data.items() if k != "name"},
             run={k: v for k, v in recipe.run.items() if k != "seed"},
@@ -133,6 +134,13 @@ class Comparison:
         )
         columns = columns * len(data) if len(columns) == 1 else columns
         return cls(methods, seeds, data, shared, labels[chosen], table, columns if table else (), retrain)
+
+    def permitting(self, asked: Comparison) -> Comparison:
+        """Return this comparison, whose files that ``asked`` names, too, count as permitted: they were, when they were
+        checked."""
+        names = (*asked.methods, asked.table, asked.recipe.space.get("name"), asked.recipe.score.get("name"))
+        typed = {path for name in names for path in outside_file(name, Path())[:1]}
+        return replace(self, recipe=replace(self.recipe, strangers=self.recipe.strangers - typed))
 
     def cells(self) -> Iterator[ComparisonCell]:
         """Yield the runs, seed by seed, so that what is there early can be compared."""
@@ -174,7 +182,13 @@ class Comparison:
         left = {name: given for name, given in before.recipe.methods.items() if name not in self.methods}
         retrain = self.recipe.retrain if self.retrain else before.recipe.retrain
         return replace(
-            self, recipe=replace(self.recipe, methods={**left, **self.recipe.methods}, retrain=dict(retrain))
+            self,
+            recipe=replace(
+                self.recipe,
+                methods={**left, **self.recipe.methods},
+                retrain=dict(retrain),
+                outside={**self.recipe.outside, **before.recipe.outside},
+            ),
         )
 
     def unlike(self, other: Comparison, methods: Iterable[str], *, retrained: bool) -> str:
@@ -195,7 +209,7 @@ def _anywhere(recipe: Recipe) -> dict[str, Any]:
         return dict(recipe.score)
     settings = component(recipe, "score", "scores").settings
     paths = {k: str(files.whole(v)) for k, v in settings.items() if isinstance(v, Path)}
-    return {**recipe.score, **paths}
+    return {**recipe.score, **paths, "name": resident(recipe.score["name"])}
 
 
 def _unlike(here: Recipe, there: Recipe, skip: tuple[str, ...]) -> str:
@@ -250,6 +264,9 @@ class Folder:
             settings: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in tables.pop("comparison").items()
             }
+            wrong = [name for name in TABLES if not isinstance(tables.get(name, {}), dict)]
+            if wrong:
+                raise TypeError(f"[{wrong[0]}] must be a table")
             named = [*settings["methods"], settings.get("table", ""), settings["baseline"]]
             places = {name: outside_file(name, self.path) for name in named}
             full = {name: path + rest if path else name for name, (path, rest) in places.items()}

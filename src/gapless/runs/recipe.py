@@ -132,7 +132,11 @@ class Recipe:
                 found.add(path)
             return path + rest if path else value
 
-        tables: dict[str, Any] = {name: full(getattr(self, name)) for name in ("space", "method", "score", "methods")}
+        names = ("space", "method", "score", "methods")
+        try:
+            tables: dict[str, Any] = {name: full(getattr(self, name)) for name in names}
+        except RecursionError:
+            raise UserError(f"{shown(self.where or folder)} is nested too deeply.") from None
         catalogue.suspect(*found)
         return replace(self, **tables, strangers=frozenset(found))
 
@@ -140,21 +144,23 @@ class Recipe:
         """Raise a :class:`UserError` where the code of an outside file is a stranger's and may not be run, or was
         changed since the run of this recipe began. ``name`` is what the recipe names: a plug-in, or ``mine.py:FILE``.
         """
-        path, _ = outside_file(name, Path())
-        if not path:
+        plugin, _ = catalogue.outside(name)
+        if not plugin:
             return
-        if path not in self.strangers:
-            if files.is_file(Path(path)):
-                catalogue.permit(path, catalogue.fingerprint(path))  # the user named it
-            return
-        now, before = catalogue.fingerprint(path), self.outside.get(path)
+        path, *_ = both = catalogue.paths(plugin)
+        strange = not self.strangers.isdisjoint(both)
+        if not strange and not files.is_file(Path(path)):
+            return  # whoever looks for it says so
+        now, before = catalogue.fingerprint(path), next((self.outside[p] for p in both if p in self.outside), None)
         whose = "The recipe" if self.where is None else shown(self.where)
         if before is not None and now != before:
             raise UserError(
                 f"{shown(path)} was changed since the run of {whose} began: its SHA-256 was {before[:16]}... and "
                 f"is {now[:16]}... A run goes on as it began: restore the file, or begin a new run."
             )
-        if not catalogue.trusted():
+        if strange:
+            catalogue.suspect(path)  # in a process of its own nobody has said so yet
+        if strange and not catalogue.trusted():
             when = "is" if before is None else "is, as it was when the run began,"
             raise Untrusted(
                 f"{whose} runs the code of {shown(path)}, whose SHA-256 {when} {now[:16]}... Read that file "
@@ -242,20 +248,15 @@ def resident(name: str) -> str:
 
 def outside_file(name: Any, folder: Path) -> tuple[str, str]:
     """Return the full path of the outside file that a value of a recipe names, relative to a folder, and the rest of
-    the value, as ``:FILE`` of ``mine.py:FILE``; empty where it names none.
-
-    >>> outside_file("darts", Path()), outside_file(3, Path()), outside_file("a.pyx", Path())
-    (('', ''), ('', ''), ('', ''))
-    """
-    plugin, ending, rest = name.partition(".py") if isinstance(name, str) else ("", "", "")
-    if not ending or rest[:1] not in ("", ":"):
-        return "", ""
-    return str(files.whole(folder / files.place(plugin + ending))), rest
+    the value (:func:`gapless.core.catalogue.outside`); empty where it names none."""
+    plugin, rest = catalogue.outside(name)
+    return (str(files.whole(folder / files.place(plugin))), rest) if plugin else ("", "")
 
 
 def outside(*names: str) -> dict[str, str]:
-    """Return the SHA-256 of each outside file among the names of plug-ins."""
-    return {resident(name): catalogue.fingerprint(name) for name in names if name.endswith(".py")}
+    """Return the SHA-256 of each outside file that one of these values names."""
+    found = {path for path, _ in (outside_file(name, Path()) for name in names) if path}
+    return {path: catalogue.fingerprint(path) for path in sorted(found) if files.is_file(Path(path))}
 
 
 def parse_toml(text: str, path: Path) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class Resolved(abc.ABC):
         """Return the recipe with every setting written out, and what identifies the outside files that it names: what
         ``recipe.toml`` holds."""
         parts = (self.checked.space, self.checked.method, self.checked.score)
-        return replace(self.settings(), outside=outside(*(part.name for part in parts if part is not None)))
+        there = [part for part in parts if part is not None]
+        named = [str(value) for part in there for value in part.settings.values() if isinstance(value, str | Path)]
+        return replace(self.settings(), outside=outside(*(part.name for part in there), *named))
 
     def _space(self) -> dict[str, Any]:
         fields = {f: getattr(self.space, f) for f in fields_of(type(self.space)) if f not in MEASURED}

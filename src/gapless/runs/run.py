@@ -19,7 +19,7 @@ from gapless.core.decision import Arch
 from gapless.core.errors import Occupied, Untrusted, UserError
 from gapless.core.machine import instructions, processor
 from gapless.core.space import Space
-from gapless.core.text import quoted, shown
+from gapless.core.text import printable, quoted, shown
 from gapless.data import ImageData
 from gapless.runs import manifest, recorded, schema
 from gapless.runs.checked import component
@@ -335,7 +335,7 @@ class Run:
         if not path.exists():
             raise UserError(f"{self.path} holds no result yet: the training has not ended.")
         found: dict[str, Any] = schema.read(path, schema.ResultFile, self._repair)
-        return {"tested_on": "the test images", **found}
+        return {**found, "tested_on": printable(found.get("tested_on", "the test images"))}
 
     def images(self) -> dict[str, Any]:
         """Return ``names`` of the classes, and ``mean`` and ``std`` per channel, of the images that the run used; empty
@@ -348,7 +348,8 @@ class Run:
         a read-out."""
         path = self.checked("judged.json")
         nothing: dict[str, Any] = {"seconds": 0.0, "on": "images", "archs": []}
-        return {**nothing, **schema.read(path, schema.JudgedFile, self._repair)} if path.exists() else nothing
+        found = {**nothing, **schema.read(path, schema.JudgedFile, self._repair)} if path.exists() else nothing
+        return {**found, "on": printable(found["on"])}
 
     def alone(self) -> dict[str, Any]:
         """Return ``params`` and ``macs`` of the architecture as it is, or would be, trained alone, and ``start``:

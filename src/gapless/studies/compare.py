@@ -157,7 +157,7 @@ def compare(
     folder = Folder(place(out))
     before = folder.comparison() if folder.exists else None
     if before is not None:
-        runs = folder.runs()
+        before, runs = before.permitting(asked), folder.runs()
         asked = asked.keeping(before)
         searched = sorted({run.recipe().method["name"] for run in runs if run.kind == "search"})
         if unlike := asked.unlike(before, searched, retrained=any(run.kind == "retrain" for run in runs)):
@@ -176,14 +176,14 @@ def compare(
         with held(Run(folder.path)):
             if before is None:
                 Run.check_free(folder.path)
-            elif folder.comparison() != before:
+            elif folder.comparison().permitting(asked) != before:
                 raise Occupied(f"{shown(folder.path)} was changed by another process since. Try again.")
             folder.write(asked)
             if planned is not None:
                 planned(sum(1 for _ in asked.cells()) - len(wanting), len(wanting))
             if wanting:
                 came = runner.run([_job(asked, folder, cell) for cell in wanting], told or (lambda job, came: None))
-            found = report(folder)
+            found = report(folder, asked)
             files = write(found, folder.path)
     except KeyboardInterrupt:
         raise Stopped(str(folder.path) if folder.exists else None, again="gapless compare") from None

@@ -92,7 +92,14 @@ def plan(
     if source is not None:
         base = source.recipe()
         own_data = dict(base.data) if source.kind == "retrain" else {k: v for k, v in base.data.items() if k in KEPT}
-        base = Recipe(space={"name": base.space["name"]}, retrain=base.retrain, data=own_data, run=base.run)
+        base = Recipe(
+            space={"name": base.space["name"]},
+            retrain=base.retrain,
+            data=own_data,
+            run=base.run,
+            outside=base.outside,
+            strangers=base.strangers,
+        )
     if isinstance(own, RecordedSpace):
         raise Untrusted(own.refusal)
     start, at_start = _start(source, own, base, protocol or {})

@@ -40,10 +40,10 @@ def load(path: str | Path) -> BenchmarkTable:
     UserError
         If there is no such file, or no plug-in reads it.
     """
-    plugin, outside, file = str(path).partition(".py:")
-    if outside:
-        kind: type[BenchmarkTable] = catalogue.find(f"{Path(plugin).expanduser()}.py", "tables")
-        return kind.read(Path(plugin).expanduser().parent / Path(file).expanduser())
+    plugin, file = catalogue.outside(str(path))
+    if file:
+        kind: type[BenchmarkTable] = catalogue.find(plugin, "tables")
+        return kind.read(files.place(plugin).parent / files.place(file.removeprefix(":")))
     path = files.place(path)
     if files.is_folder(path) and files.is_file(path / FILE):
         path = path / FILE
