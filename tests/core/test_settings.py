@@ -189,3 +189,10 @@ def test_a_type_that_is_not_imported_is_named():
 
     with pytest.raises(UserError, match="type of a setting of wrong cannot be told: name 'Unknown' is not defined"):
         fields_of(wrong)
+
+
+@pytest.mark.parametrize("kind", [str, Path, str | None, Path | None, tuple[str, ...]])
+def test_bytes_that_are_no_characters_cannot_stand_in_a_recipe(kind):
+    with pytest.raises(UserError, match="`file` must be text in UTF-8"):
+        convert("a\udc80", kind, "file")
+    assert convert("caf\xe9 \U0001f98a", kind, "file")

@@ -145,7 +145,12 @@ def test_figures_are_drawn_with_their_numbers():
 @pytest.mark.parametrize("given", HOSTILE)
 def test_the_page_keeps_its_lines_and_columns_whatever_stands_in_it(given):
     told = made()
-    told |= {"notation": given, "tested": given, "truth": given, "decisions": [{**d, "name": given} for d in told["decisions"]]}
+    told |= {
+        "notation": given,
+        "tested": given,
+        "truth": given,
+        "decisions": [{**d, "name": given} for d in told["decisions"]],
+    }
     told["fixing"] = [[given, value] for _, value in told["fixing"]]
     told["chain"] = [{**step, "what": given} for step in told["chain"]]
     drawn = {name: f"{name}.svg" for name in ("gap-chain", "gap-ranking", "gap-fixing")}

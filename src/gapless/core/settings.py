@@ -329,6 +329,8 @@ def _converted(value: Any, kind: Any) -> Any:
         if not math.isfinite(number):
             raise _Wrong(f"must be a finite number; got {printable(str(value)[:80])}.")
         return number
+    if kind in (Path, str) and not _encodes(str(value)):
+        raise _Wrong(f"must be text in UTF-8, for recipes are; got {printable(str(value)[:80])!r}.")
     if kind is Path:
         if not isinstance(value, str | Path) or not str(value):
             raise _Wrong(f"must be a path; got {value!r}.")
@@ -341,6 +343,15 @@ def _converted(value: Any, kind: Any) -> Any:
             raise _Wrong(f"must be text; got {value!r}.")
         return value
     return value
+
+
+def _encodes(text: str) -> bool:
+    """Return whether a text can be written: arguments and names of files may hold bytes that are no characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_range(value: Any, kind: Any) -> None:
