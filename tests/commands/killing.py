@@ -14,6 +14,8 @@ from gapless.runs.checkpoint import NAME
 from gapless.testing.methods import flat
 
 MEASURED = ("images_per_second", "seconds", "peak_memory_mb")
+FILES = ("weights.safetensors", "arch.json", "recipe.toml", "cell.svg")
+"""Files of a finished run that are the same wherever it was interrupted."""
 
 
 def start(*words, **given):
@@ -49,8 +51,8 @@ def kill(process, run, chance, *, at="any"):
     return True
 
 
-def outcome(run):
-    """Return everything that an uninterrupted run and a resumed one must share, bit for bit."""
+def progress(run):
+    """Return trace and state of a run without what was measured; an uninterrupted and a resumed run share the rest."""
     trace = [json.loads(line) for line in (run / "trace.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in trace] == list(range(len(trace)))
     state = torch.load(run / NAME, weights_only=True)["state"]
@@ -58,8 +60,12 @@ def outcome(run):
     return {
         "trace": [{k: v for k, v in record.items() if k not in MEASURED} for record in trace],
         "state": {name: v for name, v in tensors.items() if "seconds" not in name},
-        **{n: (run / n).read_bytes() for n in ("weights.safetensors", "arch.json", "recipe.toml", "cell.svg")},
     }
+
+
+def outcome(run):
+    """Return everything that an uninterrupted run and a resumed one must share, bit for bit."""
+    return progress(run) | {name: (run / name).read_bytes() for name in FILES}
 
 
 def killed_and_resumed(begin, run, *, seed, kills, at="any"):

@@ -3,9 +3,7 @@
 import contextlib
 import errno
 import io
-import json
 import os
-import re
 import signal
 import sys
 import time
@@ -16,6 +14,7 @@ from pathlib import Path
 import in_turn
 import torch
 import torch._dynamo  # the optimisers of PyTorch import it
+from killing import FILES, progress
 
 import gapless.commands.compare
 import gapless.commands.resume
@@ -29,11 +28,8 @@ import gapless.studies.report
 import gapless.studies.show  # noqa: F401
 from gapless.commands import app
 from gapless.core import files, interrupt
-from gapless.runs.checkpoint import NAME
 from gapless.studies.jobs import Here
-from gapless.testing.methods import flat
 
-MEASURED = ("images_per_second", "seconds", "peak_memory_mb")
 MOMENTS = ("before", "created", "half", "written", "after")
 """Where inside a write: before it, with an empty draft, a half one, a whole one, and with the file in its place."""
 SEARCH = (
@@ -186,21 +182,9 @@ def _child(words, where, fault, place):
 
 
 def outcome(run):
-    """Return everything that an uninterrupted run and a resumed one must share, bit for bit."""
-    trace = [json.loads(line) for line in (run / "trace.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in trace] == list(range(len(trace)))
-    state = torch.load(run / NAME, weights_only=True)["state"]
-    tensors = {name: v.tolist() if isinstance(v, torch.Tensor) else v for name, v in flat(state).items()}
-    names = ("weights.safetensors", "arch.json", "recipe.toml", "cell.svg")
+    """Return everything that an uninterrupted run and a resumed one must share, bit for bit, and what was left lying."""
     return {
-        "trace": [{k: v for k, v in record.items() if k not in MEASURED} for record in trace],
-        "state": {name: v for name, v in tensors.items() if "seconds" not in name},
+        **progress(run),
         "leavings": sorted(p.name for p in run.iterdir() if p.name.endswith(".tmp")),
-        **{name: (run / name).read_bytes() for name in names if (run / name).exists()},
+        **{name: (run / name).read_bytes() for name in FILES if (run / name).exists()},
     }
-
-
-def told_to_resume(err):
-    """Return the words of the command that a message says to type; empty where it says none."""
-    found = re.search(r"gapless (resume \S+)", err)
-    return found.group(1).split() if found else []

@@ -14,7 +14,8 @@ import time
 from functools import cache
 
 import pytest
-from faulty import MOMENTS, NAME, SEARCH, Fault, command, outcome
+from faulty import MOMENTS, SEARCH, Fault, command, outcome
+from killing import NAME
 
 SEED = int(os.environ.get("GAPLESS_SEED", "0"))
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -360,28 +361,28 @@ def test_every_measurement_that_is_killed(whole, right, tmp_path, reader, nth, m
 # ---------------------------------------------------------------------- races
 
 
-def race(tmp_path, count):
-    """Start searches with several seeds into one folder; return (seed, status, message) of each."""
+def race(tmp_path, racers):
+    """Start commands at the same moment, by name; return name -> (status, message)."""
     go, children = tmp_path / "go", []
-    for seed in range(count):
+    for name, words in racers.items():
         child = os.fork()
         if child == 0:
             while not go.exists():
                 time.sleep(0.0005)
-            came = command(*SEARCH, "--seed", seed, "--out", "run", where=tmp_path)
-            (tmp_path / f"came-{seed}").write_text(json.dumps([came.status, came.err]))
+            came = command(*words, where=tmp_path)
+            (tmp_path / f"came-{name}").write_text(json.dumps([came.status, came.err]))
             os._exit(0)
         children.append(child)
     go.touch()
     for child in children:
         os.waitpid(child, 0)
-    return [(seed, *json.loads((tmp_path / f"came-{seed}").read_text())) for seed in range(count)]
+    return {name: tuple(json.loads((tmp_path / f"came-{name}").read_text())) for name in racers}
 
 
 def one_wins(tmp_path):
-    came = race(tmp_path, 3)
-    (winner,) = [seed for seed, status, _ in came if status == 0]
-    for seed, status, err in came:
+    came = race(tmp_path, {seed: (*SEARCH, "--seed", seed, "--out", "run") for seed in range(3)})
+    (winner,) = [seed for seed, (status, _) in came.items() if status == 0]
+    for seed, (status, err) in came.items():
         assert seed == winner or (status == 2 and ("Another process" in err or "already there" in err)), came
         assert "Traceback" not in err
     recipe = (tmp_path / "run" / "recipe.toml").read_text()
@@ -405,21 +406,10 @@ def test_again_and_again(tmp_path, trial):
 @pytest.mark.parametrize("trial", [0, *(pytest.param(i, marks=pytest.mark.faults) for i in range(1, 5))])
 def test_of_two_comparisons_in_one_folder_one_begins(tmp_path, trial):
     """The other one is refused, or finds what the first has done and goes on with its own methods."""
-    go, children, methods = tmp_path / "go", [], ("darts", "random")
-    for method in methods:
-        child = os.fork()
-        if child == 0:
-            while not go.exists():
-                time.sleep(0.0005)
-            words = tuple(method if word == "darts,random" else word for word in COMPARED)
-            came = command(*words, where=tmp_path)
-            (tmp_path / f"came-{method}").write_text(json.dumps([came.status, came.err]))
-            os._exit(0)
-        children.append(child)
-    go.touch()
-    for child in children:
-        os.waitpid(child, 0)
-    came = {method: json.loads((tmp_path / f"came-{method}").read_text()) for method in methods}
+    came = race(
+        tmp_path,
+        {name: [name if word == "darts,random" else word for word in COMPARED] for name in ("darts", "random")},
+    )
     assert any(status == 0 for status, _ in came.values()), came
     said = ("Another process", "already there", "was changed by another process")
     for method, (status, err) in came.items():
