@@ -80,6 +80,15 @@ def test_the_working_parts_leave_out_what_few_commands_use():
     assert loaded(program, *rare, "ray", "onnx", "triton", "torch._dynamo") == []
 
 
+def test_training_does_not_import_the_compiler(tmp_path):
+    """PyTorch's own optimisers import it at their first step, which every start of a search or a training would pay."""
+    small = ("--space.width", "1", "--space.cells", "1")
+    options = ("--epochs", "1", "--execution", "reference", *small)
+    searched = command("search", *options, "--train.batch", "512", "--out", str(tmp_path / "run"))
+    trained = command("retrain", str(tmp_path / "run"), "--epochs", "1", "--retrain.batch", "512", *small)
+    assert loaded(searched + "; " + trained, "torch._dynamo", "sympy", "numba", "pandas", "sklearn", "datasets") == []
+
+
 def test_the_package_has_every_name_that_it_lists():
     tree = ast.parse(Path(gapless.__file__).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]

@@ -69,8 +69,8 @@ class Mix:
         mix serves."""
         pairs = [(getattr(self, name), g) for name, g in gradient.items()]
         pairs = [(tensor, g.to(tensor)) for tensor, g in pairs if tensor is not None and tensor.requires_grad]
-        if pairs:
-            torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs], retain_graph=True)
+        if pairs:  # their product: where a gradient is given, PyTorch imports SymPy to compare two shapes
+            torch.stack([(tensor * g).sum() for tensor, g in pairs]).sum().backward(retain_graph=True)
 
 
 GRADED = ("weight", "gain", "offset")

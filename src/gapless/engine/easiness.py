@@ -14,6 +14,7 @@ from gapless.core.plan import Train
 from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
 from gapless.engine.feed import Feed, batches
+from gapless.engine.sgd import SGD
 from gapless.engine.state import own_random_numbers, reseed
 
 EPOCHS = 5
@@ -34,7 +35,7 @@ def easiest_first(space: Space, feed: Feed, train: Train, seed: int, device: tor
     training, held_out = feed.weights[order[:cut]], feed.weights[order[cut:]]
     with own_random_numbers(device), seeded(seed, "easiness"):
         network = _small(space).to(device, feed.dtype)
-        optimiser = torch.optim.SGD(network.parameters(), lr=train.lr, momentum=train.momentum)
+        optimiser = SGD(network.parameters(), lr=train.lr, momentum=train.momentum)
         for epoch in range(EPOCHS):
             network.train()
             for step, index in enumerate(batches(training, feed.size, stream(seed, "easiness", epoch))):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gapless.core.training import TrainingSettings
+
+
+class SGD(torch.optim.SGD):
+    """PyTorch's SGD without what tells its compiler to leave it alone: that imports the compiler, for two seconds."""
+
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    zero_grad = unwrap(torch.optim.SGD.zero_grad)
+    state_dict = unwrap(torch.optim.SGD.state_dict)
+    load_state_dict = unwrap(torch.optim.SGD.load_state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 def decays(parameter: Tensor, settings: TrainingSettings) -> bool:
@@ -22,14 +33,14 @@ def sgd(
     *,
     lr: float | None = None,
     decay: float | None = None,
-) -> torch.optim.SGD:
+) -> SGD:
     """Return SGD on the parameters; ``lr`` and ``decay`` override those of ``settings``."""
     listed = list(parameters)
     groups: list[dict[str, Any]] = [{"params": [p for p in listed if decays(p, settings)]}]
     if not settings.decay_norms:
         groups.append({"params": [p for p in listed if not decays(p, settings)], "weight_decay": 0.0})
     fused = any(p.device.type == "cuda" for p in listed)
-    optimiser = torch.optim.SGD(
+    optimiser = SGD(
         groups,
         lr=settings.lr if lr is None else lr,
         momentum=settings.momentum,

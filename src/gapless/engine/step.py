@@ -20,7 +20,7 @@ from gapless.engine.adam import ArchAdam
 from gapless.engine.feed import Batch
 from gapless.engine.graphs import Update, frozen
 from gapless.engine.judge import still
-from gapless.engine.sgd import decays, sgd
+from gapless.engine.sgd import SGD, decays, sgd
 from gapless.engine.unrolled import hypergradient
 
 Batches = Batch | list[Batch]
@@ -95,7 +95,7 @@ class Updater:
     replay: bool = False
     plan: Plan = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
-    optimiser: torch.optim.SGD = field(init=False)
+    optimiser: SGD = field(init=False)
     arch_optimiser: ArchAdam = field(init=False)
     _replayed: Update | None = field(init=False)
 

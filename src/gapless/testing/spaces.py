@@ -22,6 +22,7 @@ from gapless.core.mix import Mix
 from gapless.core.network import ChosenEdge, ChosenSite
 from gapless.core.progress import seeded, stream
 from gapless.core.space import Space
+from gapless.engine.sgd import SGD
 from gapless.engine.supernet import Execution, MixedEdge, MixedSite, Supernet
 
 SpaceLaw = Callable[[Space], None]
@@ -114,7 +115,7 @@ def _same_as_network(space: Space, supernet: Supernet, archs: list[Arch]) -> Non
 def _train(space: Space, supernet: Supernet) -> None:
     """Take a few steps that move weights and running statistics, of some options more than of others."""
     x = images(space)
-    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.01, momentum=0.9)
+    optimiser = SGD(supernet.parameters(), lr=0.01, momentum=0.9)
     soft = torch.rand(space.shape, dtype=x.dtype, generator=stream("law", "soft")) * space.legal
     supernet.train()
     for mix in (Mix(soft), *(space.one_hot(arch, dtype=x.dtype) for arch in drawn(space, 2)), Mix(-soft)):
