@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Python keeps what it compiled, whatever is set around: without, each process compiles PyTorch anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all recipe lint format clean
 
 demo: $(READY)
