@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gapless.core.sampling import uniform
     from gapless.core.searcher import Searcher, explore
     from gapless.core.space import Space
+    from gapless.core.table import BenchmarkTable, Column
     from gapless.engine.search import Search
     from gapless.engine.supernet import Supernet
     from gapless.runs.recipe import Recipe
@@ -57,10 +58,12 @@ __all__ = [
     "Arch",
     "AvgPool",
     "Bench",
+    "BenchmarkTable",
     "Bound",
     "Cell",
     "CellSpec",
     "Choose",
+    "Column",
     "Conv",
     "Decision",
     "Depthwise",

@@ -217,16 +217,16 @@ def test_a_file_is_executed_as_it_was_compared(tmp_path):
     """Neither what changes between the two nor what Python caches beside the file."""
     plugin = tmp_path / "mine.py"
     plugin.write_text(METHOD.replace('Path("executed").touch()', "VALUE = 1"))
-    assert catalogue.find(str(plugin), "methods").label == "mine"
+    assert catalogue.find(str(plugin), "searchers").label == "mine"
     assert not (tmp_path / "__pycache__").exists()
     catalogue.suspect(str(plugin))
     with pytest.raises(Untrusted, match="may not run.*`trust`"):
-        catalogue.find(str(plugin), "methods")
+        catalogue.find(str(plugin), "searchers")
     catalogue.permit(str(plugin), catalogue.fingerprint(plugin))
-    assert catalogue.find(str(plugin), "methods").label == "mine"
+    assert catalogue.find(str(plugin), "searchers").label == "mine"
     plugin.write_text("open('hurt', 'w')\n")
     with catalogue.trusting(), pytest.raises(Untrusted, match="changed since it was permitted"):
-        catalogue.find(str(plugin), "methods")
+        catalogue.find(str(plugin), "searchers")
 
 
 def test_a_comparison_goes_on_with_the_code_that_it_began_with(gapless, inside, executed, tmp_path):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import gapless
-from gapless.core.errors import UserError
-from gapless.tables import load
+from gapless.core import catalogue
+from gapless.core.errors import Untrusted, UserError
+from gapless.tables import load, load_named
 from gapless.testing import TABLE_LAWS, title
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
@@ -51,5 +52,27 @@ def test_what_is_wrong_with_it_is_told(mine, tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         load(tmp_path / "other.py:times.csv")
     (tmp_path / "mine.py").write_text("X = 1\n")
-    with pytest.raises(UserError, match="defines no TABLE"):
+    for content, words in (
+        ("X = 1", "defines no TABLE"),
+        ("TABLE = None", r"TABLE of .*mine\.py must be a class that extends gapless.BenchmarkTable; it is a NoneType"),
+        ("from pathlib import Path as TABLE", "it is the class Path"),
+        (
+            "from gapless.core.table import BenchmarkTable as TABLE",
+            "The class BenchmarkTable .* does not define .*read",
+        ),
+    ):
+        (tmp_path / "mine.py").write_text(f"{content}\n")
+        with pytest.raises(UserError, match=words):
+            load(mine)
+
+
+def test_who_names_it_permits_it(mine, tmp_path):
+    """Also where a run that was read names it, too; what the run names may then run as it was named."""
+    catalogue.suspect(str(tmp_path / "mine.py"))
+    with pytest.raises(Untrusted):
         load(mine)
+    assert load_named(mine).label == "mine"
+    (tmp_path / "mine.py").write_text(MINE + "X = 1\n")
+    with pytest.raises(Untrusted, match="changed"):
+        load(mine)
+    assert load_named(mine).label == "mine"

@@ -74,9 +74,9 @@ def _said(column: Column, value: float) -> str:
 
 def _run(given: str, typed: Mapping[str, Any]) -> None:
     from gapless.studies.evaluate import evaluate
-    from gapless.tables import load
+    from gapless.tables import load_named
 
-    rows = load(typed["table"]) if "table" in typed else None
+    rows = load_named(typed["table"]) if "table" in typed else None
     found = evaluate(
         given, space=typed.get("space"), fields=table(typed, "space"), table=rows, column=typed.get("column")
     )

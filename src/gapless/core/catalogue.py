@@ -27,6 +27,14 @@ where none may."""
 TRUST = "Where you trust it, give `trust`; in Python, do it inside of gapless.trusting()."
 KINDS = {"methods": "METHOD", "searchers": "METHOD", "spaces": "SPACE", "scores": "SCORE", "tables": "TABLE"}
 """Folder of the package -> the name that its modules give to what they define."""
+BASES = {
+    "methods": ("method", "Method"),
+    "searchers": ("searcher", "Searcher"),
+    "spaces": ("space", "Space"),
+    "scores": ("judge", "Judge"),
+    "tables": ("table", "BenchmarkTable"),
+}
+"""Folder of the package -> the class of this layer that what it defines extends, behind its module."""
 
 
 def names(kind: str) -> list[str]:
@@ -51,10 +59,7 @@ def find(name: str, *kinds: str) -> Any:
         path = files.place(name)
         if not files.is_file(path):
             raise UserError(f"There is no file {shown(name)}.")
-        module = _load(path)
-        if not hasattr(module, attribute):
-            raise UserError(f"{name} defines no {attribute}; its last line should read: {attribute} = YourClass.")
-        return getattr(module, attribute)
+        return _defined(_load(path), attribute, name, kinds)
     for kind in kinds:
         if name in names(kind):
             return getattr(importlib.import_module(f"gapless.{kind}.{name}"), attribute)
@@ -146,6 +151,24 @@ def constant(body: Sequence[ast.stmt], name: str) -> str | None:
             value = node.value.value if isinstance(node.value, ast.Constant) else None
             return value if isinstance(value, str) else None
     return None
+
+
+def _defined(module: ModuleType, attribute: str, name: str, kinds: Sequence[str]) -> Any:
+    """Return the class that an outside file defines, which must be whole and extend the class of one of the kinds."""
+    if not hasattr(module, attribute):
+        raise UserError(f"{shown(name)} defines no {attribute}; its last line should read: {attribute} = YourClass.")
+    found = getattr(module, attribute)
+    bases = [
+        getattr(importlib.import_module(f"gapless.core.{file}"), base) for file, base in (BASES[kind] for kind in kinds)
+    ]
+    if not (isinstance(found, type) and issubclass(found, tuple(bases))):
+        legal = " or ".join(f"gapless.{base.__name__}" for base in bases)
+        got = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise UserError(f"{attribute} of {shown(name)} must be a class that extends {legal}; it is {got}.")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise UserError(f"The class {found.__name__} of {shown(name)} does not define {', '.join(missing)}.")
+    return found
 
 
 def _load(path: Path) -> ModuleType:

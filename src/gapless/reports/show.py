@@ -12,7 +12,7 @@ from gapless.core.errors import UserError
 from gapless.core.space import Space
 from gapless.runs.checked import component
 from gapless.runs.run import Run
-from gapless.tables import load
+from gapless.tables import load_named
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def draw_run(run: Run, *, table: str | Path | None = None, column: str | None = 
     from gapless.reports import curves, draws  # import matplotlib
     from gapless.reports.draw import draw
 
-    rows = None if table is None else load(table)
+    rows = None if table is None else load_named(table)
     records = list(run.trace())
     arch, space, certain = read(run)
     explored = bool(records) and "asked" in records[0]

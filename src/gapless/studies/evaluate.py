@@ -18,7 +18,7 @@ from gapless.core.table import BenchmarkTable
 from gapless.core.text import printable
 from gapless.runs.recorded import RecordedSpace
 from gapless.runs.run import Run
-from gapless.tables import load
+from gapless.tables import load_named
 
 FOREIGN = {
     r"\{": "JSON, in which NNI and mmrazor write architectures: choices of their own search, not of a space here. "
@@ -123,7 +123,7 @@ def evaluate(
         **sizes,
     }
     if table is not None:
-        rows = table if isinstance(table, BenchmarkTable) else load(table)
+        rows = table if isinstance(table, BenchmarkTable) else load_named(table)
         rows.check(own, "this architecture is of")
         column = column or rows.default_column
         found["table"] = {

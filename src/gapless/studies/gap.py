@@ -42,7 +42,7 @@ from gapless.studies.alone import Size, Trainings, sizes, train_alone
 from gapless.studies.defaults import GAP_ARCHS, GAP_BUDGETS, GAP_IMAGES
 from gapless.studies.device import device_of, use_threads
 from gapless.studies.jobs import OnJob
-from gapless.tables import load
+from gapless.tables import load_named
 
 LATE = 10
 """Last epochs that say how firmly the search had decided."""
@@ -210,7 +210,7 @@ def gap(
     arch, space = source.found()
     truth = None
     if table is not None:
-        rows = load(table)
+        rows = load_named(table)
         rows.check(space, f"{run} searched")
         rows.place(arch)
         truth = Truth(rows, rows.accuracy(column or rows.default_column))

@@ -11,7 +11,7 @@ import numpy as np
 
 from gapless.core import files
 from gapless.core.errors import UserError
-from gapless.tables import load
+from gapless.tables import load_named
 from gapless.tables.official import natsbench
 
 PERCENTILES = (10, 50, 90)
@@ -100,7 +100,7 @@ def show_table(path: str | Path) -> dict[str, Any]:
     UserError
         Where the file is no table.
     """
-    data = load(path)
+    data = load_named(path)
     columns = {}
     for name, column in data.columns.items():
         levels = np.percentile(column.values.numpy(), PERCENTILES)

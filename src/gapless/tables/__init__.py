@@ -63,6 +63,14 @@ def load(path: str | Path) -> BenchmarkTable:
 
 
 @lru_cache(maxsize=4)
+def load_named(path: str | Path) -> BenchmarkTable:
+    """Read a benchmark table that the caller names: its plug-in may run, whatever a run or a recipe says of it, too."""
+    plugin, file = catalogue.outside(str(path))
+    if file and files.is_file(files.place(plugin)):
+        catalogue.permit(plugin, catalogue.fingerprint(plugin))
+    return load(path)
+
+
 def _read(kind: type[BenchmarkTable], path: Path, changed: int, size: int) -> BenchmarkTable:
     """Read a table; pages and comparisons ask for the same one many times. A table is never changed once it is read."""
     return kind.read(path)
