@@ -183,12 +183,17 @@ def _load(path: Path) -> ModuleType:
             + ("was changed since it was permitted to run. Begin anew." if permitted else f"may not run. {TRUST}")
         )
     key = f"gapless_outside_{path.stem}"
+    try:
+        return executed(content, path, key)
+    except Exception as error:
+        raise UserError(f"{shown(path)} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def executed(content: bytes, path: Path, key: str) -> ModuleType:
+    """Run the content of a file as a module of the name ``key``: Python neither reads nor writes a cache beside it."""
     spec = importlib.util.spec_from_file_location(key, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
-    try:
-        exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:
-        raise UserError(f"{shown(path)} cannot be imported: {type(error).__name__}: {error}") from error
+    exec(compile(content, path, "exec", dont_inherit=True), module.__dict__)
     return module

@@ -7,7 +7,6 @@ the rest from the sources of the very classes. The written file is read back and
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import inspect
 import keyword
 import re
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from gapless.core.catalogue import executed
 from gapless.core.cell import Cell, CellModule, CellSpec, rejoin
 from gapless.core.decision import Arch
 from gapless.core.errors import UserError
@@ -95,13 +95,8 @@ def _write(model: Model, folder: Path, writer: Writer) -> None:
 
 
 def module_of(path: Path) -> ModuleType:
-    """Import a written file."""
-    spec = importlib.util.spec_from_file_location("gapless_written_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Run a written file."""
+    return executed(path.read_bytes(), path, "gapless_written_model")
 
 
 # ---------------------------------------------------------------------- what the space chose
