@@ -5,11 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from gapless.kernels.cpu import memory
-
-COUNTS = memory.COUNTS
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for a GPU run on a CPU; before Triton is first imported
 pytest.register_assert_rewrite(
     *(f"gapless.testing.{name}" for name in ("methods", "scores", "searchers", "spaces", "tables"))
@@ -27,21 +23,27 @@ def pytest_sessionstart(session):
 
 @pytest.fixture(autouse=True, scope="session")
 def short_vectors():
-    """The kernels of a CPU are compiled for vectors of four numbers alone, which serve all networks of the tests."""
+    """The kernels of a CPU are compiled for vectors of four numbers alone, which serve all networks of the tests; what
+    a user's search has, longer ones, too, is returned."""
+    from gapless.kernels.cpu import memory  # not where processes are only started: it imports PyTorch
+
+    longest = memory.COUNTS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "COUNTS", (4,))
-        yield
+        yield longest
 
 
 @pytest.fixture(autouse=True)
-def all_vectors(request):
+def all_vectors(request, short_vectors):
     """Tests of the tier ``kernels`` compile them for the longest vectors that fit, as a user's search does."""
     if request.node.get_closest_marker("kernels") is None:
         yield
         return
+    from gapless.kernels.cpu import memory
+
     memory.memory_of.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "COUNTS", COUNTS)
+        patch.setattr(memory, "COUNTS", short_vectors)
         yield
     memory.memory_of.cache_clear()
 
@@ -49,6 +51,8 @@ def all_vectors(request):
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Networks are tiny: threads would only wait for one another."""
+    import torch
+
     torch.set_num_threads(1)
 
 

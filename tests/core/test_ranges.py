@@ -136,6 +136,14 @@ def test_python_is_refused_the_same(definition):
         assert not of or caught.value.names[0] == f"{of}.{name}"
 
 
+@pytest.mark.parametrize("definition", NAMED, ids=lambda d: f"{d.__module__.split('.')[1]}-{d.__name__}")
+def test_python_is_refused_other_words_than_the_choices(definition):
+    for field in fields_of(definition).values():
+        if typing.get_origin(field.type) is typing.Literal:
+            with pytest.raises(UserError, match=f"`{field.name}` must be one of"):
+                made(definition, **{field.name: "no such choice"})
+
+
 @pytest.mark.parametrize(
     ("function", "given"),
     [(gap, ("nowhere",)), (diagnose, ("nowhere",)), (load, ("digits",))],

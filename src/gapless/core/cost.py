@@ -42,11 +42,7 @@ def count_macs(module: nn.Module, *shape: tuple[int, ...]) -> int:
     48
     """
     with _on_meta(module) as ghost:
-        state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
-        zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
-        counter = _Counter()
-        with torch.random.fork_rng(devices=()), torch.no_grad(), counter:  # noise in the module draws from here
-            functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
+        _, counter = _pass(ghost, shape)
         if not counter.unknown:
             return counter.total
         from torch.utils.flop_counter import FlopCounterMode  # with Triton, and later torch._dynamo, it takes seconds
@@ -72,9 +68,28 @@ def count_access(module: nn.Module, *shape: tuple[int, ...]) -> int:
         for name, layer in ghost.named_modules():
             if isinstance(layer, LAYERS) and "auxiliary" not in name:
                 hooks.callback(layer.register_forward_hook(count).remove)
-        with torch.no_grad():
-            ghost(*[torch.empty(1, *s, device="meta") for s in shape])
+        _pass(ghost, shape)
     return total
+
+
+def shape_of(module: nn.Module, *shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that a module makes of images of these shapes [C, H, W]; what bills on the way does so."""
+    with _on_meta(module) as ghost:
+        return tuple(_pass(ghost, shape)[0].shape)
+
+
+def _pass(ghost: nn.Module, shape: Sequence[tuple[int, ...]]) -> tuple[Tensor, _Counter]:
+    """Pass images of zeros through a module on the meta device, and return what comes out and what was counted.
+
+    Nothing is multiplied, and weights are one zero that is repeated. On the meta device itself PyTorch adds and
+    normalises step by step in Python, which is slow and imports torch._dynamo.
+    """
+    state = dict(itertools.chain(ghost.named_parameters(), ghost.named_buffers()))
+    zeros = {name: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for name, t in state.items()}
+    counter = _Counter()
+    with torch.random.fork_rng(devices=()), torch.no_grad(), counter:  # noise in the module draws from here
+        out = functional_call(ghost, zeros, tuple(torch.zeros(1, *s, device="cpu") for s in shape))
+    return out, counter
 
 
 @contextlib.contextmanager
@@ -269,5 +284,5 @@ class _BilledSite(nn.Module):
             with _on_meta(module) as ghost:
                 self.bill.add(self.ask, label, cost(ghost, self.bill.unit, *(tuple(x.shape[1:]) for x in inputs)))
                 if place == 0:
-                    self.shape = ghost(*inputs).shape
-        return inputs[0].new_empty(self.shape)
+                    self.shape = shape_of(ghost, *(tuple(x.shape[1:]) for x in inputs))
+        return inputs[0].new_zeros(self.shape)

@@ -217,7 +217,8 @@ def typed(definition: Callable[..., Any], given: Mapping[str, Any], *, of: str =
 
 
 def check_ranges(definition: Callable[..., Any], values: Mapping[str, Any], of: str = "") -> None:
-    """Raise a :class:`UserError` for the first number in ``values`` that is outside of its range.
+    """Raise a :class:`UserError` for the first number in ``values`` that is outside of its range, or word that is none
+    of its choices.
 
     ``of`` is the table of a recipe that holds these settings.
 
@@ -289,10 +290,7 @@ def _converted(value: Any, kind: Any) -> Any:
     if origin is Annotated:
         return _converted(value, args[0])
     if origin is Literal:
-        if value not in args:
-            hint = nearest(str(value), map(str, args))
-            raise _Wrong(f"must be one of {', '.join(map(str, args))}; got {value!r}.{hint}")
-        return value
+        return _chosen(value, args)
     if origin in (Union, types.UnionType):
         if type(None) in args and (value is None or (value == "none" and str not in args)):
             return None
@@ -354,15 +352,25 @@ def _encodes(text: str) -> bool:
     return True
 
 
+def _chosen(value: Any, legal: Collection[Any]) -> Any:
+    if value not in legal:
+        names = [str(each) for each in legal]
+        raise _Wrong(f"must be one of {', '.join(names)}; got {value!r}.{nearest(str(value), names)}")
+    return value
+
+
 def _in_range(value: Any, kind: Any) -> None:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Annotated:
+    if origin is Literal:
+        _chosen(value, args)
+    elif origin is Annotated:
         for legal in args[1:]:
             if isinstance(legal, Range) and isinstance(value, numbers.Real) and float(value) not in legal:
                 raise _Wrong(f"must be {legal.legal(float(value))}; got {printable(str(value)[:80])}.")
     elif origin in (Union, types.UnionType):
-        for arm in args:
-            if value is not None:
+        arms = [arm for arm in args if arm is not type(None)]
+        for arm in arms if value is not None else ():
+            if len(arms) == 1 or typing.get_origin(arm) is not Literal:
                 _in_range(value, arm)
     elif origin is tuple and isinstance(value, list | tuple):
         each = [args[0]] * len(value) if args[1:] == (Ellipsis,) else args

@@ -287,11 +287,10 @@ def _cost_table(space: Space, unit: cost.Unit) -> tuple[Tensor, int]:
     bill = cost.Bill(unit, {d.name: d.options for d in space.decisions})
     with cost.Undrawn():
         network = space.build(bill)
-    image = torch.empty(1, *space.image_shape, device="meta")
-    with torch.no_grad():
-        network.to("meta").eval()(image)
+    network.to("meta").eval()
+    cost.shape_of(network, space.image_shape)
     bill.open = False
-    constant = cost.cost(network, unit, tuple(image.shape[1:]))
+    constant = cost.cost(network, unit, space.image_shape)
     table = torch.zeros(space.shape, dtype=torch.float64)
     for (name, option), amount in bill.table.items():
         row = space.rows[name]
