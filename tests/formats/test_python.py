@@ -147,9 +147,11 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
     equal = {"logits": torch.equal(logits, told["logits"]), "training": network.training}
     network.train()
     torch.manual_seed(8)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
     cross_entropy(network(told["images"]), told["labels"]).backward()
-    optimiser.step()
+    with torch.no_grad():  # a step of SGD
+        for p in network.parameters():
+            if p.grad is not None:
+                p.add_(p.grad, alpha=-0.1)
     after = network.state_dict()
     wanted = {n.removeprefix("after."): t for n, t in told.items() if n.startswith("after.")}
     equal["names"] = set(after) == set(wanted)

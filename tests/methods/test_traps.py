@@ -35,7 +35,7 @@ from gapless.methods.spos import SPOS
 from gapless.spaces.darts import Darts
 from gapless.spaces.nasbench201 import NASBench201
 from gapless.spaces.shufflenet import ShuffleNet
-from gapless.testing.examples import Paths, Softmax, noise
+from gapless.testing.examples import Paths, Ragged, Softmax, noise
 from gapless.testing.methods import made, moved
 from gapless.testing.spaces import options, snapshot
 
@@ -414,9 +414,10 @@ class Sealed:
 @cache
 def whole(name: str) -> tuple[Search, Sealed, list[float]]:
     """Run a method to its answer, and return the search, which images were for what, and the rate of every update."""
-    data = Sealed(SPACE, 32)
+    space = Ragged()
+    data = Sealed(space, 32)
     train = replace(TRAIN, epochs=4, lr_min=0.01)
-    search = Search(SPACE, made(CATALOGUE[name], SPACE), data, train, draws=4)
+    search = Search(space, made(CATALOGUE[name], space), data, train, draws=4)
     judge, easy, weigh, ask = benches.judge, searches.easiest_first, search.feed.weight_batch, search.feed.arch_batch
 
     def under(use: str, function):
